@@ -1,0 +1,1 @@
+//! How actors live and die.
