@@ -1,0 +1,84 @@
+//! Catching a panic with its place and its stack.
+//!
+//! `catch_unwind` gives only the message. Location and backtrace are known to the panic hook
+//! alone, so one hook is installed for the process, in front of the one that was there. It keeps
+//! a report only for code that runs inside [`catch_panic`], and then calls the earlier hook.
+
+use std::any::Any;
+use std::backtrace::Backtrace;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Arc, Once};
+use std::task::Poll;
+
+use crate::error::PanicReport;
+
+#[cfg(panic = "abort")]
+compile_error!("panic = \"abort\" ends the process at the first crash: no supervision is possible");
+
+thread_local! {
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+    static REPORT: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
+}
+
+/// Puts our hook in front of the process's panic hook, once.
+///
+/// The only process-wide thing in the kernel: Rust has one panic hook. It keeps nothing between
+/// panics and serves any number of systems.
+pub(crate) fn install_hook() {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        let earlier = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if CATCHING.get() {
+                let report = PanicReport {
+                    message: message_of(info.payload()),
+                    location: info.location().map(ToString::to_string),
+                    backtrace: Backtrace::force_capture(),
+                };
+                REPORT.with_borrow_mut(|slot| *slot = Some(report));
+            }
+            earlier(info);
+        }));
+    });
+}
+
+/// Runs a future and turns a panic in it into a report.
+pub(crate) async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Arc<PanicReport>> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let outer = CATCHING.replace(true);
+        // The future is never polled again after a panic, and the actor it borrowed is dropped
+        // with its life: nobody sees the state that the panic left.
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        CATCHING.set(outer);
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Err(payload) => Poll::Ready(Err(report_of(&*payload))),
+        }
+    })
+    .await
+}
+
+fn report_of(payload: &(dyn Any + Send)) -> Arc<PanicReport> {
+    // No report means that the panic did not pass our hook: `resume_unwind`, or a hook that an
+    // application set after us.
+    Arc::new(REPORT.take().unwrap_or_else(|| PanicReport {
+        message: message_of(payload),
+        location: None,
+        backtrace: Backtrace::disabled(),
+    }))
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without a message".to_owned()
+    }
+}

@@ -1,0 +1,503 @@
+//! The slot: what stays of an actor while its lives come and go.
+//!
+//! Path, statistics, mailbox and address belong to the slot. A life borrows the slot's
+//! [`Receiver`] for as long as it runs ([`LifeToken`]); the next life waits for it, so two lives
+//! of one slot never overlap.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ractor::{ActorCell, ActorRef};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::actor::dead_letter::{DeadLetter, DeadLetterCause};
+use crate::actor::life::LifeMessage;
+use crate::actor::mailbox::{Entry, InHand, Mailbox, Receiver};
+use crate::actor::reply::Settled;
+use crate::actor::stats::Stats;
+use crate::environment::{Environment, lock};
+use crate::error::ExitReason;
+use crate::health::Health;
+use crate::path::Path;
+use crate::supervisor::SupervisorLink;
+
+/// What a slot is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlotState {
+    /// A life is being started.
+    Starting,
+    /// A life handles messages.
+    Up,
+    /// The life was told to stop and has not ended yet.
+    Stopping,
+    /// The next life waits for its backoff to run out.
+    Backoff,
+    /// The next life will be started as soon as its supervisor gets to it.
+    Restarting,
+    /// No life, and none is due: it ended, was terminated, or asked to be ignored.
+    Down,
+    /// Held by an operator or the API.
+    Suspended,
+    /// A life does not end although it was killed.
+    Stuck,
+}
+
+impl SlotState {
+    const ALL: [Self; 8] = [
+        Self::Starting,
+        Self::Up,
+        Self::Stopping,
+        Self::Backoff,
+        Self::Restarting,
+        Self::Down,
+        Self::Suspended,
+        Self::Stuck,
+    ];
+
+    /// One word for the tree and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::Restarting => "restarting",
+            Self::Down => "down",
+            Self::Suspended => "suspended",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+/// The last thing that went wrong in a slot.
+#[derive(Clone, Debug)]
+pub struct FailureRecord {
+    /// What the life died of.
+    pub reason: ExitReason,
+    /// Which life.
+    pub life: u64,
+    /// Wall clock, microseconds since the Unix epoch.
+    pub at_us: i64,
+    /// The kind of message that was in hand, if one was.
+    pub message_in_hand: Option<&'static str>,
+    /// The lifecycle event that reported it.
+    pub seq: u64,
+}
+
+/// What a slot is, fixed at its creation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotInfo {
+    pub(crate) kind: SlotKind,
+    pub(crate) actor_type: &'static str,
+    pub(crate) message_type: &'static str,
+}
+
+/// What lives in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlotKind {
+    /// An [`Actor`](crate::Actor).
+    Actor,
+    /// A supervisor with declared children.
+    Supervisor,
+    /// A supervisor whose children come and go.
+    DynamicSupervisor,
+    /// A raw ractor actor.
+    Raw,
+}
+
+/// The part of a slot that does not depend on the message type.
+pub(crate) struct SlotCell {
+    pub(crate) path: Path,
+    pub(crate) info: SlotInfo,
+    pub(crate) env: Arc<Environment>,
+    pub(crate) stats: Stats,
+    state: AtomicU8,
+    stop_requested: AtomicBool,
+    suspended: AtomicBool,
+    life: AtomicU64,
+    restarts: AtomicU64,
+    started_at_ns: AtomicU64,
+    slow: Mutex<Slow>,
+}
+
+/// What is read and written rarely.
+#[derive(Default)]
+struct Slow {
+    current: Option<ActorCell>,
+    exit: Option<(u64, ExitReason)>,
+    in_hand_name: Option<&'static str>,
+    last_failure: Option<Arc<FailureRecord>>,
+    status: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    handover: Option<Box<dyn Any + Send>>,
+    health: Option<Health>,
+    planned_stop: bool,
+}
+
+impl SlotCell {
+    pub(crate) fn new(path: Path, info: SlotInfo, env: Arc<Environment>) -> Self {
+        Self {
+            path,
+            info,
+            env,
+            stats: Stats::default(),
+            state: AtomicU8::new(SlotState::Down as u8),
+            stop_requested: AtomicBool::new(false),
+            suspended: AtomicBool::new(false),
+            life: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            started_at_ns: AtomicU64::new(0),
+            slow: Mutex::new(Slow::default()),
+        }
+    }
+
+    pub(crate) fn state(&self) -> SlotState {
+        SlotState::ALL[usize::from(self.state.load(Ordering::Acquire)).min(7)]
+    }
+
+    pub(crate) fn set_state(&self, state: SlotState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// The number of the current life, or of the last one.
+    pub(crate) fn life(&self) -> u64 {
+        self.life.load(Ordering::Acquire)
+    }
+
+    /// Numbers the next life.
+    pub(crate) fn next_life(&self) -> u64 {
+        self.stop_requested.store(false, Ordering::Release);
+        let mut slow = lock(&self.slow);
+        slow.exit = None;
+        slow.planned_stop = false;
+        slow.health = None;
+        drop(slow);
+        self.life.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// A life is up. From now on `kill` and `stop` reach it.
+    pub(crate) fn up(&self, cell: ActorCell) {
+        self.started_at_ns.store(self.env.clock.elapsed_ns(), Ordering::Relaxed);
+        lock(&self.slow).current = Some(cell);
+    }
+
+    pub(crate) fn started_at(&self) -> Duration {
+        Duration::from_nanos(self.started_at_ns.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_restart(&self) -> u64 {
+        self.restarts.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.suspended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_suspended(&self, suspended: bool) {
+        self.suspended.store(suspended, Ordering::Release);
+    }
+
+    pub(crate) fn stop_requested(&self) -> bool {
+        self.stop_requested.load(Ordering::Acquire)
+    }
+
+    /// The current life, if one runs.
+    pub(crate) fn current(&self) -> Option<ActorCell> {
+        lock(&self.slow).current.clone()
+    }
+
+    /// Tells the current life to end after the message in hand.
+    pub(crate) fn request_stop(&self, planned: bool) {
+        lock(&self.slow).planned_stop = planned;
+        self.stop_requested.store(true, Ordering::Release);
+        if let Some(cell) = self.current() {
+            cell.stop(None);
+        }
+    }
+
+    pub(crate) fn planned_stop(&self) -> bool {
+        lock(&self.slow).planned_stop
+    }
+
+    /// Kills life `life`, and no other: a handle taken before a restart must not hit the life
+    /// that came after it (kameo #392). Says whether that life was there.
+    pub(crate) fn kill_life(&self, life: u64) -> bool {
+        let slow = lock(&self.slow);
+        if self.life() != life {
+            return false;
+        }
+        match &slow.current {
+            Some(cell) => {
+                cell.kill();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A life says why it ends. The first reason counts.
+    pub(crate) fn record_exit(&self, life: u64, reason: ExitReason) {
+        let mut slow = lock(&self.slow);
+        if slow.exit.as_ref().is_none_or(|(of, _)| *of != life) {
+            slow.exit = Some((life, reason));
+        }
+    }
+
+    pub(crate) fn exit_of(&self, life: u64) -> Option<ExitReason> {
+        match &lock(&self.slow).exit {
+            Some((of, reason)) if *of == life => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
+    /// The life is over, whoever ended it.
+    pub(crate) fn life_ended(&self, life: u64, in_hand_name: Option<&'static str>) {
+        self.stats.idle();
+        let mut slow = lock(&self.slow);
+        if self.life() == life {
+            slow.current = None;
+            if in_hand_name.is_some() {
+                slow.in_hand_name = in_hand_name;
+            }
+        }
+    }
+
+    pub(crate) fn record_failure(&self, reason: ExitReason, seq: u64) {
+        let mut slow = lock(&self.slow);
+        let record = FailureRecord {
+            reason,
+            life: self.life(),
+            at_us: self.env.clock.wall_us(),
+            message_in_hand: slow.in_hand_name.take(),
+            seq,
+        };
+        slow.last_failure = Some(Arc::new(record));
+    }
+
+    pub(crate) fn last_failure(&self) -> Option<Arc<FailureRecord>> {
+        lock(&self.slow).last_failure.clone()
+    }
+
+    pub(crate) fn set_status(&self, status: Arc<dyn Fn() -> String + Send + Sync>) {
+        lock(&self.slow).status = Some(status);
+    }
+
+    pub(crate) fn status(&self) -> Option<String> {
+        // The closure is an actor's own code: it runs outside the lock.
+        let status = lock(&self.slow).status.clone();
+        status.map(|status| status())
+    }
+
+    pub(crate) fn keep_handover(&self, handover: Box<dyn Any + Send>) {
+        lock(&self.slow).handover = Some(handover);
+    }
+
+    pub(crate) fn take_handover(&self) -> Option<Box<dyn Any + Send>> {
+        lock(&self.slow).handover.take()
+    }
+
+    pub(crate) fn health(&self) -> Option<Health> {
+        lock(&self.slow).health.clone()
+    }
+
+    pub(crate) fn set_health(&self, health: Health) {
+        lock(&self.slow).health = Some(health);
+    }
+
+    pub(crate) fn note_in_hand(&self, name: &'static str) {
+        lock(&self.slow).in_hand_name = Some(name);
+    }
+
+    pub(crate) fn in_hand_name(&self) -> Option<&'static str> {
+        lock(&self.slow).in_hand_name
+    }
+}
+
+/// A slot of any kind, as supervisors and the tree see it.
+pub(crate) trait AnySlot: Send + Sync + 'static {
+    fn cell(&self) -> &SlotCell;
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    /// Messages waiting and capacity, for slots that have a mailbox.
+    fn mailbox(&self) -> Option<(usize, usize)>;
+    /// Takes messages again after `close`.
+    fn open(&self);
+    /// Stopped for good, as far as anyone knows: waiting messages go to the dead letters.
+    fn close(&self, reason: &ExitReason);
+    /// Stops or starts handing messages to the life. `false`: this kind cannot.
+    fn pause(&self, paused: bool) -> bool;
+    /// The supervisor in this slot, if one is.
+    fn supervisor(&self) -> Option<&SupervisorLink>;
+    /// Asks the life for its health; `false` when this slot has none to ask.
+    fn ask_health(&self, reply: tokio::sync::oneshot::Sender<Health>) -> bool;
+}
+
+/// The slot of an actor with messages of type `M`.
+pub(crate) struct Slot<M> {
+    pub(crate) cell: SlotCell,
+    pub(crate) mailbox: Mailbox<M>,
+    receiver: Arc<tokio::sync::Mutex<Receiver<M>>>,
+    pub(crate) on_crash: OnCrashOf<M>,
+    checks_health: bool,
+}
+
+/// What happens to the message in hand, with the way to copy it where a copy is kept.
+pub(crate) struct OnCrashOf<M> {
+    pub(crate) copy: Option<fn(&M) -> M>,
+    /// How often a message may be taken in hand before it is a dead letter.
+    pub(crate) max_attempts: u32,
+}
+
+impl<M: Send + 'static> Slot<M> {
+    pub(crate) fn new(
+        cell: SlotCell,
+        mailbox: Mailbox<M>,
+        on_crash: OnCrashOf<M>,
+        checks_health: bool,
+    ) -> Self {
+        let receiver = Arc::new(tokio::sync::Mutex::new(Receiver::default()));
+        Self { cell, mailbox, receiver, on_crash, checks_health }
+    }
+
+    /// Waits until no earlier life holds the receiver.
+    pub(crate) async fn acquire(self: &Arc<Self>, life: u64) -> LifeToken<M> {
+        let receiver = Arc::clone(&self.receiver).lock_owned().await;
+        LifeToken { slot: Arc::clone(self), receiver, life }
+    }
+
+    fn bury(&self, entry: Entry<M>, cause: &DeadLetterCause) {
+        let stopped = matches!(cause, DeadLetterCause::Stopped(_));
+        if let Some(ask) = entry.ask {
+            ask.settle(Settled::Unhandled { stopped });
+        }
+        self.cell.env.dead_letter(DeadLetter {
+            path: self.cell.path.clone(),
+            life: self.cell.life(),
+            message_type: self.cell.info.message_type,
+            cause: cause.clone(),
+            attempts: entry.attempts,
+            message: Some(Box::new(entry.message)),
+        });
+    }
+
+    /// An entry that the overflow policy dropped.
+    pub(crate) fn dropped(&self, entry: Entry<M>, cause: &DeadLetterCause) {
+        self.bury(entry, cause);
+    }
+}
+
+impl<M: Send + 'static> AnySlot for Slot<M> {
+    fn cell(&self) -> &SlotCell {
+        &self.cell
+    }
+
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn mailbox(&self) -> Option<(usize, usize)> {
+        Some((self.mailbox.depth(), self.mailbox.capacity()))
+    }
+
+    fn open(&self) {
+        self.mailbox.open();
+    }
+
+    fn close(&self, reason: &ExitReason) {
+        let cause = DeadLetterCause::Stopped(reason.clone());
+        // What a life has taken and still holds, its token buries when it lets go.
+        for entry in self.mailbox.close() {
+            self.bury(entry, &cause);
+        }
+    }
+
+    fn pause(&self, paused: bool) -> bool {
+        if paused {
+            self.mailbox.pause();
+        } else {
+            self.mailbox.resume();
+        }
+        true
+    }
+
+    fn supervisor(&self) -> Option<&SupervisorLink> {
+        None
+    }
+
+    fn ask_health(&self, reply: tokio::sync::oneshot::Sender<Health>) -> bool {
+        if !self.checks_health {
+            return false;
+        }
+        match self.cell.current() {
+            Some(cell) => {
+                ActorRef::<LifeMessage>::from(cell).send_message(LifeMessage::Health(reply)).is_ok()
+            }
+            None => false,
+        }
+    }
+}
+
+impl<M> fmt::Debug for Slot<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("path", &self.cell.path).finish_non_exhaustive()
+    }
+}
+
+/// The right to be the slot's current life. Dropped when the life's state goes, however it ends:
+/// by itself, by an error, a panic, a kill, or with its supervisor.
+pub(crate) struct LifeToken<M: Send + 'static> {
+    pub(crate) slot: Arc<Slot<M>>,
+    pub(crate) receiver: OwnedMutexGuard<Receiver<M>>,
+    pub(crate) life: u64,
+}
+
+impl<M: Send + 'static> Drop for LifeToken<M> {
+    fn drop(&mut self) {
+        let slot = Arc::clone(&self.slot);
+        // No reason was written down: only a kill ends a life without a word.
+        let reason = slot.cell.exit_of(self.life).unwrap_or(ExitReason::Killed);
+        let in_hand = self.receiver.in_hand.take();
+        slot.cell.life_ended(self.life, in_hand.as_ref().map(|message| message.name));
+        if let Some(in_hand) = in_hand {
+            self.settle_in_hand(in_hand, reason.clone());
+        }
+        for entry in slot.mailbox.detach(&mut self.receiver) {
+            slot.bury(entry, &DeadLetterCause::Stopped(reason.clone()));
+        }
+    }
+}
+
+impl<M: Send + 'static> LifeToken<M> {
+    /// The message that its life had in hand: redelivered if the spec says so, else a dead letter.
+    fn settle_in_hand(&mut self, in_hand: InHand<M>, reason: ExitReason) {
+        let slot = &self.slot;
+        let attempts = in_hand.attempts + 1;
+        match in_hand.copy {
+            Some(message) if attempts < slot.on_crash.max_attempts => {
+                let entry = Entry { message, ask: in_hand.ask, attempts };
+                Mailbox::put_back(&mut self.receiver, entry);
+            }
+            copy => {
+                if let Some(ask) = in_hand.ask {
+                    ask.settle(Settled::InHand(reason.clone()));
+                }
+                slot.cell.env.dead_letter(DeadLetter {
+                    path: slot.cell.path.clone(),
+                    life: self.life,
+                    message_type: in_hand.name,
+                    cause: DeadLetterCause::InHand(reason),
+                    attempts,
+                    message: copy.map(|message| Box::new(message) as Box<dyn Any + Send>),
+                });
+            }
+        }
+    }
+}

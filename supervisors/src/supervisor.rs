@@ -1,0 +1,556 @@
+//! The supervisor: starts children in order, watches them, restarts them, gives up.
+//!
+//! ```text
+//! SupervisorRef ──command──▶ SupervisorActor (ractor)
+//!                              ├─ Machine   decides: pure, no I/O           machine.rs, strategy.rs
+//!                              └─ Lives     carries out: tasks and timers   lives.rs, child.rs
+//! ```
+//!
+//! The rules are those of Erlang/OTP's `supervisor`:
+//!
+//! - children start in order, each only when the one before is up, and stop in reverse;
+//! - [`Strategy`] says who is affected by a failure, [`RestartPolicy`] who is started again;
+//! - every restart attempt counts; more than the intensity allows within its period stops all
+//!   children in reverse and fails upward;
+//! - a child that fails to start is the next target, and not the one that crashed.
+//!
+//! It differs from OTP, on purpose, in three points: the intensity's window is exact; a supervisor
+//! that gives up ends with the abnormal reason `Escalated`; a suspended child stays suspended
+//! through a restart of its group.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, RwLock};
+
+use indexmap::IndexMap;
+use ractor::{ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
+
+use crate::actor::slot::{AnySlot, SlotState};
+use crate::actor::{Actor, Address, typed};
+use crate::environment::lock;
+use crate::error::{ExitReason, SupervisorError};
+use crate::health::Health;
+use crate::path::Path;
+use crate::supervisor::child::StartResult;
+use crate::supervisor::dynamic::DynamicDriver;
+use crate::supervisor::fixed::StaticDriver;
+use crate::supervisor::lives::{Lives, RawEnd};
+use crate::supervisor::machine::Key;
+use crate::tree::TreeRoot;
+
+pub use intensity::{Intensity, Window};
+pub use policy::{ChildPolicy, ComponentType, Policies};
+pub use spec::{
+    ChildSpec, DEFAULT_SHUTDOWN, DEFAULT_START_DEADLINE, OnCrash, Shutdown, SupervisorSpec,
+};
+pub use strategy::{
+    AutoShutdown, ChildView, Decision, Policy, RestartPolicy, Strategy, affected, decide,
+    decide_restart, group,
+};
+
+use spec::SupervisorKind;
+
+pub(crate) mod child;
+mod dynamic;
+mod fixed;
+mod intensity;
+mod lives;
+mod machine;
+pub(crate) mod policy;
+pub(crate) mod spec;
+pub(crate) mod strategy;
+#[cfg(test)]
+mod tests;
+
+/// What a supervisor hears.
+pub(crate) enum SupervisorMessage {
+    /// Start the children.
+    Init,
+    /// Stop the children in reverse and end with `Shutdown`.
+    ShutDown,
+    StartDone { key: Key, life: u64, result: StartResult },
+    Retry { key: Key, epoch: u64 },
+    StopTimeout { key: Key, life: u64 },
+    KillTimeout { key: Key, life: u64 },
+    HealthTick { key: Key, life: u64 },
+    HealthChecked { key: Key, life: u64, health: Health },
+    Request(Request),
+}
+
+/// A question to a supervisor, with its asker, so that nobody waits for who stops him.
+pub(crate) struct Request {
+    pub(crate) caller: Option<Path>,
+    pub(crate) ask: Ask,
+}
+
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, SupervisorError>>;
+
+pub(crate) enum Ask {
+    Start(ChildSpec, Answer<Arc<dyn AnySlot>>),
+    Change(Change, Arc<str>, Answer<()>),
+    SetIntensity(Intensity, Answer<()>),
+    SetPolicy(Arc<str>, ChildPolicy, Answer<()>),
+    RestartsLeft(Answer<u32>),
+}
+
+/// What can be done to a child by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Terminate,
+    Restart,
+    Delete,
+    PlannedRestart,
+    Suspend,
+    Resume,
+}
+
+/// A supervisor's place in the tree, shared by its slot and everybody who refers to it.
+pub(crate) type SupervisorLink = Arc<SupervisorPlace>;
+
+pub(crate) struct SupervisorPlace {
+    pub(crate) path: Path,
+    pub(crate) strategy: Strategy,
+    pub(crate) dynamic: bool,
+    intensity: Mutex<Intensity>,
+    /// Children in start order (a dynamic supervisor's in no promised one). Written only by the
+    /// supervisor's current life.
+    pub(crate) children: RwLock<IndexMap<Arc<str>, Arc<dyn AnySlot>>>,
+    current: Mutex<Option<(u64, ActorRef<SupervisorMessage>)>>,
+}
+
+impl SupervisorPlace {
+    pub(crate) fn shared(path: Path, spec: &SupervisorSpec) -> SupervisorLink {
+        Arc::new(Self {
+            path,
+            strategy: spec.strategy,
+            dynamic: spec.kind != SupervisorKind::Static,
+            intensity: Mutex::new(spec.intensity),
+            children: RwLock::new(IndexMap::new()),
+            current: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn intensity(&self) -> Intensity {
+        *lock(&self.intensity)
+    }
+
+    pub(crate) fn child(&self, id: &str) -> Option<Arc<dyn AnySlot>> {
+        read(&self.children).get(id).cloned()
+    }
+
+    /// The children as they are now.
+    pub(crate) fn slots(&self) -> Vec<Arc<dyn AnySlot>> {
+        read(&self.children).values().cloned().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        read(&self.children).len()
+    }
+
+    fn insert(&self, id: Arc<str>, slot: Arc<dyn AnySlot>) {
+        write(&self.children).insert(id, slot);
+    }
+
+    /// O(1) for a dynamic supervisor, whose order means nothing; order is kept for a static one.
+    fn remove(&self, id: &str) {
+        let mut children = write(&self.children);
+        if self.dynamic {
+            children.swap_remove(id);
+        } else {
+            children.shift_remove(id);
+        }
+    }
+
+    pub(crate) fn send(&self, message: SupervisorMessage) -> bool {
+        let current = lock(&self.current).clone();
+        current.is_some_and(|(_, actor)| actor.send_message(message).is_ok())
+    }
+
+    pub(crate) fn close_children(&self, reason: &ExitReason) {
+        for slot in self.slots() {
+            slot.close(reason);
+        }
+    }
+
+    pub(crate) fn pause_children(&self, paused: bool) {
+        for slot in self.slots() {
+            slot.pause(paused);
+        }
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A handle to a supervisor: survives its restarts, as an address does.
+///
+/// # Cancel safety
+/// Every method sends one request and waits for the answer. Dropping the future does not take the
+/// request back.
+#[derive(Clone)]
+pub struct SupervisorRef {
+    link: SupervisorLink,
+    caller: Option<Path>,
+}
+
+impl SupervisorRef {
+    pub(crate) fn new(link: SupervisorLink) -> Self {
+        Self { link, caller: None }
+    }
+
+    /// The same handle in the hands of the actor at `path`.
+    pub(crate) fn called_by(&self, path: &Path) -> Self {
+        Self { link: Arc::clone(&self.link), caller: Some(path.clone()) }
+    }
+
+    /// Where the supervisor stands.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.link.path
+    }
+
+    /// How many children it has, running or not. O(1).
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.link.len()
+    }
+
+    /// The ids of its children, in start order where it has one.
+    #[must_use]
+    pub fn which_children(&self) -> Vec<String> {
+        read(&self.link.children).keys().map(ToString::to_string).collect()
+    }
+
+    /// Starts an actor as a child and returns its address.
+    ///
+    /// # Errors
+    /// As [`start_child`](Self::start_child).
+    pub async fn spawn<A: Actor>(
+        &self,
+        id: impl Into<Arc<str>>,
+        args: A::Args,
+    ) -> Result<Address<A::Message>, SupervisorError> {
+        self.spawn_spec(ChildSpec::actor::<A>(id, args)).await
+    }
+
+    /// Starts a child that takes messages of type `M` and returns its address.
+    ///
+    /// # Errors
+    /// As [`start_child`](Self::start_child); `StartFailed` also when it takes other messages.
+    pub async fn spawn_spec<M: Send + 'static>(
+        &self,
+        spec: ChildSpec,
+    ) -> Result<Address<M>, SupervisorError> {
+        let path = self.link.path.child(&spec.id);
+        let slot = self.ask(|answer| Ask::Start(spec, answer)).await?;
+        typed::<M>(slot, &path).map_err(|error| SupervisorError::StartFailed {
+            path,
+            reason: ExitReason::Error(error.into()),
+        })
+    }
+
+    /// Starts a child, OTP's `start_child`. It is added after all others.
+    ///
+    /// # Errors
+    /// A child of that id is there, the spec cannot work, the start failed (then it is not
+    /// added), or the supervisor is down.
+    pub async fn start_child(&self, spec: impl Into<ChildSpec>) -> Result<(), SupervisorError> {
+        let spec = spec.into();
+        self.ask(|answer| Ask::Start(spec, answer)).await.map(|_| ())
+    }
+
+    /// Finds a child's address. O(1).
+    #[must_use]
+    pub fn child<M: Send + 'static>(&self, id: &str) -> Option<Address<M>> {
+        let slot = self.link.child(id)?;
+        typed::<M>(slot, &self.link.path).ok()
+    }
+
+    /// Stops a child in order and keeps its spec, OTP's `terminate_child`; a temporary child and a
+    /// dynamic supervisor's child is forgotten.
+    ///
+    /// # Errors
+    /// No such child, or the supervisor is down.
+    pub async fn terminate_child(&self, id: &str) -> Result<(), SupervisorError> {
+        self.change(Change::Terminate, id).await
+    }
+
+    /// Starts a child that is down, OTP's `restart_child`.
+    ///
+    /// # Errors
+    /// No such child, it runs or is being restarted, the start failed, or the supervisor is down.
+    pub async fn restart_child(&self, id: &str) -> Result<(), SupervisorError> {
+        self.change(Change::Restart, id).await
+    }
+
+    /// Forgets a child that is down, OTP's `delete_child`.
+    ///
+    /// # Errors
+    /// No such child, it runs or is being restarted, or the supervisor is down.
+    pub async fn delete_child(&self, id: &str) -> Result<(), SupervisorError> {
+        self.change(Change::Delete, id).await
+    }
+
+    /// Stops a child and whoever its strategy says, in order and with time to hand over, and
+    /// starts them again. Not counted as a failure.
+    ///
+    /// # Errors
+    /// No such child, a start failed, or the supervisor is down.
+    pub async fn planned_restart(&self, id: &str) -> Result<(), SupervisorError> {
+        self.change(Change::PlannedRestart, id).await
+    }
+
+    /// Holds a child: its messages wait, it keeps its state, and no restart of its group starts
+    /// it until [`resume`](Self::resume). Suspending a supervisor holds all actors below it.
+    ///
+    /// # Errors
+    /// No such child, or the supervisor is down.
+    pub async fn suspend(&self, id: &str) -> Result<(), SupervisorError> {
+        self.change(Change::Suspend, id).await
+    }
+
+    /// Ends a hold; a child that would have been started meanwhile is started now.
+    ///
+    /// # Errors
+    /// No such child, its start failed, or the supervisor is down.
+    pub async fn resume(&self, id: &str) -> Result<(), SupervisorError> {
+        self.change(Change::Resume, id).await
+    }
+
+    /// Sets the intensity from now on, until the supervisor is restarted.
+    ///
+    /// # Errors
+    /// The supervisor is down.
+    pub async fn set_intensity(&self, intensity: Intensity) -> Result<(), SupervisorError> {
+        self.ask(|answer| Ask::SetIntensity(intensity, answer)).await
+    }
+
+    /// Sets how a child is restarted, from now on, until the supervisor is restarted.
+    ///
+    /// # Errors
+    /// No such child, or the supervisor is down.
+    pub async fn set_policy(&self, id: &str, policy: ChildPolicy) -> Result<(), SupervisorError> {
+        self.ask(|answer| Ask::SetPolicy(id.into(), policy, answer)).await
+    }
+
+    /// Restarts left before it gives up.
+    ///
+    /// # Errors
+    /// The supervisor is down.
+    pub async fn restarts_left(&self) -> Result<u32, SupervisorError> {
+        self.ask(Ask::RestartsLeft).await
+    }
+
+    pub(crate) async fn change(&self, change: Change, id: &str) -> Result<(), SupervisorError> {
+        self.ask(|answer| Ask::Change(change, id.into(), answer)).await
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(Answer<T>) -> Ask) -> Result<T, SupervisorError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { caller: self.caller.clone(), ask: ask(answer) };
+        let down = || SupervisorError::Down { supervisor: self.link.path.clone() };
+        if !self.link.send(SupervisorMessage::Request(request)) {
+            return Err(down());
+        }
+        // A supervisor that ends with the request in its hands drops the answer.
+        answered.await.unwrap_or_else(|_| Err(down()))
+    }
+}
+
+impl fmt::Debug for SupervisorRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SupervisorRef({})", self.link.path)
+    }
+}
+
+/// The ractor actor.
+pub(crate) struct SupervisorActor;
+
+pub(crate) struct SupervisorArgs {
+    pub(crate) slot: Arc<dyn AnySlot>,
+    pub(crate) spec: SupervisorSpec,
+    pub(crate) root: TreeRoot,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) life: u64,
+    pub(crate) ready: oneshot::Sender<Result<(), ExitReason>>,
+}
+
+/// What both kinds of supervisor share.
+pub(crate) struct Common {
+    pub(crate) slot: Arc<dyn AnySlot>,
+    pub(crate) link: SupervisorLink,
+    pub(crate) lives: Lives,
+    pub(crate) spec: SupervisorSpec,
+    life: u64,
+    ready: Option<oneshot::Sender<Result<(), ExitReason>>>,
+    next_key: Key,
+    /// Set when all is done: the actor ends with it.
+    pub(crate) finished: Option<ExitReason>,
+}
+
+impl Common {
+    pub(crate) fn next_key(&mut self) -> Key {
+        self.next_key += 1;
+        self.next_key
+    }
+
+    pub(crate) fn ready(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(Ok(()));
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.link.path
+    }
+
+    /// Makes the slot of a child, or takes back the one that an earlier life of this supervisor
+    /// left: addresses survive restarts of supervisors too.
+    pub(crate) fn slot_for(&self, spec: &ChildSpec) -> Arc<dyn AnySlot> {
+        match self.link.child(&spec.id) {
+            Some(slot) if spec.child.fits(&*slot) => slot,
+            _ => spec.child.slot(spec, self.path().child(&spec.id), &self.lives.env),
+        }
+    }
+
+    pub(crate) fn set_intensity(&mut self, intensity: Intensity) {
+        self.spec.intensity = intensity;
+        *lock(&self.link.intensity) = intensity;
+    }
+
+    /// Whether the caller of a request stands in, or below, a child that is being stopped.
+    pub(crate) fn is_stopping(&self, caller: Option<&Path>) -> bool {
+        let Some(caller) = caller else { return false };
+        let mut slots = self.lives.children.values().map(|child| child.slot.cell());
+        slots.any(|cell| cell.state() == SlotState::Stopping && caller.is_within(&cell.path))
+    }
+}
+
+impl Drop for Common {
+    fn drop(&mut self) {
+        let mut current = lock(&self.link.current);
+        if current.as_ref().is_some_and(|(life, _)| *life == self.life) {
+            *current = None;
+        }
+    }
+}
+
+/// A static or a dynamic supervisor.
+pub(crate) enum Driver {
+    Static(StaticDriver),
+    Dynamic(DynamicDriver),
+}
+
+impl Driver {
+    fn message(&mut self, message: SupervisorMessage) {
+        match self {
+            Self::Static(driver) => driver.message(message),
+            Self::Dynamic(driver) => driver.message(message),
+        }
+    }
+
+    fn ended(&mut self, actor: &ActorCell, end: RawEnd) {
+        match self {
+            Self::Static(driver) => driver.actor_ended(actor, end),
+            Self::Dynamic(driver) => driver.actor_ended(actor, end),
+        }
+    }
+
+    fn common(&mut self) -> &mut Common {
+        match self {
+            Self::Static(driver) => &mut driver.common,
+            Self::Dynamic(driver) => &mut driver.common,
+        }
+    }
+
+    /// Ends the actor once all is done. The reason is in the slot before anyone hears of the end.
+    fn finish(&mut self, myself: &ActorRef<SupervisorMessage>) -> Result<(), ActorProcessingErr> {
+        let common = self.common();
+        let Some(reason) = common.finished.take() else { return Ok(()) };
+        common.slot.cell().record_exit(common.life, reason.clone());
+        if let Some(ready) = common.ready.take() {
+            let _ = ready.send(Err(reason.clone()));
+        }
+        if reason.is_normal() {
+            myself.stop(None);
+            Ok(())
+        } else {
+            Err(reason.to_string().into())
+        }
+    }
+}
+
+impl ractor::Actor for SupervisorActor {
+    type Msg = SupervisorMessage;
+    type State = Driver;
+    type Arguments = SupervisorArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        args: SupervisorArgs,
+    ) -> Result<Driver, ActorProcessingErr> {
+        let SupervisorArgs { slot, spec, root, policies, life, ready } = args;
+        let link = slot.supervisor().cloned().ok_or("a supervisor's slot has a link")?;
+        slot.cell().up(myself.get_cell());
+        *lock(&link.current) = Some((life, myself.clone()));
+        *lock(&link.intensity) = spec.intensity;
+        let env = Arc::clone(&slot.cell().env);
+        let reference = SupervisorRef::new(Arc::clone(&link));
+        let lives = Lives::new(env, myself.clone(), reference, root, policies);
+        let common = Common {
+            slot,
+            link,
+            lives,
+            spec,
+            life,
+            ready: Some(ready),
+            next_key: 0,
+            finished: None,
+        };
+        myself.send_message(SupervisorMessage::Init)?;
+        Ok(match common.spec.kind {
+            SupervisorKind::Static => Driver::Static(StaticDriver::new(common)),
+            SupervisorKind::Dynamic { max_children } => {
+                Driver::Dynamic(DynamicDriver::new(common, max_children))
+            }
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        message: SupervisorMessage,
+        driver: &mut Driver,
+    ) -> Result<(), ActorProcessingErr> {
+        driver.message(message);
+        driver.finish(&myself)
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        event: SupervisionEvent,
+        driver: &mut Driver,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(actor, state, word) => {
+                // The state holds the life's token: it goes first, so that the slot is free.
+                drop(state);
+                driver.ended(&actor, RawEnd::Terminated(word));
+            }
+            SupervisionEvent::ActorFailed(actor, error) => {
+                driver.ended(&actor, RawEnd::Failed(error.to_string()));
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {
+                return Ok(());
+            }
+        }
+        driver.finish(&myself)
+    }
+}
