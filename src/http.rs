@@ -1,0 +1,3 @@
+//! The HTTP edge: what comes in over the wire, before any actor sees it.
+
+pub mod body;
