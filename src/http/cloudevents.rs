@@ -169,7 +169,7 @@ impl CloudEvent<'_> {
 /// The payload of an event: `data` or `data_base64`, never both.
 #[derive(Debug, Clone)]
 pub enum Data<'a> {
-    /// The JSON value as sent, byte for byte, without the white space around it.
+    /// The JSON value as sent, byte for byte, without the white space around it; `null` is one.
     Json(&'a RawValue),
     /// The decoded bytes of `data_base64`.
     Binary(Vec<u8>),
