@@ -1,1 +1,3 @@
 //! The assembled system.
+
+pub mod http;

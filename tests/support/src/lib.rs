@@ -1,1 +1,20 @@
-//! Test kit.
+//! What tests of a whole node need: the node as a process, a client, and waits with an end.
+//!
+//! | you want | use |
+//! |---|---|
+//! | a node of your own, to talk to and to kill | [`Smith`] |
+//! | requests to any address, with the failures as values | [`Client`] |
+//! | something to become true | [`eventually`] |
+//!
+//! Everything here has a deadline. What fails says what was seen last, and a node that is dropped
+//! by a panicking test prints all that it wrote.
+
+mod client;
+mod output;
+mod smith;
+mod wait;
+
+pub use client::{Client, ClientError, Reply};
+pub use output::{Line, Stream};
+pub use smith::{Ended, Smith, SmithBuilder};
+pub use wait::eventually;
