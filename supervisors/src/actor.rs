@@ -15,7 +15,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use address::{Address, KillHandle};
+pub use address::{Address, DEFAULT_ASK_DEADLINE, KillHandle};
 pub use dead_letter::{DeadLetter, DeadLetterCause, DeadLetters};
 pub use mailbox::{DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE, Overflow};
 pub use reply::ReplyPort;

@@ -101,10 +101,7 @@ impl<A: Actor> Hooks<A> for PlainHooks {
         Health::Healthy
     }
 
-    async fn prepare_for_restart(
-        _: &mut A,
-        _: &mut Context<A>,
-    ) -> Option<Box<dyn Any + Send>> {
+    async fn prepare_for_restart(_: &mut A, _: &mut Context<A>) -> Option<Box<dyn Any + Send>> {
         None
     }
 

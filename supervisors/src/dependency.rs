@@ -9,7 +9,10 @@ use crate::error::SpecError;
 ///
 /// # Errors
 /// [`SpecError::DependencyCycle`] names the ids along one cycle.
-pub(crate) fn start_order(ids: &[&str], depends_on: &[Vec<usize>]) -> Result<Vec<usize>, SpecError> {
+pub(crate) fn start_order(
+    ids: &[&str],
+    depends_on: &[Vec<usize>],
+) -> Result<Vec<usize>, SpecError> {
     let mut placed = vec![false; ids.len()];
     let mut order = Vec::with_capacity(ids.len());
     while order.len() < ids.len() {
@@ -20,7 +23,9 @@ pub(crate) fn start_order(ids: &[&str], depends_on: &[Vec<usize>]) -> Result<Vec
                 placed[i] = true;
                 order.push(i);
             }
-            None => return Err(SpecError::DependencyCycle { cycle: cycle(ids, depends_on, &placed) }),
+            None => {
+                return Err(SpecError::DependencyCycle { cycle: cycle(ids, depends_on, &placed) });
+            }
         }
     }
     Ok(order)

@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::resilience::ErrorClass;
 use crate::path::Path;
+use crate::resilience::ErrorClass;
 
 /// What a handler returns when its actor must not go on: the actor crashes, its supervisor
 /// decides.

@@ -55,9 +55,9 @@ mod supervisor;
 mod tree;
 
 pub use actor::{
-    Actor, Address, Context, DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE, DeadLetter, DeadLetterCause,
-    DeadLetters, FailureRecord, KillHandle, LATENCY_BUCKETS_NS, Overflow, ReplyPort, SlotKind,
-    SlotState, TaskGuard,
+    Actor, Address, Context, DEFAULT_ASK_DEADLINE, DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE,
+    DeadLetter, DeadLetterCause, DeadLetters, FailureRecord, KillHandle, LATENCY_BUCKETS_NS,
+    Overflow, ReplyPort, SlotKind, SlotState, TaskGuard,
 };
 pub use actor_system::{ActorSystem, ActorSystemBuilder, check};
 pub use component::{SupervisedComponent, SupervisionMetadata};

@@ -68,12 +68,32 @@ pub(crate) enum SupervisorMessage {
     Init,
     /// Stop the children in reverse and end with `Shutdown`.
     ShutDown,
-    StartDone { key: Key, life: u64, result: StartResult },
-    Retry { key: Key, epoch: u64 },
-    StopTimeout { key: Key, life: u64 },
-    KillTimeout { key: Key, life: u64 },
-    HealthTick { key: Key, life: u64 },
-    HealthChecked { key: Key, life: u64, health: Health },
+    StartDone {
+        key: Key,
+        life: u64,
+        result: StartResult,
+    },
+    Retry {
+        key: Key,
+        epoch: u64,
+    },
+    StopTimeout {
+        key: Key,
+        life: u64,
+    },
+    KillTimeout {
+        key: Key,
+        life: u64,
+    },
+    HealthTick {
+        key: Key,
+        life: u64,
+    },
+    HealthChecked {
+        key: Key,
+        life: u64,
+        health: Health,
+    },
     Request(Request),
 }
 

@@ -138,11 +138,8 @@ impl<M: Send + 'static> Address<M> {
         };
         // The entry is kept out here, so that it can be handed back when the time runs out.
         let mut waiting = Some(entry);
-        let pushed = tokio::time::timeout(
-            deadline,
-            self.slot.mailbox.push_when_room(&mut waiting),
-        )
-        .await;
+        let pushed =
+            tokio::time::timeout(deadline, self.slot.mailbox.push_when_room(&mut waiting)).await;
         match (pushed, waiting) {
             (Ok(result), _) => result.map(|taken| self.report(taken)),
             (Err(_), Some(entry)) => Err(Refused::Full(entry)),

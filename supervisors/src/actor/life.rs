@@ -11,10 +11,10 @@ use std::sync::Arc;
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
+use crate::actor::mailbox::InHand;
 use crate::actor::panic::catch_panic;
 use crate::actor::reply::Settled;
 use crate::actor::slot::{LifeToken, SlotCell};
-use crate::actor::mailbox::InHand;
 use crate::actor::{Actor, Context};
 use crate::component::Hooks;
 use crate::error::{ExitReason, Failure};

@@ -229,7 +229,8 @@ impl<M> Mailbox<M> {
         }
         let mut inner = lock(&self.inner);
         // Read again under the lock, where `resume` schedules: else a wake-up could be lost.
-        if self.paused.load(Ordering::SeqCst) || (inner.queue.is_empty() && receiver.taken.is_empty())
+        if self.paused.load(Ordering::SeqCst)
+            || (inner.queue.is_empty() && receiver.taken.is_empty())
         {
             inner.scheduled = false;
             return None;

@@ -22,7 +22,9 @@ use crate::health::Health;
 use crate::path::Path;
 use crate::supervisor::policy::Policies;
 use crate::supervisor::spec::{ChildSpec, SupervisorKind, SupervisorSpec};
-use crate::supervisor::{SupervisorActor, SupervisorArgs, SupervisorLink, SupervisorPlace, SupervisorRef};
+use crate::supervisor::{
+    SupervisorActor, SupervisorArgs, SupervisorLink, SupervisorPlace, SupervisorRef,
+};
 use crate::tree::TreeRoot;
 
 /// How long a new life waits for the one before it, before its slot is shown as stuck. A life
@@ -223,9 +225,7 @@ impl ChildFactory for SupervisorChild {
     fn fits(&self, slot: &dyn AnySlot) -> bool {
         match self.spec.kind {
             SupervisorKind::Static => slot.cell().info.kind == SlotKind::Supervisor,
-            SupervisorKind::Dynamic { .. } => {
-                slot.cell().info.kind == SlotKind::DynamicSupervisor
-            }
+            SupervisorKind::Dynamic { .. } => slot.cell().info.kind == SlotKind::DynamicSupervisor,
         }
     }
 

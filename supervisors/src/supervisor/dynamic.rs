@@ -50,7 +50,9 @@ struct Child {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Starting { restart: bool },
+    Starting {
+        restart: bool,
+    },
     Up,
     Stopping(Then),
     Waiting,
@@ -235,8 +237,7 @@ impl DynamicDriver {
                 let normal = child.phase == Phase::Up && reason.is_normal();
                 let worn_out = child.count_failure(now);
                 let views = [child.view()];
-                let decision =
-                    decide(&views, 0, normal, worn_out, &policy, &mut self.window, now);
+                let decision = decide(&views, 0, normal, worn_out, &policy, &mut self.window, now);
                 self.carry_out(key, reason, &decision, false);
             }
             Phase::Starting { .. } | Phase::Waiting | Phase::Held => {}
@@ -412,7 +413,8 @@ impl DynamicDriver {
             drop(answer.send(Err(error)));
             return;
         }
-        let slot = spec.child.slot(&spec, self.common.path().child(&spec.id), &self.common.lives.env);
+        let slot =
+            spec.child.slot(&spec, self.common.path().child(&spec.id), &self.common.lives.env);
         self.insert(spec, slot, Some(Waiting::Slot(answer)));
     }
 

@@ -15,9 +15,7 @@ use crate::supervisor::machine::{
     Command, Declared, Input, Key, Machine, Order, Reply, StartOutcome, Token,
 };
 use crate::supervisor::spec::{ChildSpec, check_child};
-use crate::supervisor::{
-    Answer, Ask, Change, Common, Policy, Request, SupervisorMessage, write,
-};
+use crate::supervisor::{Answer, Ask, Change, Common, Policy, Request, SupervisorMessage, write};
 
 pub(crate) struct StaticDriver {
     machine: Machine,

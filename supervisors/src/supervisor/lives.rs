@@ -353,7 +353,6 @@ impl Lives {
 
     // --- health --------------------------------------------------------------------------------
 
-
     /// Time for a check. A stuck handler shows in the slot; everything else is asked of the life,
     /// and its answer comes as `HealthChecked`.
     pub(crate) fn check_health(&mut self, key: Key, life: u64) {
@@ -364,9 +363,10 @@ impl Lives {
             child.health = Some(health_timer(&self.myself, key, life, health));
             return;
         }
-        let busy = cell.stats.in_hand_since_ns().map(|since| {
-            Duration::from_nanos(self.env.clock.elapsed_ns().saturating_sub(since))
-        });
+        let busy = cell
+            .stats
+            .in_hand_since_ns()
+            .map(|since| Duration::from_nanos(self.env.clock.elapsed_ns().saturating_sub(since)));
         let (reply, answer) = tokio::sync::oneshot::channel();
         let known = match busy {
             Some(busy) if busy >= health.stuck_after => Some(Health::unhealthy(format!(
@@ -420,7 +420,8 @@ impl Lives {
             Health::Unhealthy(_) => child.failed_checks + 1,
             _ => 0,
         };
-        if let (Health::Unhealthy(why), true) = (health, child.failed_checks >= spec.unhealthy_after)
+        if let (Health::Unhealthy(why), true) =
+            (health, child.failed_checks >= spec.unhealthy_after)
         {
             return Some(ExitReason::Unhealthy(why));
         }

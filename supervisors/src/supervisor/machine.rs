@@ -27,14 +27,29 @@ pub(crate) type Token = u64;
 #[derive(Debug)]
 pub(crate) enum Input {
     /// A life ended, in whatever way.
-    Ended { key: Key, reason: ExitReason },
+    Ended {
+        key: Key,
+        reason: ExitReason,
+    },
     /// The start that was ordered is done.
-    StartDone { key: Key, outcome: StartOutcome },
+    StartDone {
+        key: Key,
+        outcome: StartOutcome,
+    },
     /// The delay before a restart is over.
-    Retry { key: Key, epoch: u64 },
+    Retry {
+        key: Key,
+        epoch: u64,
+    },
     /// Bad health has to be treated as a failure.
-    Unhealthy { key: Key, reason: ExitReason },
-    Command { token: Token, command: Command },
+    Unhealthy {
+        key: Key,
+        reason: ExitReason,
+    },
+    Command {
+        token: Token,
+        command: Command,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +62,10 @@ pub(crate) enum StartOutcome {
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     /// OTP's `start_child`; the driver has made the slot under this key.
-    Add { key: Key, child: Declared },
+    Add {
+        key: Key,
+        child: Declared,
+    },
     /// OTP's `terminate_child`.
     Terminate(Arc<str>),
     /// OTP's `restart_child`: starts a child that is down.
@@ -77,26 +95,56 @@ pub(crate) enum Reply {
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Start a life. `restart`: it takes the place of one that ended.
-    Start { key: Key, restart: bool },
+    Start {
+        key: Key,
+        restart: bool,
+    },
     /// Drop a start that is under way.
-    AbortStart { key: Key },
+    AbortStart {
+        key: Key,
+    },
     /// Stop the life and report its end. `planned`: another will take its place.
-    Stop { key: Key, planned: bool },
+    Stop {
+        key: Key,
+        planned: bool,
+    },
     /// Report `Retry` after the backoff's delay for this many failures in a row.
-    RetryAfter { key: Key, epoch: u64, backoff: Backoff, failures: u32 },
+    RetryAfter {
+        key: Key,
+        epoch: u64,
+        backoff: Backoff,
+        failures: u32,
+    },
     /// Forget the delay: the child was stopped or started meanwhile.
-    CancelRetry { key: Key },
+    CancelRetry {
+        key: Key,
+    },
     /// It has no life and none is due: its mailbox closes until it is started again.
-    Down { key: Key, reason: ExitReason },
+    Down {
+        key: Key,
+        reason: ExitReason,
+    },
     /// Its spec is gone.
-    Forget { key: Key, reason: ExitReason },
+    Forget {
+        key: Key,
+        reason: ExitReason,
+    },
     /// Hold back its messages, or let them through.
-    Pause { key: Key, paused: bool },
-    Reply { token: Token, reply: Reply },
+    Pause {
+        key: Key,
+        paused: bool,
+    },
+    Reply {
+        token: Token,
+        reply: Reply,
+    },
     /// All children had their first start.
     Ready,
     /// It gives up, and begins to stop its children.
-    Escalating { key: Key, reason: ExitReason },
+    Escalating {
+        key: Key,
+        reason: ExitReason,
+    },
     /// All children are down: end with this reason.
     Finish(ExitReason),
 }
@@ -130,7 +178,9 @@ enum Phase {
     Up,
     Stopping,
     /// OTP's `restarting`: these start when the delay is over, itself among them.
-    Waiting { start: Vec<Key> },
+    Waiting {
+        start: Vec<Key>,
+    },
 }
 
 #[derive(Debug)]
@@ -151,13 +201,31 @@ enum Purpose {
     /// Restart after a failure, or the retry of one.
     Restart,
     /// The group is stopped and the delay comes next.
-    BackOff { key: Key },
-    Planned { token: Token },
-    Terminate { token: Token, key: Key },
-    StartChild { token: Token, key: Key, added: bool },
-    Resume { token: Token },
-    Unhealthy { key: Key, reason: ExitReason },
-    ShutDown { reason: ExitReason },
+    BackOff {
+        key: Key,
+    },
+    Planned {
+        token: Token,
+    },
+    Terminate {
+        token: Token,
+        key: Key,
+    },
+    StartChild {
+        token: Token,
+        key: Key,
+        added: bool,
+    },
+    Resume {
+        token: Token,
+    },
+    Unhealthy {
+        key: Key,
+        reason: ExitReason,
+    },
+    ShutDown {
+        reason: ExitReason,
+    },
 }
 
 /// The machine. See the module's page.
@@ -195,7 +263,8 @@ impl Machine {
     /// Starts all children, in order.
     pub(crate) fn init(&mut self, now: Duration, children: Vec<(Key, Declared)>) {
         self.now = now;
-        self.children = children.into_iter().map(|(key, declared)| Child::new(key, declared)).collect();
+        self.children =
+            children.into_iter().map(|(key, declared)| Child::new(key, declared)).collect();
         let steps = self.children.iter().map(|child| Step::Start(child.key)).collect();
         self.job = Some(Job { steps, purpose: Purpose::Init });
         self.advance();

@@ -73,9 +73,7 @@ impl Policies {
             ..ChildPolicy::OTP
         };
         let config = ChildPolicy { give_up_after: Some(0), ..ChildPolicy::OTP };
-        Self::new()
-            .set(ComponentType::Resource, resource)
-            .set(ComponentType::Config, config)
+        Self::new().set(ComponentType::Resource, resource).set(ComponentType::Config, config)
     }
 
     /// Sets the policy of a type.

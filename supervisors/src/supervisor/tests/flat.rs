@@ -1,0 +1,206 @@
+//! One supervisor: the state machine alone, carried out by a few lines that start and stop
+//! nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::scenario::{Child, Flat, Step, flat};
+use crate::error::{ExitReason, Failure};
+use crate::path::Path;
+use crate::supervisor::Shutdown;
+use crate::supervisor::machine::{
+    Command, Declared, Input, Key, Machine, Order, Reply, StartOutcome,
+};
+
+/// A supervisor on paper.
+struct Paper {
+    machine: Machine,
+    /// In start order, as the driver keeps them.
+    children: Vec<(Key, String, Shutdown, bool)>,
+    outcomes: BTreeMap<String, VecDeque<String>>,
+    next_key: Key,
+    happened: Vec<String>,
+    reply: Option<Reply>,
+    dead: bool,
+    ready: bool,
+}
+
+impl Paper {
+    fn new(scenario: &Flat) -> Self {
+        Self {
+            machine: Machine::new(Path::root(), scenario.policy()),
+            children: Vec::new(),
+            outcomes: BTreeMap::new(),
+            next_key: 0,
+            happened: Vec::new(),
+            reply: None,
+            dead: false,
+            ready: false,
+        }
+    }
+
+    fn add(&mut self, child: &Child) -> (Key, Declared) {
+        self.next_key += 1;
+        self.children.push((self.next_key, child.id.clone(), child.shutdown(), false));
+        let declared = Declared {
+            id: child.id.as_str().into(),
+            policy: child.policy(),
+            significant: child.significant,
+            depends_on: Vec::new(),
+        };
+        (self.next_key, declared)
+    }
+
+    fn child(&mut self, key: Key) -> &mut (Key, String, Shutdown, bool) {
+        self.children.iter_mut().find(|child| child.0 == key).unwrap()
+    }
+
+    fn key_of(&self, id: &str) -> Option<(Key, bool)> {
+        self.children.iter().find(|child| child.1 == id).map(|child| (child.0, child.3))
+    }
+
+    /// Carries out orders until there are none.
+    fn run(&mut self) {
+        while let Some(order) = self.machine.next_order() {
+            match order {
+                Order::Start { key, .. } => self.start(key),
+                Order::Stop { key, .. } => {
+                    let child = self.child(key);
+                    child.3 = false;
+                    let (_, id, shutdown, _) = child.clone();
+                    // The recording does not see a brutal kill.
+                    if shutdown != Shutdown::BrutalKill {
+                        self.happened.push(format!("stop {id}"));
+                    }
+                    self.input(Input::Ended { key, reason: ExitReason::Shutdown });
+                }
+                Order::Forget { key, .. } => self.children.retain(|child| child.0 != key),
+                Order::Reply { reply, .. } => self.reply = Some(reply),
+                Order::Ready => self.ready = true,
+                Order::Finish(_) => self.dead = true,
+                Order::RetryAfter { .. } => panic!("no scenario has a backoff"),
+                Order::AbortStart { .. }
+                | Order::CancelRetry { .. }
+                | Order::Down { .. }
+                | Order::Pause { .. }
+                | Order::Escalating { .. } => {}
+            }
+        }
+    }
+
+    fn start(&mut self, key: Key) {
+        let id = self.child(key).1.clone();
+        let planned = self.outcomes.get_mut(&id).and_then(VecDeque::pop_front);
+        let outcome = planned.unwrap_or_else(|| "ok".to_owned());
+        self.happened.push(format!("start {id} {outcome}"));
+        let outcome = match outcome.as_str() {
+            "ok" => StartOutcome::Started,
+            "ignore" => StartOutcome::Ignored,
+            _ => StartOutcome::Failed(ExitReason::Error(Failure::permanent("planned"))),
+        };
+        self.child(key).3 = matches!(outcome, StartOutcome::Started);
+        self.input(Input::StartDone { key, outcome });
+    }
+
+    fn input(&mut self, input: Input) {
+        self.machine.input(Duration::ZERO, input);
+    }
+
+    fn command(&mut self, command: Command) -> String {
+        self.reply = None;
+        self.input(Input::Command { token: 1, command });
+        self.run();
+        match self.reply.take() {
+            Some(Reply::Done) => "ok",
+            Some(Reply::NotFound(_)) => "not_found",
+            Some(Reply::Running(_)) => "running",
+            Some(Reply::Restarting(_)) => "restarting",
+            Some(Reply::AlreadyStarted(_)) => "already_started",
+            Some(Reply::AlreadyPresent(_)) => "already_present",
+            Some(Reply::StartFailed(..)) => "failed",
+            Some(Reply::Stopping) | None => "dead",
+        }
+        .to_owned()
+    }
+
+    fn step(&mut self, scenario: &Flat, step: &Step) -> String {
+        let id: Arc<str> = step.name().into();
+        match step.op.as_str() {
+            "init" => {
+                let mut declared = Vec::new();
+                for child in &scenario.children {
+                    self.outcomes.insert(child.id.clone(), child.start_outcomes.clone().into());
+                    declared.push(self.add(child));
+                }
+                self.machine.init(Duration::ZERO, declared);
+                self.run();
+                if self.ready { "ok" } else { "failed" }.to_owned()
+            }
+            "crash" | "kill" | "normal" | "shutdown" => {
+                let Some((key, true)) = self.key_of(step.name()) else {
+                    return "nochild".to_owned();
+                };
+                let reason = match step.op.as_str() {
+                    "crash" => ExitReason::Error(Failure::permanent("planned")),
+                    "kill" => ExitReason::Killed,
+                    "normal" => ExitReason::Normal,
+                    _ => ExitReason::Shutdown,
+                };
+                self.child(key).3 = false;
+                self.input(Input::Ended { key, reason });
+                self.run();
+                "ok".to_owned()
+            }
+            "terminate" => self.command(Command::Terminate(id)),
+            "restart" => self.command(Command::Restart(id)),
+            "delete" => self.command(Command::Delete(id)),
+            "add" => {
+                let child = step.added();
+                let planned = child.start_outcomes.clone().into();
+                let earlier = self.outcomes.insert(child.id.clone(), planned);
+                let (key, child_declared) = self.add(&child);
+                let result = self.command(Command::Add { key, child: child_declared });
+                if result.starts_with("already") {
+                    // The child that is there keeps its own plan.
+                    self.outcomes.extend(earlier.map(|plan| (child.id.clone(), plan)));
+                }
+                result
+            }
+            "stop" => {
+                self.machine.shut_down(Duration::ZERO, ExitReason::Shutdown);
+                self.run();
+                "ok".to_owned()
+            }
+            other => panic!("unknown operation {other}"),
+        }
+    }
+
+    fn states(&self) -> Vec<String> {
+        if self.dead {
+            return vec!["dead".to_owned()];
+        }
+        let state = |up: bool| if up { "up" } else { "down" };
+        self.children.iter().map(|child| format!("{} {}", child.1, state(child.3))).collect()
+    }
+}
+
+/// OTP's words for a start that failed: `failed` at init, `error` for an added child, `planned`
+/// (the scenario's own reason) for a restarted one.
+pub(super) fn same_result(ours: &str, otps: &str) -> bool {
+    ours == otps || (ours == "failed" && (otps == "error" || otps == "planned"))
+}
+
+#[test]
+fn the_machine_decides_as_otp_in_1200_flat_scenarios() {
+    for scenario in flat() {
+        let mut paper = Paper::new(&scenario);
+        for (i, step) in scenario.steps.iter().enumerate() {
+            let result = paper.step(&scenario, step);
+            let at = format!("scenario {} step {i} {} {}", scenario.id, step.op, step.child);
+            assert_eq!(std::mem::take(&mut paper.happened), step.happened(), "{at}: events");
+            assert!(same_result(&result, &step.result), "{at}: {result}, OTP {}", step.result);
+            assert_eq!(paper.states(), step.states(), "{at}: states");
+        }
+    }
+}
