@@ -1,0 +1,2 @@
+//! Read models that follow the log.
+pub mod streams;
