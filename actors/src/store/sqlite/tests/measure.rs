@@ -116,3 +116,58 @@ async fn measure_read() {
         println!("read_all {:.0} k events/s", EVENTS as f64 / start.elapsed().as_secs_f64() / 1e3);
     }
 }
+
+/// Appends by 500 while a projection follows; both writers on one file.
+async fn followed(home: &Home, share: bool) -> (Duration, Duration) {
+    use crate::projection::streams::{StreamSummaries, sqlite::SqliteStreams};
+    let store = home.store().await;
+    let database = if share {
+        Arc::clone(store.database())
+    } else {
+        let path = store.database().path();
+        Arc::new(Database::open(path, SqliteOptions::default()).await.unwrap())
+    };
+    let streams = SqliteStreams::new(database);
+    let epoch = streams.claim("node").await.unwrap().epoch;
+    let batches: Vec<_> = (0..EVENTS / 500).map(|n| batch(n * 500, 500, 100, true)).collect();
+    let start = Instant::now();
+    let append = async {
+        let mut slowest = Duration::ZERO;
+        for batch in batches {
+            let begin = Instant::now();
+            store.append_batch(batch).await.unwrap();
+            slowest = slowest.max(begin.elapsed());
+        }
+        slowest
+    };
+    let follow = async {
+        let mut at = Position::ZERO;
+        while at.get() < EVENTS {
+            let page = store.read_all(at, 500).await.unwrap();
+            if page.is_empty() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            at = streams.apply(epoch, &page).await.unwrap();
+        }
+    };
+    let (slowest, ()) = tokio::join!(append, follow);
+    (start.elapsed(), slowest)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn measure_two_writers() {
+    let home = Home::new();
+    for _ in 0..ROUNDS {
+        for share in [true, false] {
+            let (time, slowest) = followed(&home, share).await;
+            println!(
+                "{}  {:>5.1} k events/s appended and projected, slowest append {:>5.1} ms",
+                if share { "in turn" } else { "polling" },
+                EVENTS as f64 / time.as_secs_f64() / 1e3,
+                slowest.as_secs_f64() * 1e3,
+            );
+        }
+    }
+}
