@@ -1,1 +1,4 @@
 //! The assembled system.
+
+#[cfg(feature = "sqlite")]
+pub mod migrate;
