@@ -1,7 +1,10 @@
 //! The read model of streams in the log's own SQLite file.
 //!
-//! It writes on a connection of its own, in turn with the log's writer: SQLite would let them
-//! fight for its lock by polling, which was measured to cost more (see [`Database`]).
+//! It writes on a connection of its own, in turn with the log's writer. Leaving the two to SQLite's
+//! busy handler, which polls with growing sleeps, gave the same rate on disk (median of five pairs
+//! 63.6 k against 62.7 k events/s, appended and projected) but is unfair: on a RAM disk one append
+//! waited 81 ms where waiting in turn took at most 27 ms. In turn the order is first come, first
+//! served, and neither writer can be refused as busy on account of the other.
 
 use std::{collections::BTreeMap, sync::Arc};
 

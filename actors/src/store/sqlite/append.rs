@@ -9,7 +9,7 @@ use sqlx::{
 
 use super::{
     database::Database,
-    statement::{Sized, saturated},
+    statement::{Row, Sized, run, saturated},
 };
 use crate::{
     event::{NewEvent, Position, StreamId, Version},
@@ -22,6 +22,10 @@ use crate::{
 /// The numbers of event types that the writer remembers; beyond it, it starts over.
 const MAX_REMEMBERED_TYPES: usize = 10_000;
 
+const FIND_HEAD: &str =
+    "select position, (select coalesce(max(id), 0) from streams) from store_head";
+const PUT_HEAD: &str = "update store_head set position = ?";
+
 /// A connection that writes batches. After an error or a dropped call, drop it.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -32,6 +36,10 @@ pub(super) struct Writer {
 
 #[derive(Debug)]
 struct Statements {
+    /// All that a batch of one append has to know, in one round trip to the connection's thread.
+    find_one: Arc<str>,
+    /// All that one event without and with a key writes, in one round trip.
+    put_one: [Arc<str>; 2],
     find_streams: Sized,
     find_answers: Sized,
     find_types: Sized,
@@ -43,46 +51,54 @@ struct Statements {
 
 impl Statements {
     fn new() -> Self {
-        Self {
-            find_streams: Sized::new(
-                "select name, id, version from streams where name in (",
-                "?",
-                ")",
-            ),
-            find_answers: Sized::new(
-                "select c.key, s.name, c.version, c.position, c.events \
+        let find_streams =
+            Sized::new("select name, id, version from streams where name in (", "?", ")");
+        let find_answers = Sized::new(
+            "select c.key, s.name, c.version, c.position, c.events \
                  from command_results c cross join streams s on s.id = c.stream_id where c.key in (",
-                "?",
-                ")",
-            ),
-            find_types: Sized::new(
-                "select id, name, schema_version from event_types where name in (",
-                "?",
-                ")",
-            ),
-            put_types: Sized::new(
-                "insert into event_types (name, schema_version) values",
-                "(?,?)",
-                "on conflict do nothing",
-            ),
-            put_streams: Sized::new(
-                "insert into streams (id, name, version, first_position, last_position) values",
-                "(?,?,?,?,?)",
-                "on conflict (id) do update \
+            "?",
+            ")",
+        );
+        let find_types = Sized::new(
+            "select id, name, schema_version from event_types where name in (",
+            "?",
+            ")",
+        );
+        let put_types = Sized::new(
+            "insert into event_types (name, schema_version) values",
+            "(?,?)",
+            "on conflict do nothing",
+        );
+        let put_streams = Sized::new(
+            "insert into streams (id, name, version, first_position, last_position) values",
+            "(?,?,?,?,?)",
+            "on conflict (id) do update \
                  set version = excluded.version, last_position = excluded.last_position",
-            ),
-            put_events: Sized::new(
-                "insert into events (position, stream_id, version, type_id, event_id, codec, \
+        );
+        let put_events = Sized::new(
+            "insert into events (position, stream_id, version, type_id, event_id, codec, \
                  recorded_at, data, meta) values",
-                "(?,?,?,?,?,?,?,?,?)",
-                "",
-            ),
-            put_answers: Sized::new(
-                "insert into command_results (key, stream_id, version, position, events, \
+            "(?,?,?,?,?,?,?,?,?)",
+            "",
+        );
+        let put_answers = Sized::new(
+            "insert into command_results (key, stream_id, version, position, events, \
                  recorded_at) values",
-                "(?,?,?,?,?,?)",
-                "",
-            ),
+            "(?,?,?,?,?,?)",
+            "",
+        );
+        let put_one = [put_streams.one(), put_events.one(), PUT_HEAD].join(";");
+        let put_keyed = [&put_one, put_answers.one()].join(";");
+        Self {
+            find_one: [FIND_HEAD, find_answers.one(), find_streams.one()].join(";").into(),
+            put_one: [put_one.into(), put_keyed.into()],
+            find_streams,
+            find_answers,
+            find_types,
+            put_types,
+            put_streams,
+            put_events,
+            put_answers,
         }
     }
 }
@@ -110,6 +126,29 @@ struct Found {
     last_stream: i64,
     streams: BTreeMap<StreamId, (i64, Version)>,
     answers: BTreeMap<IdempotencyKey, Appended>,
+}
+
+impl Found {
+    /// Adds rows of the head, of answers and of streams, told apart by their number of columns.
+    fn add(&mut self, rows: &[SqliteRow]) -> sqlx::Result<()> {
+        for row in rows {
+            match row.len() {
+                2 => {
+                    self.head = Position::new(row.try_get::<i64, _>(0)?.cast_unsigned());
+                    self.last_stream = row.try_get(1)?;
+                }
+                3 => {
+                    let version = Version::new(row.try_get::<i64, _>(2)?.cast_unsigned());
+                    self.streams.insert(stream_id(row, 0)?, (row.try_get(1)?, version));
+                }
+                _ => {
+                    let (key, appended) = answer(row)?;
+                    self.answers.insert(key, appended);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Known for Found {
@@ -165,42 +204,30 @@ impl Statements {
         connection: &mut SqliteConnection,
         batch: &[Append],
     ) -> sqlx::Result<Found> {
-        let row = sqlx::query(
-            "select position, (select coalesce(max(id), 0) from streams) from store_head",
-        )
-        .fetch_one(&mut *connection)
-        .await?;
-        let mut found = Found {
-            head: Position::new(row.try_get::<i64, _>(0)?.cast_unsigned()),
-            last_stream: row.try_get(1)?,
-            ..Found::default()
-        };
-
-        let keys: Vec<_> = batch.iter().filter_map(|append| append.key).collect();
-        let rows = self
-            .find_answers
-            .read(connection, &keys, |row, key| {
-                row.blob(key.as_bytes());
-            })
-            .await?;
-        for row in &rows {
-            let (key, appended) = answer(row)?;
-            found.answers.insert(key, appended);
+        let mut found = Found::default();
+        if let [append] = batch {
+            let mut row = Row::with_capacity(2);
+            match &append.key {
+                Some(key) => row.blob(key.as_bytes()),
+                None => row.null(),
+            };
+            row.text(append.stream.to_shared());
+            found.add(&run(connection, &self.find_one, row).await?)?;
+            return Ok(found);
         }
-
+        found.add(&[sqlx::query(FIND_HEAD).fetch_one(&mut *connection).await?])?;
+        let keys: Vec<_> = batch.iter().filter_map(|append| append.key).collect();
+        let bind = |row: &mut Row, key: &IdempotencyKey| {
+            row.blob(key.as_bytes());
+        };
+        found.add(&self.find_answers.read(connection, &keys, bind).await?)?;
         let mut names: Vec<_> = batch.iter().map(|append| &append.stream).collect();
         names.sort_unstable();
         names.dedup();
-        let rows = self
-            .find_streams
-            .read(connection, &names, |row, name| {
-                row.text(name.to_shared());
-            })
-            .await?;
-        for row in &rows {
-            let version = Version::new(row.try_get::<i64, _>(2)?.cast_unsigned());
-            found.streams.insert(stream_id(row, 0)?, (row.try_get(1)?, version));
-        }
+        let bind = |row: &mut Row, name: &&StreamId| {
+            row.text(name.to_shared());
+        };
+        found.add(&self.find_streams.read(connection, &names, bind).await?)?;
         Ok(found)
     }
 
@@ -251,61 +278,97 @@ impl Statements {
         plan: &Plan,
     ) -> sqlx::Result<()> {
         let ids = stream_ids(found, plan);
-        let streams: Vec<(i64, &StreamId, &StreamChange)> =
-            plan.streams.iter().map(|(name, change)| (ids[name], name, change)).collect();
-        self.put_streams
-            .write(connection, &streams, |row, (id, name, change)| {
-                row.integer(*id)
-                    .text(name.to_shared())
-                    .counter(change.version.get())
-                    .counter(change.first_position.get())
-                    .counter(change.last_position.get());
-            })
-            .await?;
-
+        let streams: Vec<_> = plan
+            .streams
+            .iter()
+            .map(|(name, change)| StreamRow { id: ids[name], name, change })
+            .collect();
         let mut events = Vec::new();
-        for Accepted { appended, events: new, .. } in &plan.accepted {
+        let mut answers = Vec::new();
+        for Accepted { appended, events: new, key } in &plan.accepted {
             let stream = ids[&appended.stream];
             for (offset, event) in (0..).zip(new) {
-                let place =
-                    (appended.first_position.plus(offset), appended.first_version.plus(offset));
+                let position = appended.first_position.plus(offset);
+                let version = appended.first_version.plus(offset);
                 let type_id = types.get(event).expect("every type of the batch was interned");
-                events.push((place, stream, type_id, event));
+                events.push(EventRow { position, stream, version, type_id, event });
+            }
+            if let Some(key) = key {
+                answers.push(AnswerRow { key, stream, appended, events: new });
             }
         }
-        self.put_events
-            .write(connection, &events, |row, ((position, version), stream, type_id, event)| {
-                row.counter(position.get())
-                    .integer(*stream)
-                    .counter(version.get())
-                    .integer(*type_id)
-                    .blob(event.id.as_uuid().as_bytes())
-                    .integer(i64::from(event.codec.code()))
-                    .integer(event.recorded_at.as_micros())
-                    .blob(&event.data)
-                    .blob(&event.meta);
-            })
-            .await?;
 
-        let answers: Vec<_> =
-            plan.accepted.iter().filter_map(|append| Some((append.key?, append))).collect();
-        self.put_answers
-            .write(connection, &answers, |row, (key, Accepted { appended, events, .. })| {
-                let at = events.last().map_or(0, |event| event.recorded_at.as_micros());
-                row.blob(key.as_bytes())
-                    .integer(ids[&appended.stream])
-                    .counter(appended.last_version.get())
-                    .counter(appended.last_position.get())
-                    .counter(events.len() as u64)
-                    .integer(at);
-            })
-            .await?;
-
-        sqlx::query("update store_head set position = ?")
-            .bind(saturated(plan.head.get()))
-            .execute(connection)
-            .await?;
+        if let ([stream], [event], [] | [_]) = (&*streams, &*events, &*answers) {
+            let mut row = Row::with_capacity(21);
+            stream.bind(&mut row);
+            event.bind(&mut row);
+            row.counter(plan.head.get());
+            answers.iter().for_each(|answer| answer.bind(&mut row));
+            run(connection, &self.put_one[answers.len()], row).await?;
+            return Ok(());
+        }
+        self.put_streams.write(connection, &streams, |row, stream| stream.bind(row)).await?;
+        self.put_events.write(connection, &events, |row, event| event.bind(row)).await?;
+        self.put_answers.write(connection, &answers, |row, answer| answer.bind(row)).await?;
+        let head = saturated(plan.head.get());
+        sqlx::query(PUT_HEAD).bind(head).execute(connection).await?;
         Ok(())
+    }
+}
+
+struct StreamRow<'a> {
+    id: i64,
+    name: &'a StreamId,
+    change: &'a StreamChange,
+}
+
+impl StreamRow<'_> {
+    fn bind(&self, row: &mut Row) {
+        row.integer(self.id)
+            .text(self.name.to_shared())
+            .counter(self.change.version.get())
+            .counter(self.change.first_position.get())
+            .counter(self.change.last_position.get());
+    }
+}
+
+struct EventRow<'a> {
+    position: Position,
+    stream: i64,
+    version: Version,
+    type_id: i64,
+    event: &'a NewEvent,
+}
+
+impl EventRow<'_> {
+    fn bind(&self, row: &mut Row) {
+        row.counter(self.position.get())
+            .integer(self.stream)
+            .counter(self.version.get())
+            .integer(self.type_id)
+            .blob(self.event.id.as_uuid().as_bytes())
+            .integer(i64::from(self.event.codec.code()))
+            .integer(self.event.recorded_at.as_micros())
+            .blob(&self.event.data)
+            .blob(&self.event.meta);
+    }
+}
+
+struct AnswerRow<'a> {
+    key: &'a IdempotencyKey,
+    stream: i64,
+    appended: &'a Appended,
+    events: &'a [NewEvent],
+}
+
+impl AnswerRow<'_> {
+    fn bind(&self, row: &mut Row) {
+        row.blob(self.key.as_bytes())
+            .integer(self.stream)
+            .counter(self.appended.last_version.get())
+            .counter(self.appended.last_position.get())
+            .counter(self.events.len() as u64)
+            .integer(self.events.last().map_or(0, |event| event.recorded_at.as_micros()));
     }
 }
 

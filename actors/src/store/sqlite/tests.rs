@@ -217,13 +217,17 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Append>>> {
         1 => Just(ExpectedVersion::StreamExists),
         4 => (0..6_u64).prop_map(|version| ExpectedVersion::Exact(Version::new(version))),
     ];
-    let one = (0..4_u8, expected, 0..1000_u64, 0..24_u64, prop::option::of(0..12_u8)).prop_map(
+    // One event alone takes a path of its own in SQLite.
+    let count = prop_oneof![Just(1), 0..24_u64];
+    let one = (0..4_u8, expected, 0..1000_u64, count, prop::option::of(0..12_u8)).prop_map(
         |(stream, expected, seed, count, key)| Append {
             key: key.map(|key| IdempotencyKey::of([[key]])),
             ..conformance::append(&format!("s-{stream}"), expected, seed, count)
         },
     );
-    prop::collection::vec(prop::collection::vec(one, 0..24), 1..5)
+    let batch =
+        prop_oneof![prop::collection::vec(one.clone(), 1), prop::collection::vec(one, 0..24),];
+    prop::collection::vec(batch, 1..10)
 }
 
 proptest! {

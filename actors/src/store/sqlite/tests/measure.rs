@@ -82,6 +82,7 @@ async fn measure_append() {
         (64, 64, false),
         (64, 64, true),
         (1, 100, false),
+        (1, 100, true),
     ] {
         let (mut best, mut best_raw, mut ratios) = (0.0_f64, 0.0_f64, Vec::new());
         for _ in 0..ROUNDS {
