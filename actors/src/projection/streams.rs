@@ -222,6 +222,7 @@ impl Summaries {
 /// # Errors
 ///
 /// They do not follow it, or each other, without a gap.
+#[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only databases need it"))]
 fn unseen(
     checkpoint: Position,
     events: &[RecordedEvent],

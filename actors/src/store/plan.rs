@@ -44,6 +44,7 @@ pub(super) struct Accepted {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StreamChange {
     pub(super) version: Version,
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only databases need it"))]
     pub(super) first_position: Position,
     pub(super) last_position: Position,
 }

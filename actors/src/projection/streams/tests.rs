@@ -1,5 +1,3 @@
-use proptest::prelude::*;
-
 use super::*;
 use crate::{
     event::Version,
@@ -37,6 +35,8 @@ async fn a_summary_counts_by_type_and_keeps_the_last_payload() {
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use std::sync::Arc;
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::{
