@@ -1,3 +1,5 @@
 //! The assembled system.
 
 pub mod http;
+#[cfg(feature = "sqlite")]
+pub mod migrate;

@@ -1,0 +1,397 @@
+//! The event store: the port, and what every adapter behind it promises.
+//!
+//! | adapter | when |
+//! |---|---|
+//! | [`memory`] | tests and seeded simulations; nothing survives the process |
+//! | [`sqlite`] | one node, one file, no server; the embedded default |
+//!
+//! The promises, each a law of [`conformance`]:
+//!
+//! - Positions are gapless and in the order of commits. A reader that has seen position `n` will
+//!   never find a new event at or below `n`.
+//! - Versions are gapless in each stream.
+//! - A batch is one transaction. A conflict fails its own append and no other.
+//! - The same idempotency key writes once. Later appends get the first answer.
+//!
+//! The port carries bytes and pages. Pages rather than row streams, so that a slow reader never
+//! holds a connection and can checkpoint at any event.
+
+use std::{error::Error as StdError, fmt};
+
+use futures_util::future::BoxFuture;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::ErrorClass,
+    event::{NewEvent, Position, RecordedEvent, StreamId, Version},
+};
+
+pub mod conformance;
+pub mod memory;
+mod plan;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+#[cfg(test)]
+mod tests;
+
+/// The most events of one page; a larger limit is read as this one.
+pub const MAX_PAGE: usize = 5_000;
+
+/// A page ends with the event that takes it to this many bytes of payload (16 MiB), so that a
+/// page of large events does not become gigabytes.
+pub const MAX_PAGE_BYTES: usize = 16 << 20;
+
+/// The most events of one append.
+pub const MAX_APPEND_EVENTS: usize = 5_000;
+
+/// The largest event, payload and metadata together (16 MiB).
+pub const MAX_EVENT_BYTES: usize = 16 << 20;
+
+/// An append-only log of events in streams; see the [module](self) for its promises.
+pub trait EventStore: Send + Sync + fmt::Debug {
+    /// Writes all that can be written of `batch`, in one transaction, and answers each append in
+    /// the order of the batch.
+    ///
+    /// Appends see each other: the second of two to one stream expects the version that the first
+    /// one makes.
+    ///
+    /// # Errors
+    ///
+    /// The whole batch failed. If the fault came while committing, whether the batch is in the log
+    /// is unknown; sending it again with the same idempotency keys is always right.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call writes the whole batch or nothing. Which of the two is unknown, as after an
+    /// error.
+    fn append_batch(
+        &self,
+        batch: Vec<Append>,
+    ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>>;
+
+    /// The events of `stream` after a version, oldest first.
+    ///
+    /// At most `limit` of them and at most [`MAX_PAGE`]. A page can be shorter (see
+    /// [`MAX_PAGE_BYTES`]); only an empty page means that there are no more. A stream that does
+    /// not exist has no events.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn read_stream<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        after: Version,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>>;
+
+    /// The events of all streams after a position, in the order of commits; pages as in
+    /// [`read_stream`](Self::read_stream).
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn read_all(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>>;
+
+    /// The position of the last event; [`Position::ZERO`] while the log is empty.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>>;
+
+    /// The version of the stream's last event; [`Version::ZERO`] if the stream does not exist.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn stream_version<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Version, StoreError>>;
+}
+
+/// Events for one stream, written all or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// The stream they go to; it begins with its first event.
+    pub stream: StreamId,
+    /// What the caller believes about the stream.
+    pub expected: ExpectedVersion,
+    /// The events, 1 to [`MAX_APPEND_EVENTS`].
+    pub events: Vec<NewEvent>,
+    /// Names the request, so that a repeat writes nothing.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// What an append requires of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExpectedVersion {
+    /// Nothing.
+    Any,
+    /// That it has no events.
+    NoStream,
+    /// That it has at least one event.
+    StreamExists,
+    /// That its last event has this version.
+    Exact(Version),
+}
+
+impl ExpectedVersion {
+    /// Whether a stream at version `actual` is as required.
+    pub const fn accepts(self, actual: Version) -> bool {
+        match self {
+            Self::Any => true,
+            Self::NoStream => actual.get() == 0,
+            Self::StreamExists => actual.get() > 0,
+            Self::Exact(version) => actual.get() == version.get(),
+        }
+    }
+}
+
+impl fmt::Display for ExpectedVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any version"),
+            Self::NoStream => f.write_str("no stream"),
+            Self::StreamExists => f.write_str("an existing stream"),
+            Self::Exact(version) => write!(f, "version {version}"),
+        }
+    }
+}
+
+/// The name of a request: 16 bytes, equal only for the same request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey([u8; 16]);
+
+impl IdempotencyKey {
+    /// A key that the caller made, a UUID for example.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key of a sequence of parts, `["source", "id"]` for example.
+    ///
+    /// SHA-256 over each part behind its length, cut to 128 bits. The lengths keep
+    /// `["ab", "c"]` and `["a", "bc"]` apart.
+    pub fn of<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            let part = part.as_ref();
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let digest = hash.finalize();
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        Self(key)
+    }
+
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IdempotencyKey({:032x})", u128::from_be_bytes(self.0))
+    }
+}
+
+/// The answer to one append of a batch.
+pub type AppendOutcome = Result<Appended, AppendError>;
+
+/// Where an append's events are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Their stream. For a duplicate it is the stream of the first request with that key.
+    pub stream: StreamId,
+    /// Version of the first of them.
+    pub first_version: Version,
+    /// Version of the last of them.
+    pub last_version: Version,
+    /// Position of the first of them; the others follow it without a gap.
+    pub first_position: Position,
+    /// Position of the last of them.
+    pub last_position: Position,
+    /// An earlier append had the same key; this is its answer, and nothing was written.
+    pub duplicate: bool,
+}
+
+/// Why one append was refused; nothing of it was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The stream is not as the caller believed.
+    #[error("stream {stream} is at version {actual}, expected {expected}; reload and retry")]
+    Conflict {
+        /// The stream.
+        stream: StreamId,
+        /// What the append required.
+        expected: ExpectedVersion,
+        /// What was there, with the earlier appends of the same batch.
+        actual: Version,
+    },
+    /// The append itself cannot be written.
+    #[error("append to stream {stream} is invalid: {reason}")]
+    Invalid {
+        /// The stream.
+        stream: StreamId,
+        /// What is wrong with it.
+        reason: InvalidAppend,
+    },
+}
+
+impl AppendError {
+    /// How to react. A conflict is transient: after a reload the same command can succeed.
+    pub const fn class(&self) -> ErrorClass {
+        match self {
+            Self::Conflict { .. } => ErrorClass::Transient,
+            Self::Invalid { .. } => ErrorClass::User,
+        }
+    }
+}
+
+/// What is wrong with an append.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidAppend {
+    /// It has no events.
+    #[error("it has no events")]
+    NoEvents,
+    /// It has too many events.
+    #[error("it has {count} events, at most {MAX_APPEND_EVENTS} are taken; split it")]
+    TooManyEvents {
+        /// How many it has.
+        count: usize,
+    },
+    /// An event is too large.
+    #[error("event {index} has {bytes} bytes, at most {MAX_EVENT_BYTES} are taken")]
+    TooLarge {
+        /// Which of its events, from 0.
+        index: usize,
+        /// Payload and metadata.
+        bytes: usize,
+    },
+    /// An event's type is not a name.
+    #[error(
+        "event {index} has the type {event_type:?}; a type is 1 to {} bytes without control characters",
+        crate::event::MAX_EVENT_TYPE_BYTES
+    )]
+    EventType {
+        /// Which of its events, from 0.
+        index: usize,
+        /// The type.
+        event_type: String,
+    },
+}
+
+/// A fault of the store behind the port; it fails the whole call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Somebody else holds the store's lock.
+    #[error("{store} is locked by another process; retry, or stop the other writer")]
+    Busy {
+        /// Path or address of the store.
+        store: String,
+        /// What the backend said.
+        source: BackendError,
+    },
+    /// There is no room left.
+    #[error("{store} cannot grow: the disk is full; free some space, then retry")]
+    Full {
+        /// Path or address of the store.
+        store: String,
+        /// What the backend said.
+        source: BackendError,
+    },
+    /// It cannot be opened or written as things are.
+    #[error("cannot open {store}: {cure}")]
+    Unavailable {
+        /// Path or address of the store.
+        store: String,
+        /// What to do about it.
+        cure: String,
+        /// What the backend said.
+        source: BackendError,
+    },
+    /// What is there is something else.
+    #[error("{store} is not a database; give another path, or move that file away")]
+    NotAStore {
+        /// Path or address of the store.
+        store: String,
+        /// What the backend said.
+        source: BackendError,
+    },
+    /// Its tables are missing or older than this program.
+    #[error("{store} has not the tables that this program needs; run `smith migrate up`")]
+    NotMigrated {
+        /// Path or address of the store.
+        store: String,
+        /// What the backend said.
+        source: BackendError,
+    },
+    /// What is there contradicts itself.
+    #[error("{store} is damaged: {detail}; restore a backup")]
+    Corrupt {
+        /// Path or address of the store.
+        store: String,
+        /// What contradicts what.
+        detail: String,
+    },
+    /// It was closed.
+    #[error("{store} is closed")]
+    Closed {
+        /// Path or address of the store.
+        store: String,
+    },
+    /// Anything else that the backend said.
+    #[error("{store}: {source}")]
+    Backend {
+        /// Path or address of the store.
+        store: String,
+        /// What the backend said.
+        source: BackendError,
+    },
+}
+
+/// What a backend said, in its own type.
+pub type BackendError = Box<dyn StdError + Send + Sync>;
+
+impl StoreError {
+    /// How to react.
+    pub const fn class(&self) -> ErrorClass {
+        match self {
+            Self::Busy { .. } | Self::Backend { .. } => ErrorClass::Transient,
+            Self::NotAStore { .. } | Self::Corrupt { .. } | Self::Closed { .. } => {
+                ErrorClass::Permanent
+            }
+            Self::Full { .. } | Self::Unavailable { .. } | Self::NotMigrated { .. } => {
+                ErrorClass::System
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a batch does to a store, decided without touching it.
+//!
+//! Every adapter reads what the batch needs to know, asks this function, and writes the answer.
+//! So all of them agree on who wins, who conflicts and who came before.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+
+use super::{
+    Append, AppendError, AppendOutcome, Appended, IdempotencyKey, InvalidAppend, MAX_APPEND_EVENTS,
+    MAX_EVENT_BYTES,
+};
+use crate::event::{MAX_EVENT_TYPE_BYTES, NewEvent, Position, StreamId, Version};
+
+/// What the store holds of the streams and keys that a batch names.
+pub(super) trait Known {
+    /// The version of a stream; zero if it does not exist.
+    fn version(&self, stream: &StreamId) -> Version;
+    /// The first answer to a key.
+    fn answer(&self, key: &IdempotencyKey) -> Option<Appended>;
+}
+
+/// What is to be written, and what is to be answered once it is.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// One answer for each append, in the order of the batch.
+    pub(super) outcomes: Vec<AppendOutcome>,
+    /// The appends that are written, in the order of their positions.
+    pub(super) accepted: Vec<Accepted>,
+    /// Each changed stream once, however many appends it got, in the order of first use.
+    pub(super) streams: IndexMap<StreamId, StreamChange>,
+    /// The head of the log afterwards.
+    pub(super) head: Position,
+}
+
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) appended: Appended,
+    pub(super) events: Vec<NewEvent>,
+    pub(super) key: Option<IdempotencyKey>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StreamChange {
+    pub(super) version: Version,
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only databases need it"))]
+    pub(super) first_position: Position,
+    pub(super) last_position: Position,
+}
+
+/// Decides a batch on a log that ends at `head`.
+pub(super) fn plan(batch: Vec<Append>, head: Position, known: &impl Known) -> Plan {
+    let mut plan = Plan {
+        outcomes: Vec::with_capacity(batch.len()),
+        accepted: Vec::with_capacity(batch.len()),
+        streams: IndexMap::new(),
+        head,
+    };
+    let mut answers = BTreeMap::new();
+    for append in batch {
+        let outcome = plan.admit(append, known, &mut answers);
+        plan.outcomes.push(outcome);
+    }
+    plan
+}
+
+impl Plan {
+    fn admit(
+        &mut self,
+        append: Append,
+        known: &impl Known,
+        answers: &mut BTreeMap<IdempotencyKey, Appended>,
+    ) -> AppendOutcome {
+        let Append { stream, expected, events, key } = append;
+        if let Err(reason) = check(&events) {
+            return Err(AppendError::Invalid { stream, reason });
+        }
+        // Before the version check: a repeat of a request expects the version from before the
+        // first one, and it must not hear of a conflict with itself.
+        if let Some(first) =
+            key.and_then(|key| answers.get(&key).cloned().or_else(|| known.answer(&key)))
+        {
+            return Ok(Appended { duplicate: true, ..first });
+        }
+        let actual = match self.streams.get(&stream) {
+            Some(change) => change.version,
+            None => known.version(&stream),
+        };
+        if !expected.accepts(actual) {
+            return Err(AppendError::Conflict { stream, expected, actual });
+        }
+        let count = events.len() as u64;
+        let appended = Appended {
+            first_version: actual.next(),
+            last_version: actual.plus(count),
+            first_position: self.head.next(),
+            last_position: self.head.plus(count),
+            stream,
+            duplicate: false,
+        };
+        self.head = appended.last_position;
+        let change = self.streams.entry(appended.stream.clone()).or_insert(StreamChange {
+            version: appended.last_version,
+            first_position: appended.first_position,
+            last_position: appended.last_position,
+        });
+        change.version = appended.last_version;
+        change.last_position = appended.last_position;
+        if let Some(key) = key {
+            answers.insert(key, appended.clone());
+        }
+        self.accepted.push(Accepted { appended: appended.clone(), events, key });
+        Ok(appended)
+    }
+}
+
+fn check(events: &[NewEvent]) -> Result<(), InvalidAppend> {
+    if events.is_empty() {
+        return Err(InvalidAppend::NoEvents);
+    }
+    if events.len() > MAX_APPEND_EVENTS {
+        return Err(InvalidAppend::TooManyEvents { count: events.len() });
+    }
+    for (index, event) in events.iter().enumerate() {
+        if event.size() > MAX_EVENT_BYTES {
+            return Err(InvalidAppend::TooLarge { index, bytes: event.size() });
+        }
+        let name = &event.event_type;
+        if name.is_empty() || name.len() > MAX_EVENT_TYPE_BYTES || name.contains(char::is_control) {
+            // Cut, or a refused megabyte would come back as an error text.
+            let event_type = name.chars().take(64).collect();
+            return Err(InvalidAppend::EventType { index, event_type });
+        }
+    }
+    Ok(())
+}
