@@ -1,12 +1,21 @@
-//! What lives on the kernel.
+//! What lives on the kernel, and the vocabulary it speaks.
+//!
+//! A module may use only modules of an earlier layer:
 //!
 //! | layer | module | what |
 //! |---|---|---|
 //! | 1 | [`event`] | ids, places and times of events |
-//! | 2 | [`store`] | the log: append and read |
-//! | 3 | [`projection`] | read models that follow the log |
+//! | 2 | [`store`] | the log: append and read; [`store::committer`], the actor that groups commits |
+//! | 2 | [`pool`] | the actor that owns the connections |
+//! | 3 | [`aggregate`] | one actor for each live stream, found by its name |
+//! | 3 | [`projection`] | read models that follow the log; [`projection::actor`] keeps one |
+//!
+//! One event's way: [`aggregate::registry`] finds the stream's actor ([`aggregate::stream`]), which
+//! sends it to the [`store::committer`]; once it is durable, the [`projection::actor`] is woken.
 
+pub mod aggregate;
 pub mod error;
 pub mod event;
+pub mod pool;
 pub mod projection;
 pub mod store;

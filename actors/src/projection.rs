@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::ErrorClass, event::Position, store::StoreError};
 
+pub mod actor;
 pub mod streams;
 
 /// Which claim on a projection a writer acts under; later claims have higher ones.

@@ -26,6 +26,7 @@ use crate::{
     event::{NewEvent, Position, RecordedEvent, StreamId, Version},
 };
 
+pub mod committer;
 pub mod conformance;
 pub mod memory;
 mod plan;

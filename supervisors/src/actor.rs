@@ -12,7 +12,7 @@
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use address::{Address, DEFAULT_ASK_DEADLINE, KillHandle};
@@ -131,7 +131,8 @@ pub struct Context<A: Actor> {
     root: TreeRoot,
     supervisor: SupervisorRef,
     life: u64,
-    handover: Option<Box<dyn Any + Send>>,
+    /// In a mutex only so that a context can be shared across an `await`.
+    handover: Mutex<Option<Box<dyn Any + Send>>>,
     pub(crate) ending: Option<ExitReason>,
 }
 
@@ -142,7 +143,7 @@ impl<A: Actor> Context<A> {
         supervisor: SupervisorRef,
         life: u64,
     ) -> Self {
-        let handover = slot.cell.take_handover();
+        let handover = Mutex::new(slot.cell.take_handover());
         Self { slot, root, supervisor, life, handover, ending: None }
     }
 
@@ -203,11 +204,11 @@ impl<A: Actor> Context<A> {
     /// What the life before this one left in
     /// [`prepare_for_restart`](crate::SupervisedComponent::prepare_for_restart), once.
     pub fn take_handover<T: 'static>(&mut self) -> Option<T> {
-        let value = self.handover.take()?;
-        match value.downcast::<T>() {
+        let handover = self.handover.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match handover.take()?.downcast::<T>() {
             Ok(value) => Some(*value),
             Err(other) => {
-                self.handover = Some(other);
+                *handover = Some(other);
                 None
             }
         }

@@ -86,6 +86,8 @@ impl SqliteStreams {
     ) -> Result<T, ProjectionError> {
         let mut slot = self.writer.lock().await;
         let _turn = self.database.turn().await;
+        // An open connection outlives the closing of the database it came from.
+        self.database.readers()?;
         let mut connection = match slot.take() {
             Some(connection) => connection,
             None => self.database.open_read_model_writer().await?,

@@ -207,6 +207,20 @@ impl Database {
         })
     }
 
+    /// Refuses everything from now on, at once: whoever still holds this database gets
+    /// [`StoreError::Closed`] and has to ask for the one that took its place. What is under way
+    /// may finish.
+    pub fn mark_closed(&self) {
+        // sqlx marks the pool closed before the first poll; what the future would add is waiting.
+        drop(self.readers.close());
+    }
+
+    /// Shared connections in use, and how many there may be.
+    pub fn usage(&self) -> (u32, u32) {
+        let idle = u32::try_from(self.readers.num_idle()).unwrap_or(u32::MAX);
+        (self.readers.size().saturating_sub(idle), self.options.readers.max(1))
+    }
+
     /// Closes the shared connections.
     pub(crate) async fn close(&self) {
         self.readers.close().await;

@@ -1,0 +1,218 @@
+//! The pool: an actor that owns the connections to the store.
+//!
+//! Started first, under `resources`, so that everything that lives on it starts after it and is
+//! restarted with it. Whoever needs the store asks for a [`Lease`] when it starts (or for each
+//! read), and never keeps one over a failure: when the pool ends, in order or not, its connections
+//! are marked closed, every older lease answers `Closed`, and a fresh one comes from the next
+//! life.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use mister_smith_supervisors::{
+    Actor, Address, AskError, ComponentType, Context, ErrorClass, ExitReason, Failure, Health,
+    ReplyPort, StartError, SupervisedComponent, SupervisionMetadata,
+};
+
+use crate::projection::streams::StreamSummaries;
+use crate::store::{EventStore, StoreError};
+
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+/// What can be done with the store, until the pool that gave it ends.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The log.
+    pub store: Arc<dyn EventStore>,
+    /// The read model of streams.
+    pub streams: Arc<dyn StreamSummaries>,
+    /// Keeps the store's files small.
+    pub upkeep: Arc<dyn Upkeep>,
+}
+
+/// Work that a store wants done between two batches.
+pub trait Upkeep: Send + Sync + fmt::Debug {
+    /// Does some of it. Never holds up a commit.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn tidy(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// Opens connections to one store.
+pub trait Connect: Send + Sync + fmt::Debug {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// The store cannot be reached, or is not one.
+    fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Connections>, StoreError>>;
+}
+
+/// Open connections to one store.
+pub trait Connections: Send + Sync + fmt::Debug {
+    /// What others work with.
+    fn lease(&self) -> Lease;
+    /// Connections in use, and how many there may be.
+    fn usage(&self) -> (u32, u32);
+    /// From now on every lease answers `Closed`. Does not wait.
+    fn mark_closed(&self);
+    /// Closes them and waits until they are closed.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Why an address of a store cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// An adapter that this program was built without.
+    #[error("built without feature `{feature}`; rebuild with `--features {feature}`")]
+    NotBuilt {
+        /// The feature that brings it.
+        feature: &'static str,
+    },
+    /// A scheme that nobody knows.
+    #[error("{url} is not the address of a store; give sqlite://PATH")]
+    Unknown {
+        /// What was given.
+        url: String,
+    },
+}
+
+/// The adapter for an address, by its scheme: `sqlite://path/to/file.db`, or a plain path.
+///
+/// # Errors
+/// No adapter for that scheme, or not in this program.
+pub fn connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        None | Some("sqlite") => sqlite_connector(url),
+        Some("postgres" | "postgresql") => Err(AddressError::NotBuilt { feature: "postgres" }),
+        Some(_) => Err(AddressError::Unknown { url: url.to_owned() }),
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite_connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
+    Ok(Arc::new(sqlite::SqliteConnect::new(url)))
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn sqlite_connector(_: &str) -> Result<Arc<dyn Connect>, AddressError> {
+    Err(AddressError::NotBuilt { feature: "sqlite" })
+}
+
+/// What the pool can be asked.
+#[derive(Debug)]
+pub enum PoolMessage {
+    /// A lease on the store.
+    Lease(ReplyPort<Lease>),
+}
+
+/// What a fresh start needs.
+#[derive(Clone, Debug)]
+pub struct PoolArgs {
+    connect: Arc<dyn Connect>,
+}
+
+impl PoolArgs {
+    /// A pool of connections made by `connect`.
+    #[must_use]
+    pub fn new(connect: Arc<dyn Connect>) -> Self {
+        Self { connect }
+    }
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct Pool {
+    connections: Arc<dyn Connections>,
+}
+
+impl Actor for Pool {
+    type Message = PoolMessage;
+    type Args = PoolArgs;
+
+    async fn start(args: &PoolArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
+        let connections = args.connect.connect().await.map_err(store_failure)?;
+        let shown = Arc::clone(&connections);
+        cx.describe(move || {
+            let (used, most) = shown.usage();
+            format!("{used}/{most} in use")
+        });
+        Ok(Self { connections })
+    }
+
+    async fn handle(
+        &mut self,
+        message: PoolMessage,
+        _: &mut Context<Self>,
+    ) -> Result<(), Failure> {
+        match message {
+            PoolMessage::Lease(reply) => reply.send(self.connections.lease()),
+        }
+        Ok(())
+    }
+
+    async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
+        self.connections.close().await;
+    }
+
+    fn message_name(message: &PoolMessage) -> &'static str {
+        match message {
+            PoolMessage::Lease(_) => "Lease",
+        }
+    }
+}
+
+impl SupervisedComponent for Pool {
+    type Handover = ();
+
+    async fn health_check(&mut self, _: &mut Context<Self>) -> Health {
+        match self.connections.lease().store.head().await {
+            Ok(_) => Health::Healthy,
+            Err(error) => Health::unhealthy(error.to_string()),
+        }
+    }
+
+    fn supervision_metadata(_: &PoolArgs) -> SupervisionMetadata {
+        SupervisionMetadata::of(ComponentType::Resource)
+    }
+}
+
+impl Drop for Pool {
+    /// However it ends: nobody goes on working with what it owned.
+    fn drop(&mut self) {
+        self.connections.mark_closed();
+    }
+}
+
+/// The handle.
+#[derive(Clone, Debug)]
+pub struct PoolHandle(Address<PoolMessage>);
+
+impl PoolHandle {
+    /// A handle to the pool at an address.
+    #[must_use]
+    pub fn new(address: Address<PoolMessage>) -> Self {
+        Self(address)
+    }
+
+    /// A lease from the life that runs now.
+    ///
+    /// # Errors
+    /// The pool did not answer in time, or has stopped.
+    pub async fn lease(&self) -> Result<Lease, AskError> {
+        self.0.ask(PoolMessage::Lease).await
+    }
+}
+
+/// A store's error as the reason to end a life.
+pub(crate) fn store_failure(error: StoreError) -> Failure {
+    let class = match error {
+        // Closed for this lease; the next life gets another.
+        StoreError::Closed { .. } => ErrorClass::Transient,
+        ref other => other.class(),
+    };
+    Failure::wrap(class, error)
+}

@@ -1,0 +1,73 @@
+//! Connections to one SQLite file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::{Connect, Connections, Lease, Upkeep};
+use crate::projection::streams::sqlite::SqliteStreams;
+use crate::store::StoreError;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+#[derive(Debug)]
+pub(super) struct SqliteConnect {
+    path: PathBuf,
+}
+
+impl SqliteConnect {
+    pub(super) fn new(url: &str) -> Self {
+        Self { path: PathBuf::from(url) }
+    }
+}
+
+impl Connect for SqliteConnect {
+    fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Connections>, StoreError>> {
+        async {
+            let store = SqliteStore::open(&self.path, SqliteOptions::default()).await?;
+            let streams = SqliteStreams::new(Arc::clone(store.database()));
+            let connections = SqliteConnections {
+                store: Arc::new(store),
+                streams: Arc::new(streams),
+            };
+            Ok(Arc::new(connections) as Arc<dyn Connections>)
+        }
+        .boxed()
+    }
+}
+
+#[derive(Debug)]
+struct SqliteConnections {
+    store: Arc<SqliteStore>,
+    streams: Arc<SqliteStreams>,
+}
+
+impl Connections for SqliteConnections {
+    fn lease(&self) -> Lease {
+        Lease {
+            store: Arc::clone(&self.store) as _,
+            streams: Arc::clone(&self.streams) as _,
+            upkeep: Arc::clone(&self.store) as _,
+        }
+    }
+
+    fn usage(&self) -> (u32, u32) {
+        self.store.database().usage()
+    }
+
+    fn mark_closed(&self) {
+        self.store.database().mark_closed();
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.store.close().boxed()
+    }
+}
+
+impl Upkeep for SqliteStore {
+    /// Copies the write-ahead log into the file, as far as no reader is in the way.
+    fn tidy(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async { self.checkpoint_passive().await.map(|_| ()) }.boxed()
+    }
+}
