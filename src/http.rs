@@ -1,8 +1,180 @@
-//! The HTTP edge: what comes in over the wire, before any actor sees it.
+//! The HTTP edge: events in, read models and the tree out.
 //!
-//! The modules here are pure. [`body`] turns the bytes of a request into a plain body of bounded
-//! size, [`cloudevents`] turns that body into checked events. Neither waits, logs or keeps state,
-//! so both can be tested and measured without a server.
+//! | path | what | where |
+//! |---|---|---|
+//! | `POST /api/v1/data/ingest` | CloudEvents in, answered when they are durable | [`ingest`] |
+//! | `GET /api/v1/streams…`, `/api/v1/events` | what was projected, what is in the log | [`query`] |
+//! | `GET /debug/tree`, `POST /debug/actors/…` | the live tree | [`crate::debug`] |
+//! | `GET /healthz`, `/readyz` | is it alive, is it ready | [`crate::debug`] |
+//!
+//! [`body`] and [`cloudevents`] are pure: they neither wait nor keep state. [`server`] is the
+//! actor that accepts connections.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use mister_smith_actors::aggregate::registry::Aggregates;
+use mister_smith_actors::event::Position;
+use mister_smith_actors::pool::PoolHandle;
+use mister_smith_supervisors::ActorSystem;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::debug;
 
 pub mod body;
 pub mod cloudevents;
+mod guard;
+mod ingest;
+mod problem;
+mod query;
+mod server;
+
+pub(crate) use problem::Problem;
+pub(crate) use query::raw_path;
+pub(crate) use server::HttpServer;
+
+/// What the edge takes at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of one request body, before and after decompression. 16 MiB.
+    pub body_bytes: usize,
+    /// Ingest requests at once. 256.
+    pub requests: usize,
+    /// Bytes of all ingest bodies at once, in MiB. 256.
+    pub in_flight_mib: usize,
+    /// Connections at once; more wait to be accepted. 1,024.
+    pub connections: usize,
+    /// How long a request may take to send its body. 30 s.
+    pub body_deadline: Duration,
+    /// What one event and one request may hold.
+    pub events: cloudevents::Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 16 << 20,
+            requests: 256,
+            in_flight_mib: 256,
+            connections: 1_024,
+            body_deadline: Duration::from_secs(30),
+            events: cloudevents::Limits::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// Sets how many bytes a body may have.
+    #[must_use]
+    pub fn body_bytes(mut self, bytes: usize) -> Self {
+        self.body_bytes = bytes;
+        self
+    }
+
+    /// Sets how many ingest requests may be under way at once.
+    #[must_use]
+    pub fn requests(mut self, requests: usize) -> Self {
+        self.requests = requests;
+        self
+    }
+}
+
+/// What the HTTP actor serves. It belongs to the node and not to one life of the actor: the socket
+/// and the connections live through a crash of the actor that accepts them.
+#[derive(Clone)]
+pub(crate) struct Edge(Arc<EdgeInner>);
+
+struct EdgeInner {
+    listener: Arc<TcpListener>,
+    addr: SocketAddr,
+    limits: Limits,
+    projected: Arc<watch::Sender<Position>>,
+    node: OnceLock<Node>,
+    requests: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    serving: Mutex<JoinSet<()>>,
+}
+
+/// The parts of a running node that requests need.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) actors: ActorSystem,
+    pub(crate) pool: PoolHandle,
+    pub(crate) aggregates: Aggregates,
+}
+
+impl Edge {
+    pub(crate) fn new(
+        listener: Arc<TcpListener>,
+        addr: SocketAddr,
+        limits: Limits,
+        projected: Arc<watch::Sender<Position>>,
+    ) -> Self {
+        Self(Arc::new(EdgeInner {
+            listener,
+            addr,
+            projected,
+            node: OnceLock::new(),
+            requests: Arc::new(Semaphore::new(limits.requests)),
+            bytes: Arc::new(Semaphore::new(limits.in_flight_mib << 10)),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            limits,
+            serving: Mutex::new(JoinSet::new()),
+        }))
+    }
+
+    /// From now on requests are answered; until then they are told to try again.
+    pub(crate) fn open(&self, actors: ActorSystem, pool: PoolHandle, aggregates: Aggregates) {
+        let _ = self.0.node.set(Node { actors, pool, aggregates });
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.0.addr
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// How far the read model is.
+    pub(crate) fn projected(&self) -> Position {
+        *self.0.projected.borrow()
+    }
+
+    pub(crate) fn node(&self) -> Result<&Node, Problem> {
+        self.0.node.get().ok_or_else(|| Problem::unavailable("the node is starting"))
+    }
+
+    pub(crate) fn router(&self) -> Router {
+        Router::new()
+            .route("/api/v1/data/ingest", post(ingest::ingest))
+            .route("/api/v1/events", get(query::events))
+            .route("/api/v1/streams", get(query::streams))
+            .route("/api/v1/streams/{*rest}", get(query::stream))
+            .route("/debug/tree", get(debug::tree))
+            .route("/debug/actors/{*rest}", post(debug::act))
+            .route("/healthz", get(debug::healthz))
+            .route("/readyz", get(debug::readyz))
+            .fallback(problem::not_found)
+            .method_not_allowed_fallback(problem::method_not_allowed)
+            // The ingest handler reads its body itself, under its own limits.
+            .layer(DefaultBodyLimit::disable())
+            .layer(axum::middleware::from_fn(guard::same_origin))
+            .with_state(self.clone())
+    }
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edge").field("addr", &self.0.addr).finish_non_exhaustive()
+    }
+}

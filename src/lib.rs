@@ -1,5 +1,14 @@
-//! The assembled system.
+#![doc = include_str!("../README.md")]
 
+pub mod cli;
+pub mod debug;
 pub mod http;
 #[cfg(feature = "sqlite")]
 pub mod migrate;
+pub mod prelude;
+pub mod runtime;
+pub mod system;
+
+pub use mister_smith_actors as actors;
+pub use mister_smith_supervisors as supervisors;
+pub use system::{SystemBuilder, SystemCore};

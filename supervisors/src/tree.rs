@@ -143,8 +143,8 @@ pub struct Depth {
 impl Depth {
     /// All of it.
     pub const ALL: Self = Self { levels: usize::MAX, dynamic_children: usize::MAX };
-    /// All levels, and a dynamic supervisor's children only counted: what a person looks at.
-    pub const FOLDED: Self = Self { levels: usize::MAX, dynamic_children: 0 };
+    /// All levels, and the first ten children of a dynamic supervisor: what a person looks at.
+    pub const FOLDED: Self = Self { levels: usize::MAX, dynamic_children: 10 };
 }
 
 /// A look at the tree at one moment; `Display` is the picture.
@@ -275,6 +275,10 @@ fn write_node(
             width,
             indent + 3,
         )?;
+    }
+    let hidden = node.supervisor.map_or(0, |all| all.children.saturating_sub(node.children.len()));
+    if hidden > 0 && !node.children.is_empty() {
+        writeln!(f, "{below}   … {hidden} more")?;
     }
     Ok(())
 }

@@ -1,0 +1,70 @@
+//! `smith run`: start a node, print where to look, stop it when told.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::runtime::{Signals, hard_exit_code};
+use crate::system::{DEFAULT_LISTEN, DEFAULT_STORE, DEFAULT_STOP_DEADLINE, SystemCore};
+
+/// Options of `smith run`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Run {
+    /// Store of the events; made if missing
+    #[arg(long, value_name = "URL", default_value = DEFAULT_STORE, env = "SMITH_STORE")]
+    store: String,
+    /// Loopback address to listen on; port 0 picks a free one
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_LISTEN, env = "SMITH_LISTEN")]
+    listen: SocketAddr,
+    /// Seconds that a graceful stop may take before what is left is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_STOP_DEADLINE.as_secs())]
+    stop_deadline: u64,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        // The same defaults, the environment included, as if `run` had been written.
+        use clap::{Command, FromArgMatches};
+        let matches = Run::augment_args(Command::new("smith")).get_matches_from(["smith"]);
+        Run::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+impl Run {
+    pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
+        let mut signals = Signals::listen()?;
+        let node = SystemCore::embedded().store(&self.store).listen(self.listen).start().await?;
+        announce(&node);
+        tokio::select! {
+            biased;
+            signal = signals.next() => eprintln!("{signal}: stopping; once more ends it at once"),
+            reason = node.ended() => anyhow::bail!("the node gave up: {reason}"),
+        }
+        tokio::select! {
+            biased;
+            in_order = node.stop(Duration::from_secs(self.stop_deadline)) => {
+                if in_order {
+                    println!("stopped");
+                } else {
+                    eprintln!("stopped; what had not ended after {} s was killed", self.stop_deadline);
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            _ = signals.next() => Ok(hard_exit_code()),
+        }
+    }
+}
+
+fn announce(node: &SystemCore) {
+    let (file, created) = node.store_file();
+    print!("{}", node.tree());
+    println!();
+    println!("store  {}{}", file.display(), if created { "  (made)" } else { "" });
+    if let Some(addr) = node.addr() {
+        println!("http   http://{addr}");
+        println!();
+        println!("curl http://{addr}/debug/tree?format=text");
+    }
+}

@@ -1,0 +1,222 @@
+//! What was projected, and what is in the log.
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use mister_smith_actors::event::{ContentType, Position, RecordedEvent, StreamId, Version};
+use mister_smith_actors::pool::Lease;
+use mister_smith_actors::projection::streams::StreamSummary;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::{Edge, Problem, ingest};
+
+/// Rows of a page when the request does not say.
+const DEFAULT_LIMIT: usize = 100;
+
+/// Rows of a page at most.
+const MAX_LIMIT: usize = 1_000;
+
+/// `?limit=&after=`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+type PageQuery = Result<Query<Page>, axum::extract::rejection::QueryRejection>;
+
+impl Page {
+    fn take(query: PageQuery) -> Result<Self, Problem> {
+        match query {
+            Ok(Query(page)) => Ok(page),
+            Err(error) => Err(Problem::bad_request(format!(
+                "{}; give limit as a number from 1 to {MAX_LIMIT}",
+                error.body_text()
+            ))),
+        }
+    }
+
+    fn limit(&self) -> Result<usize, Problem> {
+        match self.limit {
+            None => Ok(DEFAULT_LIMIT),
+            Some(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+            Some(limit) => Err(Problem::bad_request(format!(
+                "limit is {limit}; give a number from 1 to {MAX_LIMIT}"
+            ))),
+        }
+    }
+
+    fn after_number(&self) -> Result<u64, Problem> {
+        match &self.after {
+            None => Ok(0),
+            Some(text) => text.parse().map_err(|_| {
+                Problem::bad_request(format!(
+                    "after is {text:?}; give the number that the page before ended with"
+                ))
+            }),
+        }
+    }
+
+    fn after_stream(&self) -> Result<Option<StreamId>, Problem> {
+        self.after.as_deref().map(stream_id).transpose()
+    }
+}
+
+fn stream_id(name: &str) -> Result<StreamId, Problem> {
+    StreamId::new(name).map_err(|error| Problem::bad_request(error.to_string()))
+}
+
+async fn lease(edge: &Edge) -> Result<Lease, Problem> {
+    edge.node()?.pool.lease().await.map_err(|error| Problem::unavailable(error.to_string()))
+}
+
+/// Any fault of a read is worth a second try: the pool may be restarting.
+fn unreadable(error: &dyn std::error::Error) -> Problem {
+    Problem::unavailable(error.to_string())
+}
+
+/// `GET /api/v1/streams`
+pub(super) async fn streams(
+    State(edge): State<Edge>,
+    query: PageQuery,
+) -> Result<Response, Problem> {
+    let page = Page::take(query)?;
+    let (limit, after) = (page.limit()?, page.after_stream()?);
+    let rows = lease(&edge).await?.streams.list(after.as_ref(), limit).await;
+    let rows = rows.map_err(|error| unreadable(&error))?;
+    let next = (rows.len() == limit).then(|| rows.last().map(|row| row.id.to_string())).flatten();
+    let rows: Vec<Value> = rows.iter().map(|row| summary(row, false)).collect();
+    let position = edge.projected().get();
+    Ok(ok(&json!({ "streams": rows, "next": next, "position": position })))
+}
+
+/// `GET /api/v1/streams/{id}` and `/api/v1/streams/{id}/events`.
+///
+/// Names may hold slashes, written as they are or as `%2F`; a stream whose name ends in `/events`
+/// is asked for with its slash escaped.
+pub(super) async fn stream(
+    State(edge): State<Edge>,
+    uri: Uri,
+    query: PageQuery,
+) -> Result<Response, Problem> {
+    let (rest, name) = raw_path(&uri, "/api/v1/streams/")?;
+    match rest.strip_suffix("/events") {
+        Some(raw) => {
+            let page = Page::take(query)?;
+            stream_events(&edge, &stream_id(&decode(raw)?)?, &page).await
+        }
+        None => {
+            let id = stream_id(&name)?;
+            let row = lease(&edge).await?.streams.get(&id).await;
+            match row.map_err(|error| unreadable(&error))? {
+                Some(row) => Ok(ok(&summary(&row, true))),
+                None => Err(no_stream(&id)),
+            }
+        }
+    }
+}
+
+fn no_stream(id: &StreamId) -> Problem {
+    Problem::missing(format!("there is no stream {id}, or its first event is not projected yet"))
+}
+
+async fn stream_events(edge: &Edge, id: &StreamId, page: &Page) -> Result<Response, Problem> {
+    let (limit, after) = (page.limit()?, Version::new(page.after_number()?));
+    let store = lease(edge).await?.store;
+    let events = store.read_stream(id, after, limit).await.map_err(|error| unreadable(&error))?;
+    if events.is_empty() {
+        let version = store.stream_version(id).await.map_err(|error| unreadable(&error))?;
+        if version == Version::ZERO {
+            return Err(Problem::missing(format!("there is no stream {id}")));
+        }
+    }
+    let next = events.last().map(|event| event.version.get());
+    Ok(page_of(&events, next))
+}
+
+/// `GET /api/v1/events`, in the order of commits.
+pub(super) async fn events(
+    State(edge): State<Edge>,
+    query: PageQuery,
+) -> Result<Response, Problem> {
+    let page = Page::take(query)?;
+    let (limit, after) = (page.limit()?, Position::new(page.after_number()?));
+    let store = lease(&edge).await?.store;
+    let events = store.read_all(after, limit).await.map_err(|error| unreadable(&error))?;
+    let next = events.last().map(|event| event.position.get());
+    Ok(page_of(&events, next))
+}
+
+/// The part of a path behind `prefix`: as it was sent, and decoded.
+pub(crate) fn raw_path<'a>(uri: &'a Uri, prefix: &str) -> Result<(&'a str, String), Problem> {
+    let rest = uri.path().strip_prefix(prefix).unwrap_or_default();
+    Ok((rest, decode(rest)?))
+}
+
+fn decode(raw: &str) -> Result<String, Problem> {
+    percent_encoding::percent_decode_str(raw)
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| Problem::bad_request(format!("{raw:?} is not percent-encoded UTF-8")))
+}
+
+fn summary(row: &StreamSummary, with_payload: bool) -> Value {
+    let mut value = json!({
+        "id": row.id,
+        "events": row.events,
+        "first_at": row.first_at.to_string(),
+        "last_at": row.last_at.to_string(),
+        "by_type": row.by_type,
+        "last_position": row.last_position,
+    });
+    if with_payload {
+        value["last_payload"] = payload(row.last_codec, &row.last_payload);
+    }
+    value
+}
+
+/// JSON as JSON, anything else in base64.
+fn payload(codec: ContentType, bytes: &[u8]) -> Value {
+    use base64::Engine as _;
+    match codec {
+        ContentType::Json => serde_json::from_slice(bytes).unwrap_or(Value::Null),
+        _ => json!({ "base64": base64::prelude::BASE64_STANDARD.encode(bytes) }),
+    }
+}
+
+/// Events with their payloads as they came in, byte for byte.
+fn page_of(events: &[RecordedEvent], next: Option<u64>) -> Response {
+    let mut body = String::from("{\"events\":[");
+    for (i, event) in events.iter().enumerate() {
+        if i > 0 {
+            body.push(',');
+        }
+        let head = json!({
+            "position": event.position,
+            "stream": event.stream,
+            "version": event.version,
+            "recorded_at": event.recorded_at.to_string(),
+        })
+        .to_string();
+        body.push_str(head.trim_end_matches('}'));
+        body.push_str(",\"event\":");
+        body.push_str(&ingest::cloudevent(event));
+        body.push('}');
+    }
+    body.push_str("],\"next\":");
+    body.push_str(&next.map_or_else(|| "null".to_owned(), |next| next.to_string()));
+    body.push('}');
+    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn ok(value: &Value) -> Response {
+    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], value.to_string())
+        .into_response()
+}
+
+/// JSON text that is known to be valid.
+pub(super) fn raw(text: String) -> Option<Box<RawValue>> {
+    RawValue::from_string(text).ok()
+}

@@ -1,0 +1,10 @@
+//! What an application imports: `use mister_smith::prelude::*;`
+
+pub use mister_smith_supervisors::{
+    Actor, Address, AskError, AutoShutdown, Backoff, ChildSpec, ComponentType, Context, ErrorClass,
+    ExitReason, Failure, Health, HealthSpec, LifecycleEvent, LifecycleKind, OnCrash, Overflow,
+    ReplyPort, RestartPolicy, Shutdown, SlotState, StartError, Strategy, SupervisedComponent,
+    SupervisionMetadata, SupervisorRef, SupervisorSpec, TellError,
+};
+
+pub use crate::system::{SystemBuilder, SystemCore};
