@@ -102,6 +102,8 @@ struct EdgeInner {
     bytes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     serving: Mutex<JoinSet<()>>,
+    /// The node is being stopped: requests under way are the last.
+    closing: watch::Sender<bool>,
 }
 
 /// The parts of a running node that requests need.
@@ -129,12 +131,18 @@ impl Edge {
             connections: Arc::new(Semaphore::new(limits.connections)),
             limits,
             serving: Mutex::new(JoinSet::new()),
+            closing: watch::Sender::new(false),
         }))
     }
 
     /// From now on requests are answered; until then they are told to try again.
     pub(crate) fn open(&self, actors: ActorSystem, pool: PoolHandle, aggregates: Aggregates) {
         let _ = self.0.node.set(Node { actors, pool, aggregates });
+    }
+
+    /// The node is being stopped: every connection ends with the request that it is at.
+    pub(crate) fn close(&self) {
+        self.0.closing.send_replace(true);
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {

@@ -56,7 +56,9 @@ pub enum SystemError {
     #[error(transparent)]
     Locked(#[from] LockError),
     /// The address to listen on is taken.
-    #[error("{addr} is in use by another program; stop it, or give --listen another port (port 0 picks a free one)")]
+    #[error(
+        "{addr} is in use by another program; stop it, or give --listen another port (port 0 picks a free one)"
+    )]
     InUse {
         /// The address.
         addr: SocketAddr,
@@ -70,7 +72,9 @@ pub enum SystemError {
         source: std::io::Error,
     },
     /// The address can be reached from other machines, and nobody would be asked who they are.
-    #[error("{addr} can be reached from other machines, and this node does not ask who calls; listen on 127.0.0.1 or [::1] and put a proxy that authenticates in front of it")]
+    #[error(
+        "{addr} can be reached from other machines, and this node does not ask who calls; listen on 127.0.0.1 or [::1] and put a proxy that authenticates in front of it"
+    )]
     NotLoopback {
         /// The address.
         addr: SocketAddr,
@@ -182,7 +186,7 @@ impl SystemBuilder {
         if let Some(edge) = &edge {
             edge.open(actors.clone(), pool(&actors)?, aggregates(&actors)?);
         }
-        let inner = Inner { actors, addr, store_file, created, head, projected, _lock: lock };
+        let inner = Inner { actors, addr, store_file, created, edge, head, projected, _lock: lock };
         Ok(SystemCore(Arc::new(inner)))
     }
 }
@@ -206,6 +210,7 @@ struct Inner {
     addr: Option<SocketAddr>,
     store_file: PathBuf,
     created: bool,
+    edge: Option<Edge>,
     head: Arc<watch::Sender<Position>>,
     projected: Arc<watch::Sender<Position>>,
     _lock: lock::StoreLock,
@@ -299,6 +304,9 @@ impl SystemCore {
     /// Stops everything in reverse start order; what is left after `deadline` is killed. Returns
     /// whether all stopped in order.
     pub async fn stop(&self, deadline: Duration) -> bool {
+        if let Some(edge) = &self.0.edge {
+            edge.close();
+        }
         self.0.actors.shutdown(deadline).await
     }
 

@@ -3,7 +3,8 @@
 //! It lives under `edge`, the last to start and the first to stop. The socket and the connections
 //! belong to the node ([`Edge`]), so when this actor is killed the requests under way are still
 //! answered, and new connections wait in the socket's backlog until the next life accepts them.
-//! When it is stopped in order it lets every connection finish its request, up to a deadline.
+//! The same when it is stopped with a part of the tree that is restarted. Only when the node itself
+//! is stopped every connection finishes its request and is closed, up to a deadline.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,6 @@ pub(crate) enum ServerMessage {}
 /// The actor.
 pub(crate) struct HttpServer {
     edge: Edge,
-    closing: watch::Sender<bool>,
     accepting: Option<TaskGuard>,
 }
 
@@ -43,9 +43,8 @@ impl Actor for HttpServer {
     async fn start(edge: &Edge, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let addr = edge.addr();
         cx.describe(move || addr.to_string());
-        let (closing, closed) = watch::channel(false);
-        let accepting = Some(TaskGuard::spawn(accept(edge.clone(), closed)));
-        Ok(Self { edge: edge.clone(), closing, accepting })
+        let accepting = Some(TaskGuard::spawn(accept(edge.clone())));
+        Ok(Self { edge: edge.clone(), accepting })
     }
 
     async fn handle(
@@ -58,7 +57,9 @@ impl Actor for HttpServer {
 
     async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
         self.accepting = None;
-        let _ = self.closing.send(true);
+        if !*self.edge.0.closing.borrow() {
+            return;
+        }
         let mut serving = std::mem::take(&mut *serving(&self.edge));
         let drained = async { while serving.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN_DEADLINE, drained).await.is_err() {
@@ -78,7 +79,7 @@ fn serving(edge: &Edge) -> MutexGuard<'_, JoinSet<()>> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(edge: Edge, closed: watch::Receiver<bool>) {
+async fn accept(edge: Edge) {
     let service = TowerToHyperService::new(edge.router().into_service());
     loop {
         // Never closed: it belongs to the edge.
@@ -92,7 +93,7 @@ async fn accept(edge: Edge, closed: watch::Receiver<bool>) {
                 continue;
             }
         };
-        let connection = serve(stream, service.clone(), closed.clone());
+        let connection = serve(stream, service.clone(), edge.0.closing.subscribe());
         let mut serving = serving(&edge);
         while serving.try_join_next().is_some() {}
         serving.spawn(async move {
@@ -105,7 +106,7 @@ async fn accept(edge: Edge, closed: watch::Receiver<bool>) {
 async fn serve<S>(
     stream: TcpStream,
     service: TowerToHyperService<S>,
-    mut closed: watch::Receiver<bool>,
+    mut closing: watch::Receiver<bool>,
 ) where
     TowerToHyperService<S>: hyper::service::Service<
             hyper::Request<hyper::body::Incoming>,
@@ -119,12 +120,6 @@ async fn serve<S>(
         .header_read_timeout(HEAD_DEADLINE)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let told_to_close = async {
-        // A life that was killed does not tell: its connections go on.
-        if closed.wait_for(|closed| *closed).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
         biased;
         ended = connection.as_mut() => {
@@ -133,7 +128,8 @@ async fn serve<S>(
             }
             return;
         }
-        () = told_to_close => {}
+        // The sender is gone only when the node is.
+        _ = closing.wait_for(|closing| *closing) => {}
     }
     connection.as_mut().graceful_shutdown();
     if let Err(error) = connection.await {

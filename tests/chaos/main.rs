@@ -1,0 +1,8 @@
+//! Seeded storms against a whole node, as a process of its own.
+//!
+//! Each test prints its seed; `MISTER_SMITH_CHAOS_SEED` replays it. The long form takes more events:
+//! `MISTER_SMITH_CHAOS_EVENTS=200000 cargo test --release --test chaos`.
+
+mod ledger;
+mod storm;
+mod webhooks;
