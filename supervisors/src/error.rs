@@ -216,7 +216,7 @@ impl fmt::Display for ExitReason {
 }
 
 /// A message was not taken. It is handed back where nothing was lost.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TellError<M> {
     /// The mailbox is full, and stayed so for as long as its policy waits.
@@ -237,6 +237,18 @@ pub enum TellError<M> {
         /// The message, handed back.
         message: M,
     },
+}
+
+impl<M> fmt::Debug for TellError<M> {
+    /// Without the message, so that `?` works for messages that are not `Debug`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { path, capacity, .. } => {
+                f.debug_struct("Full").field("path", path).field("capacity", capacity).finish()
+            }
+            Self::Stopped { path, .. } => f.debug_struct("Stopped").field("path", path).finish(),
+        }
+    }
 }
 
 impl<M> TellError<M> {
