@@ -75,7 +75,7 @@ pub(super) fn root(
         SupervisorSpec::dynamic("aggregates").intensity(restarts, period).max_children(100_000);
     let domain =
         patient("domain").child(aggregates).child(patient("projections").child(projection));
-    let agents = SupervisorSpec::dynamic("agents").intensity(restarts, period);
+    let agents = SupervisorSpec::dynamic("agents").intensity(restarts, period).keep_children();
 
     let (restarts, period) = ROOT_PATIENCE;
     let root = SupervisorSpec::new(name)

@@ -136,6 +136,8 @@ pub(crate) struct SupervisorPlace {
     /// supervisor's current life.
     pub(crate) children: RwLock<IndexMap<Arc<str>, Arc<dyn AnySlot>>>,
     current: Mutex<Option<(u64, ActorRef<SupervisorMessage>)>>,
+    /// Specs of the children that a dynamic supervisor starts again in its next life.
+    kept: Mutex<IndexMap<Arc<str>, ChildSpec>>,
 }
 
 impl SupervisorPlace {
@@ -147,6 +149,7 @@ impl SupervisorPlace {
             intensity: Mutex::new(spec.intensity),
             children: RwLock::new(IndexMap::new()),
             current: Mutex::new(None),
+            kept: Mutex::new(IndexMap::new()),
         })
     }
 
@@ -536,8 +539,8 @@ impl ractor::Actor for SupervisorActor {
         myself.send_message(SupervisorMessage::Init)?;
         Ok(match common.spec.kind {
             SupervisorKind::Static => Driver::Static(StaticDriver::new(common)),
-            SupervisorKind::Dynamic { max_children } => {
-                Driver::Dynamic(DynamicDriver::new(common, max_children))
+            SupervisorKind::Dynamic { max_children, keep } => {
+                Driver::Dynamic(DynamicDriver::new(common, max_children, keep))
             }
         })
     }

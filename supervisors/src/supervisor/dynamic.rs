@@ -4,7 +4,7 @@
 //! a child is its phase. All are stopped at once, under one shared deadline, as OTP's
 //! `simple_one_for_one` does it. Add, find and remove are O(1) in the number of children.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use indexmap::IndexMap;
 use ractor::ActorCell;
 
 use crate::actor::slot::AnySlot;
+use crate::environment::lock;
 use crate::error::{ExitReason, SupervisorError};
 use crate::lifecycle::LifecycleKind;
 use crate::supervisor::child::StartResult;
@@ -21,19 +22,21 @@ use crate::supervisor::machine::Key;
 use crate::supervisor::policy::ChildPolicy;
 use crate::supervisor::spec::{ChildSpec, check_child};
 use crate::supervisor::strategy::{
-    AutoShutdown, ChildView, Decision, Policy, Strategy, decide, decide_restart,
+    AutoShutdown, ChildView, Decision, Policy, RestartPolicy, Strategy, decide, decide_restart,
 };
 use crate::supervisor::{Answer, Ask, Change, Common, Request, SupervisorMessage, write};
 
 pub(crate) struct DynamicDriver {
     max_children: usize,
+    /// Children come back with the next life of this supervisor.
+    keep: bool,
     window: Window,
     ids: IndexMap<Arc<str>, Key>,
     children: BTreeMap<Key, Child>,
     /// Set when all children are being stopped: how it will end.
     ending: Option<ExitReason>,
-    /// Declared children that have not had their first start yet.
-    starting_declared: usize,
+    /// Children that were there from the start and have not had theirs yet.
+    first_starts: BTreeSet<Key>,
     pub(crate) common: Common,
 }
 
@@ -75,14 +78,15 @@ enum Waiting {
 }
 
 impl DynamicDriver {
-    pub(crate) fn new(common: Common, max_children: usize) -> Self {
+    pub(crate) fn new(common: Common, max_children: usize, keep: bool) -> Self {
         Self {
             max_children,
+            keep,
             window: Window::default(),
             ids: IndexMap::new(),
             children: BTreeMap::new(),
             ending: None,
-            starting_declared: 0,
+            first_starts: BTreeSet::new(),
             common,
         }
     }
@@ -122,31 +126,48 @@ impl DynamicDriver {
     }
 
     fn init(&mut self) {
-        let declared = std::mem::take(&mut self.common.spec.children);
-        // Dynamic children end with the life of the supervisor that had them, as in OTP.
-        let before = std::mem::take(&mut *write(&self.common.link.children));
-        for slot in before.values() {
-            slot.close(&ExitReason::Shutdown);
-        }
-        self.starting_declared = declared.len();
+        let mut declared = std::mem::take(&mut self.common.spec.children);
+        let kept = std::mem::take(&mut *lock(&self.common.link.kept));
+        declared.extend(kept.into_values());
+        // What is not kept ends with the life of the supervisor that had it, as in OTP.
+        let wanted: BTreeSet<&str> = declared.iter().map(|spec| &*spec.id).collect();
+        write(&self.common.link.children).retain(|id, slot| {
+            let kept = wanted.contains(&**id);
+            if !kept {
+                slot.close(&ExitReason::Shutdown);
+            }
+            kept
+        });
         for spec in declared {
             let slot = self.common.slot_for(&spec);
-            self.insert(spec, slot, None);
+            // A slot that has lived before is restarted, by the rules of a restart.
+            let restart = slot.cell().life() > 0;
+            let key = self.insert(spec, slot, None, restart);
+            self.first_starts.insert(key);
         }
-        if self.starting_declared == 0 {
+        if self.first_starts.is_empty() {
             self.common.ready();
         }
     }
 
-    fn insert(&mut self, spec: ChildSpec, slot: Arc<dyn AnySlot>, waiting: Option<Waiting>) {
+    fn insert(
+        &mut self,
+        spec: ChildSpec,
+        slot: Arc<dyn AnySlot>,
+        waiting: Option<Waiting>,
+        restart: bool,
+    ) -> Key {
         let key = self.common.next_key();
         let policy = spec.policy(self.common.lives.policies());
+        if self.keep && policy.restart != RestartPolicy::Temporary {
+            lock(&self.common.link.kept).insert(Arc::clone(&spec.id), spec.clone());
+        }
         self.ids.insert(Arc::clone(&spec.id), key);
         self.common.link.insert(Arc::clone(&spec.id), Arc::clone(&slot));
         self.common.lives.children.insert(key, LiveChild::new(spec, slot));
         let child = Child {
             policy,
-            phase: Phase::Starting { restart: false },
+            phase: Phase::Starting { restart },
             suspended: false,
             failures_in_a_row: 0,
             up_since: None,
@@ -155,6 +176,7 @@ impl DynamicDriver {
         };
         self.children.insert(key, child);
         self.common.lives.start(key);
+        key
     }
 
     fn start_done(&mut self, key: Key, life: u64, result: StartResult) {
@@ -162,7 +184,7 @@ impl DynamicDriver {
         let restart = matches!(child.phase, Phase::Starting { restart: true });
         let Some(early) = self.common.lives.started(key, life, &result, restart) else { return };
         self.common.lives.forget_early_ends();
-        self.declared_start_done(restart);
+        self.first_start_done(key);
         match result {
             StartResult::Started(_) => self.up(key),
             StartResult::Ignored => self.forget(key, &ExitReason::Normal),
@@ -174,12 +196,9 @@ impl DynamicDriver {
         }
     }
 
-    fn declared_start_done(&mut self, restart: bool) {
-        if !restart && self.starting_declared > 0 {
-            self.starting_declared -= 1;
-            if self.starting_declared == 0 {
-                self.common.ready();
-            }
+    fn first_start_done(&mut self, key: Key) {
+        if self.first_starts.remove(&key) && self.first_starts.is_empty() {
+            self.common.ready();
         }
     }
 
@@ -337,9 +356,20 @@ impl DynamicDriver {
 
     fn forget(&mut self, key: Key, reason: &ExitReason) {
         self.children.remove(&key);
+        if self.ending.is_some() && self.keep {
+            // Its slot waits for the next life of this supervisor; if there is none, the parent
+            // closes it with this one's.
+            if let Some(child) = self.common.lives.children.remove(&key) {
+                self.ids.swap_remove(&child.spec.id);
+            }
+            return;
+        }
         if let Some(child) = self.common.lives.remove(key, reason) {
             self.ids.swap_remove(&child.spec.id);
             self.common.link.remove(&child.spec.id);
+            if self.keep {
+                lock(&self.common.link.kept).swap_remove(&child.spec.id);
+            }
         }
     }
 
@@ -415,7 +445,7 @@ impl DynamicDriver {
         }
         let slot =
             spec.child.slot(&spec, self.common.path().child(&spec.id), &self.common.lives.env);
-        self.insert(spec, slot, Some(Waiting::Slot(answer)));
+        self.insert(spec, slot, Some(Waiting::Slot(answer)), false);
     }
 
     fn change(&mut self, key: Key, change: Change, answer: Answer<()>) {

@@ -287,7 +287,7 @@ pub struct SupervisorSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorKind {
     Static,
-    Dynamic { max_children: usize },
+    Dynamic { max_children: usize, keep: bool },
 }
 
 impl SupervisorSpec {
@@ -309,7 +309,7 @@ impl SupervisorSpec {
     #[must_use]
     pub fn dynamic(id: impl Into<Arc<str>>) -> Self {
         let mut spec = Self::new(id);
-        spec.kind = SupervisorKind::Dynamic { max_children: usize::MAX };
+        spec.kind = SupervisorKind::Dynamic { max_children: usize::MAX, keep: false };
         spec
     }
 
@@ -337,8 +337,20 @@ impl SupervisorSpec {
     /// The most children a dynamic supervisor holds.
     #[must_use]
     pub fn max_children(mut self, max: usize) -> Self {
-        if let SupervisorKind::Dynamic { max_children } = &mut self.kind {
+        if let SupervisorKind::Dynamic { max_children, .. } = &mut self.kind {
             *max_children = max;
+        }
+        self
+    }
+
+    /// The children of a dynamic supervisor outlive it: when it is restarted, with its group or
+    /// after it was killed, it starts all that it had again, in their slots, so that addresses and
+    /// waiting messages survive. Without it they end with the supervisor's life, as in OTP.
+    /// Temporary children are never kept.
+    #[must_use]
+    pub fn keep_children(mut self) -> Self {
+        if let SupervisorKind::Dynamic { keep, .. } = &mut self.kind {
+            *keep = true;
         }
         self
     }
