@@ -106,7 +106,7 @@ pub(crate) struct Request {
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, SupervisorError>>;
 
 pub(crate) enum Ask {
-    Start(ChildSpec, Answer<Arc<dyn AnySlot>>),
+    Start(Box<ChildSpec>, Answer<Arc<dyn AnySlot>>),
     Change(Change, Arc<str>, Answer<()>),
     SetIntensity(Intensity, Answer<()>),
     SetPolicy(Arc<str>, ChildPolicy, Answer<()>),
@@ -163,7 +163,12 @@ impl SupervisorPlace {
 
     /// The children as they are now.
     pub(crate) fn slots(&self) -> Vec<Arc<dyn AnySlot>> {
-        read(&self.children).values().cloned().collect()
+        self.first_slots(usize::MAX)
+    }
+
+    /// The first children as they are now, at most this many.
+    pub(crate) fn first_slots(&self, most: usize) -> Vec<Arc<dyn AnySlot>> {
+        read(&self.children).values().take(most).cloned().collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -270,7 +275,7 @@ impl SupervisorRef {
         spec: ChildSpec,
     ) -> Result<Address<M>, SupervisorError> {
         let path = self.link.path.child(&spec.id);
-        let slot = self.ask(|answer| Ask::Start(spec, answer)).await?;
+        let slot = self.ask(|answer| Ask::Start(Box::new(spec), answer)).await?;
         typed::<M>(slot, &path).map_err(|error| SupervisorError::StartFailed {
             path,
             reason: ExitReason::Error(error.into()),
@@ -284,7 +289,7 @@ impl SupervisorRef {
     /// added), or the supervisor is down.
     pub async fn start_child(&self, spec: impl Into<ChildSpec>) -> Result<(), SupervisorError> {
         let spec = spec.into();
-        self.ask(|answer| Ask::Start(spec, answer)).await.map(|_| ())
+        self.ask(|answer| Ask::Start(Box::new(spec), answer)).await.map(|_| ())
     }
 
     /// Finds a child's address. O(1).

@@ -201,7 +201,7 @@ fn view(slot: &dyn AnySlot, depth: Depth) -> NodeView {
         Some(link) if depth.levels > 0 => {
             let below = Depth { levels: depth.levels - 1, ..depth };
             let most = if link.dynamic { depth.dynamic_children } else { usize::MAX };
-            link.slots().iter().take(most).map(|child| view(&**child, below)).collect()
+            link.first_slots(most).iter().map(|child| view(&**child, below)).collect()
         }
         _ => Vec::new(),
     };

@@ -3,6 +3,8 @@
 //! Each test prints its seed; `MISTER_SMITH_CHAOS_SEED` replays it. The long form takes more events:
 //! `MISTER_SMITH_CHAOS_EVENTS=200000 cargo test --release --test chaos`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test may panic")]
+
 mod ledger;
 mod storm;
 mod webhooks;

@@ -186,10 +186,10 @@ impl<M: Send + 'static> Address<M> {
             Settled::Unhandled { stopped: true } => AskError::Stopped { path },
             Settled::Unhandled { stopped: false } => self.full(),
             // The port was kept and then dropped: with its life, or by a fault of the actor.
-            Settled::Handled { life } => match self.slot.cell.exit_of(life) {
+            Settled::Handled { life } => match self.slot.cell.end_of_life(life) {
                 Some(reason) => AskError::Crashed { path, reason },
                 None if self.life() != life || self.slot.cell.current().is_none() => {
-                    AskError::Crashed { path, reason: ExitReason::Killed }
+                    AskError::Crashed { path, reason: ExitReason::Shutdown }
                 }
                 None => AskError::NoReply { path },
             },

@@ -220,12 +220,12 @@ impl<M> Mailbox<M> {
 
     /// The next entry for the life that holds `receiver`; `None` when it should go idle.
     pub(crate) fn next(&self, receiver: &mut Receiver<M>) -> Option<Entry<M>> {
-        if !self.paused.load(Ordering::SeqCst) {
-            if let Some(entry) = receiver.taken.pop_front() {
-                let left = self.taken.fetch_sub(1, Ordering::SeqCst) - 1;
-                self.tell_waiting(left);
-                return Some(entry);
-            }
+        if !self.paused.load(Ordering::SeqCst)
+            && let Some(entry) = receiver.taken.pop_front()
+        {
+            let left = self.taken.fetch_sub(1, Ordering::SeqCst) - 1;
+            self.tell_waiting(left);
+            return Some(entry);
         }
         let mut inner = lock(&self.inner);
         // Read again under the lock, where `resume` schedules: else a wake-up could be lost.

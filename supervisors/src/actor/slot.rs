@@ -259,15 +259,21 @@ impl SlotCell {
         }
     }
 
+    /// What a life died of, also after the next one has begun.
+    pub(crate) fn end_of_life(&self, life: u64) -> Option<ExitReason> {
+        self.exit_of(life).or_else(|| {
+            let failure = self.last_failure().filter(|failure| failure.life == life)?;
+            Some(failure.reason.clone())
+        })
+    }
+
     /// The life is over, whoever ended it.
     pub(crate) fn life_ended(&self, life: u64, in_hand_name: Option<&'static str>) {
         self.stats.idle();
         let mut slow = lock(&self.slow);
         if self.life() == life {
             slow.current = None;
-            if in_hand_name.is_some() {
-                slow.in_hand_name = in_hand_name;
-            }
+            slow.in_hand_name = in_hand_name;
         }
     }
 
@@ -277,7 +283,7 @@ impl SlotCell {
             reason,
             life: self.life(),
             at_us: self.env.clock.wall_us(),
-            message_in_hand: slow.in_hand_name.take(),
+            message_in_hand: slow.in_hand_name,
             seq,
         };
         slow.last_failure = Some(Arc::new(record));

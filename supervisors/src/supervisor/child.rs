@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::actor::life::{Life, LifeState};
 use crate::actor::mailbox::Mailbox;
 use crate::actor::panic::catch_panic;
-use crate::actor::slot::{AnySlot, OnCrashOf, Slot, SlotCell, SlotInfo, SlotKind, SlotState};
+use crate::actor::slot::{AnySlot, Slot, SlotCell, SlotInfo, SlotKind, SlotState};
 use crate::actor::{Actor, Context, short_type_name};
 use crate::component::Hooks;
 use crate::environment::Environment;
@@ -86,8 +86,7 @@ impl<A: Actor, H: Hooks<A>> ChildFactory for ActorChild<A, H> {
             message_type: short_type_name::<A::Message>(),
         };
         let cell = SlotCell::new(path, info, Arc::clone(env));
-        let (copy, max_attempts) = spec.on_crash.for_messages::<A::Message>();
-        let on_crash = OnCrashOf { copy, max_attempts };
+        let on_crash = spec.on_crash.for_messages::<A::Message>();
         let mailbox = Mailbox::new(spec.capacity, spec.overflow);
         Arc::new(Slot::<A::Message>::new(cell, mailbox, on_crash, H::CHECKS_HEALTH))
     }
@@ -117,11 +116,10 @@ async fn start_life<A: Actor, H: Hooks<A>>(
         Ok(token) => token,
         Err(_) => {
             slot.cell.set_state(SlotState::Stuck);
-            let token = slot.acquire(at.life).await;
-            slot.cell.set_state(SlotState::Starting);
-            token
+            slot.acquire(at.life).await
         }
     };
+    slot.cell.set_state(SlotState::Starting);
     let mut cx = Context::<A>::new(slot, at.root, at.supervisor, at.life);
     let made = catch_panic(async {
         let mut actor = A::start(&args, &mut cx).await?;

@@ -382,7 +382,7 @@ impl DynamicDriver {
             Ask::Change(_, _, answer) if stopping => {
                 drop(answer.send(Err(self.stopping_error())));
             }
-            Ask::Start(spec, answer) => self.add(spec, answer),
+            Ask::Start(spec, answer) => self.add(*spec, answer),
             Ask::Change(change, id, answer) => match self.ids.get(&id) {
                 Some(&key) => self.change(key, change, answer),
                 None => drop(answer.send(Err(self.not_found(&id)))),

@@ -164,7 +164,7 @@ impl StaticDriver {
             Ask::Change(_, _, answer) if stopping => {
                 let _ = answer.send(Err(self.stopping_error()));
             }
-            Ask::Start(spec, answer) => self.add(caller, spec, answer),
+            Ask::Start(spec, answer) => self.add(caller, *spec, answer),
             Ask::Change(change, id, answer) => {
                 let token = self.pending(caller, PendingAnswer::Done(answer));
                 let command = match change {

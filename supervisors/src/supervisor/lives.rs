@@ -107,7 +107,10 @@ impl Lives {
         let Some(child) = self.children.get_mut(&key) else { return };
         let slot = Arc::clone(&child.slot);
         let life = slot.cell().next_life();
-        slot.cell().set_state(SlotState::Starting);
+        // A slot whose last life has not let go stays stuck until it does.
+        if slot.cell().state() != SlotState::Stuck {
+            slot.cell().set_state(SlotState::Starting);
+        }
         slot.open();
         let context = StartContext {
             parent: self.myself.get_cell(),
@@ -266,7 +269,9 @@ impl Lives {
     /// Forgets what ractor said about a supervisor that never came up: its start was reported as
     /// failed.
     pub(crate) fn forget_early_ends(&mut self) {
-        if self.children.values().all(|child| child.start.is_none()) {
+        // Looked at first: it is almost always empty, and there may be 100,000 children.
+        if !self.early_ends.is_empty() && self.children.values().all(|child| child.start.is_none())
+        {
             self.early_ends.clear();
         }
     }
@@ -423,7 +428,13 @@ impl Lives {
         if let (Health::Unhealthy(why), true) =
             (health, child.failed_checks >= spec.unhealthy_after)
         {
-            return Some(ExitReason::Unhealthy(why));
+            // Reported here: the life will end in order, as it is told to.
+            let reason = ExitReason::Unhealthy(why);
+            let kind = LifecycleKind::Failed { reason: reason.clone() };
+            let seq = self.env.emit(&cell.path, life, None, kind);
+            cell.record_failure(reason.clone(), seq);
+            child.cause_seq = Some(seq);
+            return Some(reason);
         }
         child.health = Some(health_timer(&self.myself, key, life, spec));
         None

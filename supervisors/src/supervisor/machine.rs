@@ -414,6 +414,9 @@ impl Machine {
         let comes_back = job.steps.contains(&Step::Start(key));
         if in_group && temporary && !comes_back {
             self.forget(key, ExitReason::Shutdown);
+        } else if in_group && let Some(child) = self.child_mut(key) {
+            // The group goes on without it; `resume` starts it.
+            child.held |= child.suspended;
         }
     }
 

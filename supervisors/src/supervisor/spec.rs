@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::actor::slot::OnCrashOf;
 use crate::actor::{Actor, DEFAULT_CAPACITY, Overflow};
 use crate::component::{ComponentHooks, PlainHooks, SupervisedComponent, SupervisionMetadata};
 use crate::dependency::start_order;
@@ -66,9 +67,9 @@ impl OnCrash {
     }
 
     /// The copy function, if it is one for `M`.
-    pub(crate) fn for_messages<M: 'static>(&self) -> (Option<fn(&M) -> M>, u32) {
+    pub(crate) fn for_messages<M: 'static>(&self) -> OnCrashOf<M> {
         let copy = self.copy.as_ref().and_then(|copy| copy.downcast_ref::<fn(&M) -> M>()).copied();
-        (copy, self.max_attempts)
+        OnCrashOf { copy, max_attempts: self.max_attempts }
     }
 }
 

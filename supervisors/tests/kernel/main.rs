@@ -1,0 +1,22 @@
+//! The kernel through its public API, on a paused clock.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`survival`] | what peers got wrong: messages and handles across crashes, kills and restarts |
+//! | [`rules`] | OTP's rules, a test each |
+//! | [`beyond`] | what goes beyond OTP, a test each |
+//! | [`mailboxes`] | bounds and overflow, dead letters, questions and answers |
+//! | [`crowd`] | 100,000 children |
+//! | [`laws`] | random trees and random failures |
+//! | [`trace`] | one seed, one trace; and the rules of the code that make it so |
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test may panic")]
+
+mod beyond;
+mod crowd;
+mod kit;
+mod laws;
+mod mailboxes;
+mod rules;
+mod survival;
+mod trace;
