@@ -1,8 +1,10 @@
 //! The address of an actor: what everybody else holds.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::actor::dead_letter::DeadLetterCause;
@@ -115,7 +117,7 @@ impl<M: Send + 'static> Address<M> {
                 Answer::None(settled) => Err(self.unanswered(settled)),
             }
         };
-        tokio::time::timeout(deadline, answered).await.unwrap_or_else(|_| {
+        within(deadline, answered).await.unwrap_or_else(|| {
             Err(AskError::Timeout { path: self.path().clone(), after: deadline })
         })
     }
@@ -206,6 +208,30 @@ impl<M: Send + 'static> Clone for Address<M> {
 impl<M: Send + 'static> fmt::Debug for Address<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Address({})", self.path())
+    }
+}
+
+/// Waits for a future, at most this long. `None` when the time ran out.
+///
+/// Most answers are there when the asker is polled a second time, and a timer costs as much as the
+/// answer. So the first poll only steps back in line, behind the actor that it has woken, and the
+/// second one sets the timer.
+async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut stepped_back = false;
+    let early = poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if stepped_back => Poll::Ready(None),
+        Poll::Pending => {
+            stepped_back = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
+    match early {
+        Some(output) => Some(output),
+        None => tokio::time::timeout(deadline, future).await.ok(),
     }
 }
 

@@ -152,8 +152,9 @@ impl<M> Mailbox<M> {
 
     /// Takes an entry if there is room, or by the overflow policy.
     pub(crate) fn push(&self, entry: Entry<M>) -> Result<Taken<M>, Refused<M>> {
-        // A sender that comes now must not overtake those that wait for room.
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+        // The upper half of the mailbox belongs to those that wait for room: one that comes later
+        // never takes a place from them, and does not stand in line while the lower half is free.
+        if self.waiting.load(Ordering::SeqCst) > 0 && self.depth() >= self.capacity / 2 {
             return Err(Refused::Full(entry));
         }
         self.push_in_turn(entry)

@@ -373,6 +373,12 @@ impl<M: Send + 'static> Slot<M> {
         Self { cell, mailbox, receiver, on_crash, checks_health }
     }
 
+    /// Takes the receiver if no earlier life holds it.
+    pub(crate) fn try_acquire(self: &Arc<Self>, life: u64) -> Option<LifeToken<M>> {
+        let receiver = Arc::clone(&self.receiver).try_lock_owned().ok()?;
+        Some(LifeToken { slot: Arc::clone(self), receiver, life })
+    }
+
     /// Waits until no earlier life holds the receiver.
     pub(crate) async fn acquire(self: &Arc<Self>, life: u64) -> LifeToken<M> {
         let receiver = Arc::clone(&self.receiver).lock_owned().await;

@@ -112,12 +112,15 @@ async fn start_life<A: Actor, H: Hooks<A>>(
     args: A::Args,
     at: StartContext,
 ) -> StartResult {
-    let token = match tokio::time::timeout(LETTING_GO, slot.acquire(at.life)).await {
-        Ok(token) => token,
-        Err(_) => {
-            slot.cell.set_state(SlotState::Stuck);
-            slot.acquire(at.life).await
-        }
+    let token = match slot.try_acquire(at.life) {
+        Some(token) => token,
+        None => match tokio::time::timeout(LETTING_GO, slot.acquire(at.life)).await {
+            Ok(token) => token,
+            Err(_) => {
+                slot.cell.set_state(SlotState::Stuck);
+                slot.acquire(at.life).await
+            }
+        },
     };
     slot.cell.set_state(SlotState::Starting);
     let mut cx = Context::<A>::new(slot, at.root, at.supervisor, at.life);

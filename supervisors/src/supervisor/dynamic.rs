@@ -115,13 +115,13 @@ impl DynamicDriver {
             }
             SupervisorMessage::Request(request) => self.request(request),
         }
-        self.finish_if_done();
+        self.settle();
     }
 
     pub(crate) fn actor_ended(&mut self, actor: &ActorCell, end: RawEnd) {
         if let Some((key, reason)) = self.common.lives.ended(actor, end) {
             self.ended(key, reason);
-            self.finish_if_done();
+            self.settle();
         }
     }
 
@@ -348,7 +348,11 @@ impl DynamicDriver {
         }
     }
 
-    fn finish_if_done(&mut self) {
+    /// Reports the starts that were done at once, and ends when all is done.
+    fn settle(&mut self) {
+        while let Some((key, life, result)) = self.common.lives.next_done() {
+            self.start_done(key, life, result);
+        }
         if self.children.is_empty() && self.common.finished.is_none() {
             self.common.finished = self.ending.clone();
         }

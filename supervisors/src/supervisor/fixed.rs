@@ -262,8 +262,14 @@ impl StaticDriver {
     // --- orders --------------------------------------------------------------------------------
 
     fn carry_out(&mut self) {
-        while let Some(order) = self.machine.next_order() {
-            self.order(order);
+        loop {
+            if let Some(order) = self.machine.next_order() {
+                self.order(order);
+            } else if let Some((key, life, result)) = self.common.lives.next_done() {
+                self.start_done(key, life, result);
+            } else {
+                return;
+            }
         }
     }
 

@@ -4,8 +4,9 @@
 //! time is a small task that ends in a [`SupervisorMessage`]; dropping its guard aborts it, so
 //! none outlives its supervisor.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use ractor::{ActorCell, ActorId, ActorRef};
@@ -34,7 +35,8 @@ pub(crate) struct LiveChild {
     /// The event that led to what happens to it now: a restart names the failure before it.
     pub(crate) cause_seq: Option<u64>,
     actor: Option<ActorId>,
-    start: Option<TaskGuard>,
+    start: Option<Start>,
+    start_failed: bool,
     timer: Option<TaskGuard>,
     health: Option<TaskGuard>,
     failed_checks: u32,
@@ -48,11 +50,19 @@ impl LiveChild {
             cause_seq: None,
             actor: None,
             start: None,
+            start_failed: false,
             timer: None,
             health: None,
             failed_checks: 0,
         }
     }
+}
+
+/// A start that has not been reported yet.
+enum Start {
+    Done,
+    /// Dropping the guard drops the start, and what it had made.
+    UnderWay(#[expect(dead_code, reason = "held for its drop")] TaskGuard),
 }
 
 /// All lives under one supervisor, by key.
@@ -66,6 +76,8 @@ pub(crate) struct Lives {
     by_actor: BTreeMap<ActorId, Key>,
     /// Ends that arrived before the report of the start. Each start has one end, so nothing stays.
     early_ends: BTreeMap<ActorId, RawEnd>,
+    /// Starts that were done at once and are still to be reported.
+    done: VecDeque<(Key, u64, StartResult)>,
     /// Lives that were given up as stuck; their ends come late and mean nothing.
     abandoned: BTreeSet<ActorId>,
 }
@@ -94,6 +106,7 @@ impl Lives {
             policies,
             by_actor: BTreeMap::new(),
             early_ends: BTreeMap::new(),
+            done: VecDeque::new(),
             abandoned: BTreeSet::new(),
         }
     }
@@ -102,7 +115,10 @@ impl Lives {
         &self.policies
     }
 
-    /// Starts the next life of a child. The result comes as `StartDone`.
+    /// Starts the next life of a child.
+    ///
+    /// Most starts are done at their first poll: those wait in [`next_done`](Self::next_done). Any
+    /// other goes on in a task, and its result comes as `StartDone`.
     pub(crate) fn start(&mut self, key: Key) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let slot = Arc::clone(&child.slot);
@@ -119,10 +135,20 @@ impl Lives {
             policies: Arc::clone(&self.policies),
             life,
         };
-        let started = child.spec.child.start(Arc::clone(&slot), context);
+        let mut started = child.spec.child.start(Arc::clone(&slot), context);
+        // A start that failed is tried again from a task, so that a child that fails on and on
+        // does not keep its supervisor from everything else.
+        if !child.start_failed {
+            let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+            if let Poll::Ready(result) = started.as_mut().poll(&mut nobody) {
+                child.start = Some(Start::Done);
+                self.done.push_back((key, life, result));
+                return;
+            }
+        }
         let deadline = child.spec.start_deadline;
         let myself = self.myself.clone();
-        child.start = Some(TaskGuard::spawn(async move {
+        child.start = Some(Start::UnderWay(TaskGuard::spawn(async move {
             let result = match deadline {
                 None => started.await,
                 Some(after) => match tokio::time::timeout(after, started).await {
@@ -134,7 +160,12 @@ impl Lives {
                 },
             };
             let _ = myself.send_message(SupervisorMessage::StartDone { key, life, result });
-        }));
+        })));
+    }
+
+    /// The next start that was done at once: key, life, result.
+    pub(crate) fn next_done(&mut self) -> Option<(Key, u64, StartResult)> {
+        self.done.pop_front()
     }
 
     /// Takes the report of a start. `None` when it is not the current life's any more.
@@ -153,6 +184,7 @@ impl Lives {
             return None;
         }
         let mut early = None;
+        child.start_failed = matches!(result, StartResult::Failed(_));
         match result {
             StartResult::Started(actor) => {
                 let id = actor.get_id();

@@ -1,0 +1,137 @@
+//! Our side.
+
+use std::time::{Duration, Instant};
+
+use mister_smith::supervisors::{
+    Actor, ActorSystem, Address, ChildSpec, Context, DeadLetter, Failure, Overflow, ReplyPort,
+    StartError, SupervisorSpec,
+};
+
+use super::Sample;
+
+pub(crate) enum Message {
+    Add(u64),
+    Ask(ReplyPort<u64>),
+    Fail,
+    Panic,
+}
+
+struct Worker(u64);
+
+impl Actor for Worker {
+    type Message = Message;
+    type Args = ();
+
+    async fn start(_: &(), _: &mut Context<Self>) -> Result<Self, StartError> {
+        Ok(Self(0))
+    }
+
+    async fn handle(&mut self, message: Message, _: &mut Context<Self>) -> Result<(), Failure> {
+        match message {
+            Message::Add(n) => self.0 += n,
+            Message::Ask(reply) => reply.send(self.0),
+            Message::Fail => return Err(Failure::permanent("told to")),
+            Message::Panic => panic!("told to"),
+        }
+        Ok(())
+    }
+}
+
+const FOREVER: Duration = Duration::from_secs(3_600);
+
+async fn system() -> ActorSystem {
+    let worker = ChildSpec::actor::<Worker>("worker", ()).mailbox(1_024, Overflow::Wait(FOREVER));
+    let root = SupervisorSpec::new("root")
+        .intensity(1_000_000, Duration::from_millis(1))
+        .child(worker)
+        .child(SupervisorSpec::dynamic("crowd"));
+    ActorSystem::builder(root).dead_letters(|_: DeadLetter| {}).start().await.unwrap()
+}
+
+async fn flood(worker: Address<Message>, count: u64) {
+    for _ in 0..count {
+        if let Err(error) = worker.try_tell(Message::Add(1)) {
+            worker.tell(error.into_message()).await.unwrap();
+        }
+    }
+}
+
+pub(crate) async fn tell(count: u64, senders: u64) -> Sample {
+    let system = system().await;
+    let worker = system.find::<Message>("/worker").unwrap();
+    let sample = Sample::of(count, async {
+        let others: Vec<_> =
+            (1..senders).map(|_| tokio::spawn(flood(worker.clone(), count / senders))).collect();
+        flood(worker.clone(), count / senders).await;
+        for other in others {
+            other.await.unwrap();
+        }
+        assert_eq!(worker.ask_within(FOREVER, Message::Ask).await.unwrap(), count);
+        Vec::new()
+    })
+    .await;
+    system.shutdown(Duration::from_secs(10)).await;
+    sample
+}
+
+pub(crate) async fn ask(count: u64) -> Sample {
+    let system = system().await;
+    let worker = system.find::<Message>("/worker").unwrap();
+    let sample = Sample::of(count, async {
+        let mut each = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let began = Instant::now();
+            worker.ask(Message::Ask).await.unwrap();
+            each.push(began.elapsed());
+        }
+        each
+    })
+    .await;
+    system.shutdown(Duration::from_secs(10)).await;
+    sample
+}
+
+pub(crate) async fn spawn(count: u64) -> Sample {
+    let system = system().await;
+    let crowd = system.supervisor("/crowd").unwrap();
+    let ids: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+    let sample = Sample::of(count, async {
+        for id in ids {
+            crowd.spawn::<Worker>(id, ()).await.unwrap();
+        }
+        Vec::new()
+    })
+    .await;
+    system.shutdown(Duration::from_secs(10)).await;
+    sample
+}
+
+pub(crate) async fn crash(count: u64, panics: bool) -> Sample {
+    let system = system().await;
+    let worker = system.find::<Message>("/worker").unwrap();
+    let sample = Sample::of(count, async {
+        let mut each = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let began = Instant::now();
+            let how = if panics { Message::Panic } else { Message::Fail };
+            assert!(worker.try_tell(how).is_ok());
+            worker.ask(Message::Ask).await.unwrap();
+            each.push(began.elapsed());
+        }
+        each
+    })
+    .await;
+    assert_eq!(worker.life(), count + 1);
+    system.shutdown(Duration::from_secs(10)).await;
+    sample
+}
+
+pub(crate) async fn grow(count: u64) -> u64 {
+    let system = system().await;
+    let crowd = system.supervisor("/crowd").unwrap();
+    let before = super::resident();
+    for n in 0..count {
+        crowd.spawn::<Worker>(n.to_string(), ()).await.unwrap();
+    }
+    super::resident() - before
+}
