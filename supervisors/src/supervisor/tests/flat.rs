@@ -14,20 +14,20 @@ use crate::supervisor::machine::{
 };
 
 /// A supervisor on paper.
-struct Paper {
+pub(super) struct Paper {
     machine: Machine,
     /// In start order, as the driver keeps them.
     children: Vec<(Key, String, Shutdown, bool)>,
     outcomes: BTreeMap<String, VecDeque<String>>,
     next_key: Key,
-    happened: Vec<String>,
+    pub(super) happened: Vec<String>,
     reply: Option<Reply>,
     dead: bool,
     ready: bool,
 }
 
 impl Paper {
-    fn new(scenario: &Flat) -> Self {
+    pub(super) fn new(scenario: &Flat) -> Self {
         Self {
             machine: Machine::new(Path::root(), scenario.policy()),
             children: Vec::new(),
@@ -67,6 +67,10 @@ impl Paper {
                 Order::Start { key, .. } => self.start(key),
                 Order::Stop { key, .. } => {
                     let child = self.child(key);
+                    if !child.3 {
+                        // It died before the order reached it, and that was reported.
+                        continue;
+                    }
                     child.3 = false;
                     let (_, id, shutdown, _) = child.clone();
                     // The recording does not see a brutal kill.
@@ -124,7 +128,19 @@ impl Paper {
         .to_owned()
     }
 
-    fn step(&mut self, scenario: &Flat, step: &Step) -> String {
+    /// Children that end at the same time: all ends are there before anything is done about one.
+    pub(super) fn end_together(&mut self, names: &[&str]) {
+        for name in names {
+            if let Some((key, true)) = self.key_of(name) {
+                self.child(key).3 = false;
+                let reason = ExitReason::Error(Failure::permanent("planned"));
+                self.input(Input::Ended { key, reason });
+            }
+        }
+        self.run();
+    }
+
+    pub(super) fn step(&mut self, scenario: &Flat, step: &Step) -> String {
         let id: Arc<str> = step.name().into();
         match step.op.as_str() {
             "init" => {
@@ -137,12 +153,12 @@ impl Paper {
                 self.run();
                 if self.ready { "ok" } else { "failed" }.to_owned()
             }
-            "crash" | "kill" | "normal" | "shutdown" => {
+            "crash" | "panic" | "kill" | "normal" | "shutdown" => {
                 let Some((key, true)) = self.key_of(step.name()) else {
                     return "nochild".to_owned();
                 };
                 let reason = match step.op.as_str() {
-                    "crash" => ExitReason::Error(Failure::permanent("planned")),
+                    "crash" | "panic" => ExitReason::Error(Failure::permanent("planned")),
                     "kill" => ExitReason::Killed,
                     "normal" => ExitReason::Normal,
                     _ => ExitReason::Shutdown,
@@ -176,7 +192,7 @@ impl Paper {
         }
     }
 
-    fn states(&self) -> Vec<String> {
+    pub(super) fn states(&self) -> Vec<String> {
         if self.dead {
             return vec!["dead".to_owned()];
         }

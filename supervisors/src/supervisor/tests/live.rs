@@ -45,6 +45,7 @@ struct Role {
 #[derive(Clone, Copy, Debug)]
 enum Do {
     Crash,
+    Panic,
     Normal,
     Shutdown,
 }
@@ -63,6 +64,7 @@ impl Actor for Scripted {
             match outcome.as_str() {
                 "ok" => {}
                 "ignore" => return Err(StartError::Ignore),
+                "hang" => std::future::pending().await,
                 _ => return Err(Failure::permanent("planned").into()),
             }
         } else {
@@ -85,6 +87,7 @@ impl Actor for Scripted {
         self.ends_itself = true;
         match what {
             Do::Crash => return Err(Failure::permanent("planned")),
+            Do::Panic => panic!("planned"),
             Do::Normal => cx.stop(),
             Do::Shutdown => cx.shut_down(),
         }
@@ -97,6 +100,9 @@ impl Actor for Scripted {
         }
     }
 }
+
+/// How long a start may hang.
+pub(super) const START_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Lets everything run until nothing is left to do: on a paused clock, time moves only then.
 async fn settle() {
@@ -121,6 +127,7 @@ fn send(system: &ActorSystem, path: &str, op: &str) {
         op => {
             let what = match op {
                 "crash" => Do::Crash,
+                "panic" => Do::Panic,
                 "normal" => Do::Normal,
                 "shutdown" => Do::Shutdown,
                 other => panic!("unknown operation {other}"),
@@ -132,17 +139,40 @@ fn send(system: &ActorSystem, path: &str, op: &str) {
 
 // --- flat --------------------------------------------------------------------------------------
 
-struct Running {
+pub(super) struct Running {
     script: Arc<Script>,
     /// The scenario's supervisor is the root of a system of its own.
-    system: Option<ActorSystem>,
+    pub(super) system: Option<ActorSystem>,
+    /// How long nothing may happen before all that was to happen has happened.
+    settle: Duration,
 }
 
 impl Running {
+    /// `settle` longer than every start deadline.
+    pub(super) fn new(settle: Duration) -> Self {
+        Self { script: Arc::default(), system: None, settle }
+    }
+
+    pub(super) fn happened(&self) -> Vec<String> {
+        self.script.take()
+    }
+
+    pub(super) async fn end_together(&self, names: &[&str]) {
+        let Some(system) = &self.system else { return };
+        for name in names {
+            let path = format!("/{name}");
+            if is_up(system, &path) {
+                send(system, &path, "crash");
+            }
+        }
+        tokio::time::sleep(self.settle).await;
+    }
+
     fn spec(&self, child: &Child) -> ChildSpec {
         let role = Role { id: child.id.clone(), script: Arc::clone(&self.script), flat: true };
         let spec = ChildSpec::actor::<Scripted>(child.id.as_str(), role)
             .restart(child.policy().restart)
+            .start_deadline(START_DEADLINE)
             .shutdown(child.shutdown());
         if child.significant { spec.significant() } else { spec }
     }
@@ -152,7 +182,7 @@ impl Running {
         self.script.outcomes.lock().unwrap().insert(child.id.clone(), planned)
     }
 
-    async fn step(&mut self, scenario: &Flat, step: &Step) -> String {
+    pub(super) async fn step(&mut self, scenario: &Flat, step: &Step) -> String {
         if step.op == "init" {
             let mut root = supervisor("root", scenario.policy());
             for child in &scenario.children {
@@ -166,10 +196,10 @@ impl Running {
         let root = system.supervisor("/").unwrap();
         let path = format!("/{}", step.name());
         let result = match step.op.as_str() {
-            "crash" | "kill" | "normal" | "shutdown" if !is_up(&system, &path) => {
+            "crash" | "panic" | "kill" | "normal" | "shutdown" if !is_up(&system, &path) => {
                 return "nochild".to_owned();
             }
-            op @ ("crash" | "kill" | "normal" | "shutdown") => {
+            op @ ("crash" | "panic" | "kill" | "normal" | "shutdown") => {
                 send(&system, &path, op);
                 Ok(())
             }
@@ -196,7 +226,7 @@ impl Running {
             }
             other => panic!("unknown operation {other}"),
         };
-        settle().await;
+        tokio::time::sleep(self.settle).await;
         match result {
             Ok(()) => "ok",
             Err(SupervisorError::NotFound { .. }) => "not_found",
@@ -210,7 +240,7 @@ impl Running {
         .to_owned()
     }
 
-    async fn states(&self) -> Vec<String> {
+    pub(super) async fn states(&self) -> Vec<String> {
         let dead = vec!["dead".to_owned()];
         let Some(system) = &self.system else { return dead };
         if tokio::time::timeout(Duration::from_millis(1), system.ended()).await.is_ok() {
@@ -228,7 +258,7 @@ impl Running {
 #[tokio::test(start_paused = true)]
 async fn running_supervisors_do_as_otp_in_1200_flat_scenarios() {
     for scenario in flat() {
-        let mut running = Running { script: Arc::default(), system: None };
+        let mut running = Running::new(Duration::from_millis(1));
         for (i, step) in scenario.steps.iter().enumerate() {
             let result = running.step(&scenario, step).await;
             let at = format!("scenario {} step {i} {} {}", scenario.id, step.op, step.child);
