@@ -1,7 +1,7 @@
 //! One supervisor: the state machine alone, carried out by a few lines that start and stop
 //! nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ pub(super) struct Paper {
     reply: Option<Reply>,
     dead: bool,
     ready: bool,
+    /// A child whose end has not been heard of yet.
+    late: Option<Key>,
+    /// Children whose last start failed: their next one takes time.
+    failed: BTreeSet<Key>,
 }
 
 impl Paper {
@@ -37,6 +41,8 @@ impl Paper {
             reply: None,
             dead: false,
             ready: false,
+            late: None,
+            failed: BTreeSet::new(),
         }
     }
 
@@ -66,6 +72,7 @@ impl Paper {
             match order {
                 Order::Start { key, .. } => self.start(key),
                 Order::Stop { key, .. } => {
+                    self.hear_late();
                     let child = self.child(key);
                     if !child.3 {
                         // It died before the order reached it, and that was reported.
@@ -98,6 +105,14 @@ impl Paper {
         let planned = self.outcomes.get_mut(&id).and_then(VecDeque::pop_front);
         let outcome = planned.unwrap_or_else(|| "ok".to_owned());
         self.happened.push(format!("start {id} {outcome}"));
+        if outcome == "hang" || self.failed.contains(&key) {
+            self.hear_late();
+        }
+        if outcome == "hang" || outcome == "fail" {
+            self.failed.insert(key);
+        } else {
+            self.failed.remove(&key);
+        }
         let outcome = match outcome.as_str() {
             "ok" => StartOutcome::Started,
             "ignore" => StartOutcome::Ignored,
@@ -128,16 +143,33 @@ impl Paper {
         .to_owned()
     }
 
-    /// Children that end at the same time: all ends are there before anything is done about one.
+    /// Two children that end at the same time. The supervisor hears of the second one as soon as
+    /// what it does about the first one takes time.
     pub(super) fn end_together(&mut self, names: &[&str]) {
-        for name in names {
-            if let Some((key, true)) = self.key_of(name) {
-                self.child(key).3 = false;
-                let reason = ExitReason::Error(Failure::permanent("planned"));
-                self.input(Input::Ended { key, reason });
-            }
+        let mut keys = names.iter().filter_map(|name| match self.key_of(name) {
+            Some((key, true)) => Some(key),
+            _ => None,
+        });
+        let (first, second) = (keys.next(), keys.next());
+        drop(keys);
+        for key in [first, second].into_iter().flatten() {
+            self.child(key).3 = false;
+        }
+        self.late = second;
+        if let Some(key) = first {
+            let reason = ExitReason::Error(Failure::permanent("planned"));
+            self.input(Input::Ended { key, reason });
         }
         self.run();
+        self.hear_late();
+        self.run();
+    }
+
+    fn hear_late(&mut self) {
+        if let Some(key) = self.late.take() {
+            let reason = ExitReason::Error(Failure::permanent("planned"));
+            self.input(Input::Ended { key, reason });
+        }
     }
 
     pub(super) fn step(&mut self, scenario: &Flat, step: &Step) -> String {

@@ -104,7 +104,7 @@ async fn agree(scenario: &Flat, steps: &[Happens]) -> Result<(), TestCaseError> 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
     fn a_running_supervisor_does_what_the_machine_on_paper_decides(
