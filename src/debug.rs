@@ -44,9 +44,7 @@ pub(crate) async fn tree(
         None | Some("json") => false,
         Some("text") => true,
         Some(other) => {
-            return Err(Problem::bad_request(format!(
-                "format is {other:?}; give json or text"
-            )));
+            return Err(Problem::bad_request(format!("format is {other:?}; give json or text")));
         }
     };
     let default = if text { Depth::FOLDED.dynamic_children } else { DEFAULT_CHILDREN };

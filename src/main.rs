@@ -9,7 +9,8 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("SMITH_LOG").unwrap_or_else(|_| EnvFilter::new("info,ractor=warn"));
+    let filter =
+        EnvFilter::try_from_env("SMITH_LOG").unwrap_or_else(|_| EnvFilter::new("info,ractor=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let outcome = runtime::build().map_err(Into::into).and_then(|runtime| {
         let outcome = runtime.block_on(cli.execute());

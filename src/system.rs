@@ -56,7 +56,9 @@ pub enum SystemError {
     #[error(transparent)]
     Locked(#[from] LockError),
     /// The address to listen on is taken.
-    #[error("{addr} is in use by another program; stop it, or give --listen another port (port 0 picks a free one)")]
+    #[error(
+        "{addr} is in use by another program; stop it, or give --listen another port (port 0 picks a free one)"
+    )]
     InUse {
         /// The address.
         addr: SocketAddr,
@@ -70,7 +72,9 @@ pub enum SystemError {
         source: std::io::Error,
     },
     /// The address can be reached from other machines, and nobody would be asked who they are.
-    #[error("{addr} can be reached from other machines, and this node does not ask who calls; listen on 127.0.0.1 or [::1] and put a proxy that authenticates in front of it")]
+    #[error(
+        "{addr} can be reached from other machines, and this node does not ask who calls; listen on 127.0.0.1 or [::1] and put a proxy that authenticates in front of it"
+    )]
     NotLoopback {
         /// The address.
         addr: SocketAddr,

@@ -143,11 +143,7 @@ impl Actor for Pool {
         Ok(Self { connections })
     }
 
-    async fn handle(
-        &mut self,
-        message: PoolMessage,
-        _: &mut Context<Self>,
-    ) -> Result<(), Failure> {
+    async fn handle(&mut self, message: PoolMessage, _: &mut Context<Self>) -> Result<(), Failure> {
         match message {
             PoolMessage::Lease(reply) => reply.send(self.connections.lease()),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::runtime::{Signals, hard_exit_code};
-use crate::system::{DEFAULT_LISTEN, DEFAULT_STORE, DEFAULT_STOP_DEADLINE, SystemCore};
+use crate::system::{DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, SystemCore};
 
 /// Options of `smith run`.
 #[derive(Clone, Debug, Args)]

@@ -1,8 +1,7 @@
 //! The tree as JSON: every field it knows. The names are part of the API.
 
 use mister_smith_supervisors::{
-    ExitReason, FailureRecord, LATENCY_BUCKETS_NS, MailboxView, NodeView, SlotKind,
-    SupervisionTree,
+    ExitReason, FailureRecord, LATENCY_BUCKETS_NS, MailboxView, NodeView, SlotKind, SupervisionTree,
 };
 use serde_json::{Value, json};
 

@@ -85,7 +85,9 @@ mod tests {
     #[test]
     fn pages_of_other_origins_do_not() {
         assert!(with("127.0.0.1:7373", Some("http://127.0.0.1:7373")));
-        for origin in ["http://evil.example", "null", "http://127.0.0.1:8000", "https://127.0.0.1:7373", ""] {
+        for origin in
+            ["http://evil.example", "null", "http://127.0.0.1:8000", "https://127.0.0.1:7373", ""]
+        {
             assert!(!with("127.0.0.1:7373", Some(origin)), "{origin}");
         }
     }

@@ -44,8 +44,16 @@ const INFLATE_INLINE_BYTES: usize = 64 << 10;
 #[derive(Debug, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 enum Outcome {
-    Accepted { stream: String, version: u64, position: u64 },
-    Duplicate { stream: String, version: u64, position: u64 },
+    Accepted {
+        stream: String,
+        version: u64,
+        position: u64,
+    },
+    Duplicate {
+        stream: String,
+        version: u64,
+        position: u64,
+    },
     Rejected {
         reason: String,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +61,9 @@ enum Outcome {
         #[serde(skip_serializing_if = "Option::is_none")]
         column: Option<usize>,
     },
-    Retry { reason: String },
+    Retry {
+        reason: String,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -107,8 +117,8 @@ pub(super) async fn ingest(
     for item in parsed.items {
         let (index, line) = (item.index, item.line);
         match item.event.map_err(|reject| rejected(&reject)).and_then(|event| {
-            let stream = StreamId::new(event.stream_name())
-                .map_err(|error| refused(error.to_string()))?;
+            let stream =
+                StreamId::new(event.stream_name()).map_err(|error| refused(error.to_string()))?;
             Ok((stream, incoming(&event, &body)))
         }) {
             Ok((stream, event)) => {
@@ -143,12 +153,10 @@ fn admit(
     };
     let kib = u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX);
     let busy = |what: &str| Problem::too_many(format!("too many {what} under way; retry later"));
-    let request = Arc::clone(&edge.0.requests)
-        .try_acquire_owned()
-        .map_err(|_| busy("requests are"))?;
-    let room = Arc::clone(&edge.0.bytes)
-        .try_acquire_many_owned(kib)
-        .map_err(|_| busy("bytes are"))?;
+    let request =
+        Arc::clone(&edge.0.requests).try_acquire_owned().map_err(|_| busy("requests are"))?;
+    let room =
+        Arc::clone(&edge.0.bytes).try_acquire_many_owned(kib).map_err(|_| busy("bytes are"))?;
     Ok((request, room))
 }
 
@@ -287,8 +295,7 @@ fn answer(rows: Vec<Row>, single: bool) -> Response {
     };
     let retry = answer.retry > 0;
     let body = serde_json::to_string(&answer).unwrap_or_default();
-    let mut response =
-        (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+    let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
     if retry {
         response.headers_mut().insert(header::RETRY_AFTER, 1.into());
     }

@@ -68,17 +68,13 @@ pub(super) fn root(
     )
     .health(health);
 
-    let resources = patient("resources")
-        .strategy(Strategy::RestForOne)
-        .child(pool)
-        .child(committer);
+    let resources =
+        patient("resources").strategy(Strategy::RestForOne).child(pool).child(committer);
     let (restarts, period) = PATIENCE;
-    let aggregates = SupervisorSpec::dynamic("aggregates")
-        .intensity(restarts, period)
-        .max_children(100_000);
-    let domain = patient("domain")
-        .child(aggregates)
-        .child(patient("projections").child(projection));
+    let aggregates =
+        SupervisorSpec::dynamic("aggregates").intensity(restarts, period).max_children(100_000);
+    let domain =
+        patient("domain").child(aggregates).child(patient("projections").child(projection));
     let agents = SupervisorSpec::dynamic("agents").intensity(restarts, period);
 
     let (restarts, period) = ROOT_PATIENCE;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Address, AskError, ChildSpec, ComponentType, Overflow, RestartPolicy, SupervisorError, SupervisorRef,
+    Address, AskError, ChildSpec, ComponentType, Overflow, RestartPolicy, SupervisorError,
+    SupervisorRef,
 };
 
 use super::stream::{Incoming, IngestError, StreamActor, StreamArgs, StreamMessage};
@@ -72,9 +73,8 @@ impl Aggregates {
         loop {
             let actor = self.find(stream).await?;
             let copy = events.clone();
-            let asked = actor
-                .ask_within(self.deadline, |reply| StreamMessage::Ingest(copy, reply))
-                .await;
+            let asked =
+                actor.ask_within(self.deadline, |reply| StreamMessage::Ingest(copy, reply)).await;
             tries += 1;
             match asked {
                 Ok(committed) => return Ok(committed?),

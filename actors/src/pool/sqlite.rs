@@ -27,10 +27,8 @@ impl Connect for SqliteConnect {
         async {
             let store = SqliteStore::open(&self.path, SqliteOptions::default()).await?;
             let streams = SqliteStreams::new(Arc::clone(store.database()));
-            let connections = SqliteConnections {
-                store: Arc::new(store),
-                streams: Arc::new(streams),
-            };
+            let connections =
+                SqliteConnections { store: Arc::new(store), streams: Arc::new(streams) };
             Ok(Arc::new(connections) as Arc<dyn Connections>)
         }
         .boxed()
