@@ -37,7 +37,7 @@ mod query;
 mod server;
 
 pub(crate) use problem::Problem;
-pub(crate) use query::raw_path;
+pub(crate) use query::{decode, raw_path};
 pub(crate) use server::HttpServer;
 
 /// What the edge takes at most.
@@ -102,6 +102,8 @@ struct EdgeInner {
     bytes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     serving: Mutex<JoinSet<()>>,
+    /// Changes when the server stops in order; the connections of every life hear it.
+    closing: watch::Sender<()>,
 }
 
 /// The parts of a running node that requests need.
@@ -129,6 +131,7 @@ impl Edge {
             connections: Arc::new(Semaphore::new(limits.connections)),
             limits,
             serving: Mutex::new(JoinSet::new()),
+            closing: watch::Sender::new(()),
         }))
     }
 
@@ -148,6 +151,18 @@ impl Edge {
     /// How far the read model is.
     pub(crate) fn projected(&self) -> Position {
         *self.0.projected.borrow()
+    }
+
+    /// Waits until the server stops in order, from now on. A request that waits for something that
+    /// waits for the server has to end then.
+    pub(crate) fn closing(&self) -> impl Future<Output = ()> + use<> {
+        let mut closing = self.0.closing.subscribe();
+        async move {
+            if closing.changed().await.is_err() {
+                // Nobody is left to close anything.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     pub(crate) fn node(&self) -> Result<&Node, Problem> {

@@ -14,7 +14,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use mister_smith_supervisors::{Actor, Context, ExitReason, Failure, StartError, TaskGuard};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Edge;
@@ -32,7 +31,6 @@ pub(crate) enum ServerMessage {}
 /// The actor.
 pub(crate) struct HttpServer {
     edge: Edge,
-    closing: watch::Sender<bool>,
     accepting: Option<TaskGuard>,
 }
 
@@ -43,9 +41,8 @@ impl Actor for HttpServer {
     async fn start(edge: &Edge, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let addr = edge.addr();
         cx.describe(move || addr.to_string());
-        let (closing, closed) = watch::channel(false);
-        let accepting = Some(TaskGuard::spawn(accept(edge.clone(), closed)));
-        Ok(Self { edge: edge.clone(), closing, accepting })
+        let accepting = Some(TaskGuard::spawn(accept(edge.clone())));
+        Ok(Self { edge: edge.clone(), accepting })
     }
 
     async fn handle(
@@ -58,7 +55,7 @@ impl Actor for HttpServer {
 
     async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
         self.accepting = None;
-        let _ = self.closing.send(true);
+        self.edge.0.closing.send_replace(());
         let mut serving = std::mem::take(&mut *serving(&self.edge));
         let drained = async { while serving.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN_DEADLINE, drained).await.is_err() {
@@ -78,7 +75,7 @@ fn serving(edge: &Edge) -> MutexGuard<'_, JoinSet<()>> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(edge: Edge, closed: watch::Receiver<bool>) {
+async fn accept(edge: Edge) {
     let service = TowerToHyperService::new(edge.router().into_service());
     loop {
         // Never closed: it belongs to the edge.
@@ -92,7 +89,7 @@ async fn accept(edge: Edge, closed: watch::Receiver<bool>) {
                 continue;
             }
         };
-        let connection = serve(stream, service.clone(), closed.clone());
+        let connection = serve(stream, service.clone(), edge.closing());
         let mut serving = serving(&edge);
         while serving.try_join_next().is_some() {}
         serving.spawn(async move {
@@ -105,7 +102,7 @@ async fn accept(edge: Edge, closed: watch::Receiver<bool>) {
 async fn serve<S>(
     stream: TcpStream,
     service: TowerToHyperService<S>,
-    mut closed: watch::Receiver<bool>,
+    told_to_close: impl Future<Output = ()>,
 ) where
     TowerToHyperService<S>: hyper::service::Service<
             hyper::Request<hyper::body::Incoming>,
@@ -119,12 +116,6 @@ async fn serve<S>(
         .header_read_timeout(HEAD_DEADLINE)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let told_to_close = async {
-        // A life that was killed does not tell: its connections go on.
-        if closed.wait_for(|closed| *closed).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
         biased;
         ended = connection.as_mut() => {
