@@ -17,7 +17,7 @@ use mister_smith_supervisors::{Depth, ErrorClass, SlotState, SupervisionTree, Su
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::http::{Edge, Problem, raw_path};
+use crate::http::{Edge, Problem, decode, raw_path};
 
 mod view;
 
@@ -65,10 +65,13 @@ pub(crate) async fn act(State(edge): State<Edge>, uri: Uri) -> Result<Response, 
     let (raw, _) = raw_path(&uri, "/debug/actors/")?;
     // A path with its slashes and escapes, then the action behind the last slash.
     let (path, action) = raw.rsplit_once('/').unwrap_or(("", raw));
-    let path = format!("/{path}");
-    let path = percent_encoding::percent_decode_str(&path).decode_utf8_lossy().into_owned();
+    let path = actor_path(path)?;
     let actors = &edge.node()?.actors;
     let done = match action {
+        "kill" if path.trim_matches('/').is_empty() => {
+            let detail = "the root has nobody to start it again; end the process with SIGTERM";
+            return Err(Problem::new(StatusCode::CONFLICT, detail));
+        }
         "kill" => match actors.kill(&path) {
             Ok(Some(life)) => return Ok(acted(&path, action, json!({ "life": life }))),
             Ok(None) => {
@@ -88,6 +91,17 @@ pub(crate) async fn act(State(edge): State<Edge>, uri: Uri) -> Result<Response, 
     };
     done.map_err(|error| failed(&error))?;
     Ok(acted(&path, action, json!({})))
+}
+
+/// The path of an actor from a part of a URL, where each segment is percent-encoded on its own: a
+/// `%2F` there is a slash of an id and not one of the path.
+fn actor_path(raw: &str) -> Result<String, Problem> {
+    let mut path = String::with_capacity(raw.len() + 1);
+    for segment in raw.split('/') {
+        path.push('/');
+        path.push_str(&decode(segment)?.replace('%', "%25").replace('/', "%2F"));
+    }
+    Ok(path)
 }
 
 fn acted(path: &str, action: &str, mut more: Value) -> Response {

@@ -37,7 +37,7 @@ mod query;
 mod server;
 
 pub(crate) use problem::Problem;
-pub(crate) use query::raw_path;
+pub(crate) use query::{decode, raw_path};
 pub(crate) use server::HttpServer;
 
 /// What the edge takes at most.

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | 1 | [`event`] | ids, places and times of events |
 //! | 2 | [`store`] | the log: append and read; [`store::committer`], the actor that groups commits |
+//! | 2 | [`store::read_model`] | what a read model is written and read through |
 //! | 2 | [`pool`] | the actor that owns the connections |
 //! | 3 | [`aggregate`] | one actor for each live stream, found by its name |
 //! | 3 | [`projection`] | read models that follow the log; [`projection::actor`] keeps one |

@@ -15,7 +15,7 @@ use mister_smith_supervisors::{
     ReplyPort, StartError, SupervisedComponent, SupervisionMetadata,
 };
 
-use crate::projection::streams::StreamSummaries;
+use crate::store::read_model::streams::StreamSummaries;
 use crate::store::{EventStore, StoreError};
 
 #[cfg(feature = "sqlite")]

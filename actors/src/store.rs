@@ -30,6 +30,7 @@ pub mod committer;
 pub mod conformance;
 pub mod memory;
 mod plan;
+pub mod read_model;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

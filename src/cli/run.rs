@@ -1,5 +1,7 @@
 //! `smith run`: start a node, print where to look, stop it when told.
 
+use std::fmt;
+use std::io::{Write, stderr, stdout};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,16 +41,20 @@ impl Run {
         announce(&node);
         tokio::select! {
             biased;
-            signal = signals.next() => eprintln!("{signal}: stopping; once more ends it at once"),
+            signal = signals.next() => {
+                say(stderr(), format_args!("{signal}: stopping; once more ends it at once\n"));
+            }
             reason = node.ended() => anyhow::bail!("the node gave up: {reason}"),
         }
         tokio::select! {
             biased;
             in_order = node.stop(Duration::from_secs(self.stop_deadline)) => {
                 if in_order {
-                    println!("stopped");
+                    say(stdout(), format_args!("stopped\n"));
                 } else {
-                    eprintln!("stopped; what had not ended after {} s was killed", self.stop_deadline);
+                    let deadline = self.stop_deadline;
+                    let text = format_args!("stopped; what had not ended after {deadline} s was killed\n");
+                    say(stderr(), text);
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -59,12 +65,18 @@ impl Run {
 
 fn announce(node: &SystemCore) {
     let (file, created) = node.store_file();
-    print!("{}", node.tree());
-    println!();
-    println!("store  {}{}", file.display(), if created { "  (made)" } else { "" });
+    let made = if created { "  (made)" } else { "" };
+    let mut text = format!("{}\nstore  {}{made}\n", node.tree(), file.display());
     if let Some(addr) = node.addr() {
-        println!("http   http://{addr}");
-        println!();
-        println!("curl http://{addr}/debug/tree?format=text");
+        text.push_str(&format!("http   http://{addr}\n\n"));
+        text.push_str(&format!("curl http://{addr}/debug/tree?format=text\n"));
     }
+    say(stdout(), format_args!("{text}"));
+}
+
+/// Writes to whoever may read it. `println!` panics when nobody does (`smith | head -1`), and a
+/// node is not there for its words.
+fn say(mut to: impl Write, text: fmt::Arguments<'_>) {
+    let _ = to.write_fmt(text);
+    let _ = to.flush();
 }

@@ -1,14 +1,17 @@
 //! What was projected, and what is in the log.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use mister_smith_actors::event::{ContentType, Position, RecordedEvent, StreamId, Version};
 use mister_smith_actors::pool::Lease;
 use mister_smith_actors::projection::streams::StreamSummary;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::{Edge, Problem, ingest};
 
@@ -87,9 +90,8 @@ pub(super) async fn streams(
     let rows = lease(&edge).await?.streams.list(after.as_ref(), limit).await;
     let rows = rows.map_err(|error| unreadable(&error))?;
     let next = (rows.len() == limit).then(|| rows.last().map(|row| row.id.to_string())).flatten();
-    let rows: Vec<Value> = rows.iter().map(|row| summary(row, false)).collect();
-    let position = edge.projected().get();
-    Ok(ok(&json!({ "streams": rows, "next": next, "position": position })))
+    let streams = rows.iter().map(|row| Row::new(row, false)).collect();
+    Ok(ok(&Rows { streams, next, position: edge.projected() }))
 }
 
 /// `GET /api/v1/streams/{id}` and `/api/v1/streams/{id}/events`.
@@ -111,7 +113,7 @@ pub(super) async fn stream(
             let id = stream_id(&name)?;
             let row = lease(&edge).await?.streams.get(&id).await;
             match row.map_err(|error| unreadable(&error))? {
-                Some(row) => Ok(ok(&summary(&row, true))),
+                Some(row) => Ok(ok(&Row::new(&row, true))),
                 None => Err(no_stream(&id)),
             }
         }
@@ -155,34 +157,66 @@ pub(crate) fn raw_path<'a>(uri: &'a Uri, prefix: &str) -> Result<(&'a str, Strin
     Ok((rest, decode(rest)?))
 }
 
-fn decode(raw: &str) -> Result<String, Problem> {
+/// A part of a URL as text.
+pub(crate) fn decode(raw: &str) -> Result<String, Problem> {
     percent_encoding::percent_decode_str(raw)
         .decode_utf8()
         .map(std::borrow::Cow::into_owned)
         .map_err(|_| Problem::bad_request(format!("{raw:?} is not percent-encoded UTF-8")))
 }
 
-fn summary(row: &StreamSummary, with_payload: bool) -> Value {
-    let mut value = json!({
-        "id": row.id,
-        "events": row.events,
-        "first_at": row.first_at.to_string(),
-        "last_at": row.last_at.to_string(),
-        "by_type": row.by_type,
-        "last_position": row.last_position,
-    });
-    if with_payload {
-        value["last_payload"] = payload(row.last_codec, &row.last_payload);
-    }
-    value
+/// A page of streams.
+#[derive(Serialize)]
+struct Rows<'a> {
+    streams: Vec<Row<'a>>,
+    next: Option<String>,
+    /// How far the read model is.
+    position: Position,
 }
 
-/// JSON as JSON, anything else in base64.
-fn payload(codec: ContentType, bytes: &[u8]) -> Value {
-    use base64::Engine as _;
-    match codec {
-        ContentType::Json => serde_json::from_slice(bytes).unwrap_or(Value::Null),
-        _ => json!({ "base64": base64::prelude::BASE64_STANDARD.encode(bytes) }),
+/// A stream as the read model knows it.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: &'a StreamId,
+    events: u64,
+    first_at: String,
+    last_at: String,
+    by_type: &'a BTreeMap<Arc<str>, u64>,
+    last_position: Position,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_payload: Option<Payload<'a>>,
+}
+
+/// JSON as it came in, byte for byte (a number read and written again would lose digits); anything
+/// else in base64.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Payload<'a> {
+    Json(&'a RawValue),
+    Binary { base64: String },
+}
+
+impl<'a> Row<'a> {
+    fn new(row: &'a StreamSummary, with_payload: bool) -> Self {
+        Self {
+            id: &row.id,
+            events: row.events,
+            first_at: row.first_at.to_string(),
+            last_at: row.last_at.to_string(),
+            by_type: &row.by_type,
+            last_position: row.last_position,
+            last_payload: with_payload.then(|| Payload::new(row.last_codec, &row.last_payload)),
+        }
+    }
+}
+
+impl<'a> Payload<'a> {
+    fn new(codec: ContentType, bytes: &'a [u8]) -> Self {
+        use base64::Engine as _;
+        match (codec, serde_json::from_slice(bytes)) {
+            (ContentType::Json, Ok(raw)) => Self::Json(raw),
+            _ => Self::Binary { base64: base64::prelude::BASE64_STANDARD.encode(bytes) },
+        }
     }
 }
 
@@ -211,9 +245,10 @@ fn page_of(events: &[RecordedEvent], next: Option<u64>) -> Response {
     (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn ok(value: &Value) -> Response {
-    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], value.to_string())
-        .into_response()
+fn ok(value: &impl Serialize) -> Response {
+    // Strings and numbers: nothing in it can fail to be written.
+    let body = serde_json::to_string(value).unwrap_or_default();
+    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// JSON text that is known to be valid.

@@ -20,10 +20,10 @@ pub enum LockError {
         /// The store file.
         path: PathBuf,
     },
-    /// The lock file cannot be made.
+    /// The lock file, or its directory, cannot be made.
     #[error("cannot make {path}: {source}; make its directory writable for this user, or give --store another path", path = .path.display())]
     Unwritable {
-        /// The lock file.
+        /// The lock file, or the directory that it is to be in.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -38,7 +38,8 @@ impl StoreLock {
         let lock_path = PathBuf::from(name);
         let unwritable = |source| LockError::Unwritable { path: lock_path.clone(), source };
         if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            std::fs::create_dir_all(directory).map_err(unwritable)?;
+            std::fs::create_dir_all(directory)
+                .map_err(|source| LockError::Unwritable { path: directory.to_owned(), source })?;
         }
         let file = File::options()
             .create(true)

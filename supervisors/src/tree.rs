@@ -48,20 +48,24 @@ impl TreeRoot {
     }
 }
 
-/// Walks down from the root. One look-up a level, whatever the number of siblings.
+/// Walks down from the root. One or two look-ups a level, whatever the number of siblings.
+///
+/// An id may hold slashes, and people do not always escape them: where a segment leads nowhere,
+/// all that is left is tried as one id. `org` may stand beside `org/repo`, so a segment that is an
+/// id leads somewhere only if the rest is found below it.
 fn find(root: Arc<dyn AnySlot>, path: &Path) -> Option<Arc<dyn AnySlot>> {
-    let mut at = root;
-    let segments: Vec<&str> = path.segments().collect();
-    for (i, segment) in segments.iter().enumerate() {
-        let link = at.supervisor()?;
-        let next = match link.child(&unescape(segment)) {
-            Some(next) => next,
-            // An id may hold slashes, and people do not always escape them.
-            None => return link.child(&unescape(&segments[i..].join("/"))),
-        };
-        at = next;
+    below(root, path.as_str().trim_matches('/'))
+}
+
+fn below(at: Arc<dyn AnySlot>, rest: &str) -> Option<Arc<dyn AnySlot>> {
+    if rest.is_empty() {
+        return Some(at);
     }
-    Some(at)
+    let link = at.supervisor()?;
+    let (segment, more) = rest.split_once('/').unwrap_or((rest, ""));
+    link.child(&unescape(segment))
+        .and_then(|child| below(child, more))
+        .or_else(|| link.child(&unescape(rest)))
 }
 
 /// Everything the tree knows about one slot.

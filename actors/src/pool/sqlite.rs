@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::{Connect, Connections, Lease, Upkeep};
-use crate::projection::streams::sqlite::SqliteStreams;
 use crate::store::StoreError;
+use crate::store::read_model::streams::sqlite::SqliteStreams;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
 #[derive(Debug)]

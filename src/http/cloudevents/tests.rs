@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "in a test it is an assertion")]
-
 use super::*;
 use crate::http::body::decode_body;
 

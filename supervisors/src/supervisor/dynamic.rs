@@ -16,15 +16,17 @@ use crate::environment::lock;
 use crate::error::{ExitReason, SupervisorError};
 use crate::lifecycle::LifecycleKind;
 use crate::supervisor::child::StartResult;
+use crate::supervisor::dynamic::child::{Child, Phase, Then, Waiting};
 use crate::supervisor::intensity::Window;
 use crate::supervisor::lives::{LiveChild, RawEnd};
 use crate::supervisor::machine::Key;
-use crate::supervisor::policy::ChildPolicy;
 use crate::supervisor::spec::{ChildSpec, check_child};
 use crate::supervisor::strategy::{
-    AutoShutdown, ChildView, Decision, Policy, RestartPolicy, Strategy, decide, decide_restart,
+    AutoShutdown, Decision, Policy, RestartPolicy, Strategy, decide, decide_restart,
 };
 use crate::supervisor::{Answer, Ask, Change, Common, Request, SupervisorMessage, write};
+
+mod child;
 
 pub(crate) struct DynamicDriver {
     max_children: usize,
@@ -38,43 +40,6 @@ pub(crate) struct DynamicDriver {
     /// Children that were there from the start and have not had theirs yet.
     first_starts: BTreeSet<Key>,
     pub(crate) common: Common,
-}
-
-struct Child {
-    policy: ChildPolicy,
-    phase: Phase,
-    suspended: bool,
-    failures_in_a_row: u32,
-    up_since: Option<Duration>,
-    epoch: u64,
-    /// Who waits for what is going on now.
-    waiting: Option<Waiting>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Starting {
-        restart: bool,
-    },
-    Up,
-    Stopping(Then),
-    Waiting,
-    /// Suspended without a life.
-    Held,
-}
-
-/// What comes after a stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
-    Forget,
-    Start,
-    /// Bad health is treated as a failure once the life has ended.
-    Fail,
-}
-
-enum Waiting {
-    Slot(Answer<Arc<dyn AnySlot>>),
-    Done(Answer<()>),
 }
 
 impl DynamicDriver {
@@ -548,27 +513,5 @@ impl DynamicDriver {
 
     fn now(&self) -> Duration {
         self.common.lives.env.clock.elapsed()
-    }
-}
-
-impl Child {
-    fn view(&self) -> ChildView {
-        ChildView {
-            restart: self.policy.restart,
-            significant: false,
-            up: false,
-            suspended: self.suspended,
-            depends_on: Vec::new(),
-        }
-    }
-
-    fn count_failure(&mut self, now: Duration) -> bool {
-        if let Some(up_since) = self.up_since.take()
-            && now.saturating_sub(up_since) >= self.policy.backoff.healthy_for()
-        {
-            self.failures_in_a_row = 0;
-        }
-        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        self.policy.give_up_after.is_some_and(|limit| self.failures_in_a_row > limit)
     }
 }

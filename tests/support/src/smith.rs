@@ -59,6 +59,7 @@ pub struct SmithBuilder {
     binary: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    bare: bool,
 }
 
 /// A node that ended before it printed an address.
@@ -92,6 +93,13 @@ impl SmithBuilder {
         self
     }
 
+    /// Starts it without any argument, inside its directory: what `cargo run` does. Only the port
+    /// is free and not the default one.
+    pub fn bare(mut self) -> Self {
+        self.bare = true;
+        self
+    }
+
     /// Starts it on a new directory and waits until it prints its address.
     ///
     /// # Panics
@@ -120,7 +128,11 @@ impl SmithBuilder {
         let mut store = OsString::from("sqlite://");
         store.push(dir.join("smith.db"));
         let mut command = Command::new(&self.binary);
-        command.args(["run", "--store"]).arg(store).args(["--listen", "127.0.0.1:0"]);
+        if self.bare {
+            command.current_dir(dir).env("SMITH_LISTEN", "127.0.0.1:0").env_remove("SMITH_STORE");
+        } else {
+            command.args(["run", "--store"]).arg(store).args(["--listen", "127.0.0.1:0"]);
+        }
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         let mut life = Life::start(command, &self.binary);
         let end = Instant::now() + START_DEADLINE;
@@ -164,7 +176,7 @@ impl Smith {
 
     /// A node with arguments and environment of your choice.
     pub fn builder(binary: impl Into<PathBuf>) -> SmithBuilder {
-        SmithBuilder { binary: binary.into(), args: Vec::new(), env: Vec::new() }
+        SmithBuilder { binary: binary.into(), args: Vec::new(), env: Vec::new(), bare: false }
     }
 
     /// The directory that its database is in; it stays the same over restarts.
@@ -236,6 +248,11 @@ impl Smith {
     /// Asks it to stop (SIGTERM); follow with [`wait`](Self::wait). A second one means at once.
     pub fn terminate(&self) {
         self.life.signal(Signal::TERM);
+    }
+
+    /// Asks it to stop as Ctrl-C does (SIGINT).
+    pub fn interrupt(&self) {
+        self.life.signal(Signal::INT);
     }
 
     /// Waits until it ended and all its output is in.

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "in a test it is an assertion")]
-
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 

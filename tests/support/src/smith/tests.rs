@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "in a test it is an assertion")]
-
 use std::os::unix::process::ExitStatusExt as _;
 
 use super::*;

@@ -120,7 +120,7 @@ async fn measure_read() {
 
 /// Appends by 500 while a projection follows; both writers on one file.
 async fn followed(home: &Home, share: bool) -> (Duration, Duration) {
-    use crate::projection::streams::{StreamSummaries, sqlite::SqliteStreams};
+    use crate::store::read_model::streams::{StreamSummaries, sqlite::SqliteStreams};
     let store = home.store().await;
     let database = if share {
         Arc::clone(store.database())

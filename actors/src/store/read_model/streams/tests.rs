@@ -40,7 +40,7 @@ mod sqlite {
 
     use super::*;
     use crate::{
-        projection::streams::sqlite::SqliteStreams,
+        store::read_model::streams::sqlite::SqliteStreams,
         store::sqlite::{Database, SqliteOptions, tests::Home},
     };
 

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::{MAX_PAGE, NAME, StreamSummaries, StreamSummary, Summaries, unseen};
 use crate::{
     event::{ContentType, Position, RecordedEvent, StreamId, Timestamp},
-    projection::{Checkpoint, Claim, Epoch, ProjectionError},
+    store::read_model::{Checkpoint, Claim, Epoch, ProjectionError},
     store::sqlite::{
         Database,
         statement::{Sized, saturated},

@@ -1,0 +1,20 @@
+//! The node on embedded defaults: SQLite and everything in one process.
+//!
+//! | module | what it proves |
+//! |---|---|
+//! | [`ingest`] | what is answered to events that come in, good and bad |
+//! | [`queries`] | pages of streams and events, and that the read model agrees with the log |
+//! | [`debug`] | the tree over HTTP, and what an operator can do |
+//! | [`process`] | `smith run`: what it prints, how it ends, what survives it |
+//! | [`readme`] | what the README shows is what the program does |
+//! | [`architecture`] | which file may use which |
+
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+mod architecture;
+mod debug;
+mod ingest;
+mod node;
+mod process;
+mod queries;
+mod readme;

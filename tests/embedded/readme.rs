@@ -1,0 +1,54 @@
+//! The README shows what the program does: its code is the example's, its tree the one that is
+//! printed.
+
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The first fenced block behind `mark`.
+fn block<'a>(text: &'a str, mark: &str) -> &'a str {
+    let behind = &text[text.find(mark).expect("the mark is there")..];
+    let start = behind.find("```").expect("a block") + 3;
+    let body = &behind[start..];
+    let first_line = body.find('\n').expect("a line") + 1;
+    &body[first_line..body.find("\n```").expect("an end") + 1]
+}
+
+/// The lines, without the seconds that the node has been up.
+fn without_time(tree: &str) -> Vec<&str> {
+    tree.lines()
+        .map(
+            |line| if line.starts_with("node") { line.split(" up ").next().unwrap() } else { line },
+        )
+        .collect()
+}
+
+#[test]
+fn the_tree_in_the_readme_is_the_one_that_the_example_prints() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--example", "agent"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let readme = read("README.md");
+    assert_eq!(without_time(&printed), without_time(block(&readme, "<!-- tree: agent -->")));
+}
+
+#[test]
+fn the_code_in_the_readme_is_the_examples() {
+    let readme = read("README.md");
+    let code = block(&readme, "An agent that crashes");
+    let example = read("examples/agent.rs");
+    let actor = |text: &str| {
+        let start = text.find("struct Counter").unwrap();
+        text[start..text.find("#[tokio::main]").unwrap()].to_owned()
+    };
+    assert_eq!(actor(code), actor(&example));
+    for line in code.lines().filter(|line| line.contains("counter.")) {
+        assert!(example.contains(line.trim()), "{line}");
+    }
+}
