@@ -2,12 +2,12 @@
 //!
 //! | path | what | where |
 //! |---|---|---|
-//! | `POST /api/v1/data/ingest` | CloudEvents in, answered when they are durable | [`ingest`] |
-//! | `GET /api/v1/streams…`, `/api/v1/events` | what was projected, what is in the log | [`query`] |
+//! | `POST /api/v1/data/ingest` | CloudEvents in, answered when they are durable | `ingest` |
+//! | `GET /api/v1/streams…`, `/api/v1/events` | what was projected, what is in the log | `query` |
 //! | `GET /debug/tree`, `POST /debug/actors/…` | the live tree | [`crate::debug`] |
 //! | `GET /healthz`, `/readyz` | is it alive, is it ready | [`crate::debug`] |
 //!
-//! [`body`] and [`cloudevents`] are pure: they neither wait nor keep state. [`server`] is the
+//! [`body`] and [`cloudevents`] are pure: they neither wait nor keep state. `server` is the
 //! actor that accepts connections.
 
 use std::fmt;
