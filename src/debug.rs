@@ -7,7 +7,8 @@
 //! | `GET /healthz` | the process answers |
 //! | `GET /readyz` | the node does its work, or which part does not |
 //!
-//! Nothing here asks an actor: a stuck one is shown as stuck.
+//! Nothing here asks an actor: a stuck one is shown as stuck. A restart that takes this server
+//! with it is answered with 202 when it begins, any other with 200 when it is done.
 
 use axum::Json;
 use axum::extract::{Query, State};

@@ -22,7 +22,6 @@ use tokio::sync::watch;
 
 use crate::http::{Edge, Limits};
 
-#[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "taken with a store"))]
 mod lock;
 mod plan;
 

@@ -32,6 +32,7 @@ pub enum LockError {
 
 impl StoreLock {
     /// Takes the lock of the store at `path`; makes the directories above it.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only file stores need it"))]
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
