@@ -12,6 +12,7 @@
 //! | to run and look at a tree | [`ActorSystem`], [`SupervisionTree`] |
 //! | to hear what happens | [`Observer`], [`DeadLetters`] |
 //! | the decision itself | [`decide`], [`affected`] |
+//! | to break it, by seed | [`ActorKiller`] |
 //!
 //! ```
 //! # use mister_smith_supervisors::*;
@@ -43,6 +44,7 @@
 
 mod actor;
 mod actor_system;
+mod chaos;
 mod component;
 mod dependency;
 mod environment;
@@ -60,6 +62,7 @@ pub use actor::{
     Overflow, ReplyPort, SlotKind, SlotState, TaskGuard,
 };
 pub use actor_system::{ActorSystem, ActorSystemBuilder, check};
+pub use chaos::{ActorKiller, Kill};
 pub use component::{SupervisedComponent, SupervisionMetadata};
 pub use environment::Clock;
 pub use error::{

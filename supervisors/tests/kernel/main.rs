@@ -6,6 +6,7 @@
 //! | [`rules`] | OTP's rules, a test each |
 //! | [`beyond`] | what goes beyond OTP, a test each |
 //! | [`mailboxes`] | bounds and overflow, dead letters, questions and answers |
+//! | [`storm`] | actors killed by seed while messages come in |
 //! | [`crowd`] | 100,000 children |
 //! | [`laws`] | random trees and random failures |
 //! | [`trace`] | one seed, one trace; and the rules of the code that make it so |
@@ -18,5 +19,6 @@ mod kit;
 mod laws;
 mod mailboxes;
 mod rules;
+mod storm;
 mod survival;
 mod trace;
