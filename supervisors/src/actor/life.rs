@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::actor::mailbox::InHand;
 use crate::actor::panic::catch_panic;
 use crate::actor::reply::Settled;
-use crate::actor::slot::{LifeToken, SlotCell};
+use crate::actor::slot::{LifeToken, Slot, SlotCell};
 use crate::actor::{Actor, Context};
 use crate::component::Hooks;
 use crate::error::{ExitReason, Failure};
@@ -44,10 +44,24 @@ impl<A, H> Default for Life<A, H> {
 /// Everything a life owns. It is made before the ractor actor is spawned, so that the start runs
 /// under our own deadline and panic guard.
 pub(crate) struct LifeState<A: Actor> {
-    pub(crate) actor: A,
-    pub(crate) cx: Context<A>,
+    cx: Context<A>,
+    slot: Arc<Slot<A::Message>>,
+    life: u64,
+    /// Gone once the life has failed.
+    alive: Option<Alive<A>>,
+}
+
+struct Alive<A: Actor> {
+    actor: A,
     /// The last field: dropped after the actor, so that the next life finds nothing half alive.
-    pub(crate) token: LifeToken<A::Message>,
+    token: LifeToken<A::Message>,
+}
+
+impl<A: Actor> LifeState<A> {
+    pub(crate) fn new(actor: A, cx: Context<A>, token: LifeToken<A::Message>) -> Self {
+        let slot = Arc::clone(&token.slot);
+        Self { cx, slot, life: token.life, alive: Some(Alive { actor, token }) }
+    }
 }
 
 enum Flow {
@@ -66,9 +80,8 @@ impl<A: Actor, H: Hooks<A>> ractor::Actor for Life<A, H> {
         myself: ActorRef<LifeMessage>,
         state: LifeState<A>,
     ) -> Result<LifeState<A>, ActorProcessingErr> {
-        let slot = &state.token.slot;
-        slot.cell.up(myself.get_cell());
-        slot.mailbox.attach(myself);
+        state.slot.cell.up(myself.get_cell());
+        state.slot.mailbox.attach(myself);
         Ok(state)
     }
 
@@ -89,7 +102,7 @@ impl<A: Actor, H: Hooks<A>> ractor::Actor for Life<A, H> {
                 Ok(())
             }
             Ok(Ok(Flow::Stop(reason))) => {
-                state.cell().record_exit(state.token.life, reason);
+                state.cell().record_exit(state.life, reason);
                 myself.stop(None);
                 Ok(())
             }
@@ -103,18 +116,19 @@ impl<A: Actor, H: Hooks<A>> ractor::Actor for Life<A, H> {
         _: ActorRef<LifeMessage>,
         state: &mut LifeState<A>,
     ) -> Result<(), ActorProcessingErr> {
-        let life = state.token.life;
+        let life = state.life;
         // A stop that the actor did not ask for itself came from its supervisor.
         let why = state.cell().exit_of(life).unwrap_or(ExitReason::Shutdown);
         let planned = state.cell().planned_stop();
         let goodbye = catch_panic(async {
+            let Some(alive) = &mut state.alive else { return };
             if planned {
-                let handover = H::prepare_for_restart(&mut state.actor, &mut state.cx).await;
+                let handover = H::prepare_for_restart(&mut alive.actor, &mut state.cx).await;
                 if let Some(handover) = handover {
-                    state.token.slot.cell.keep_handover(handover);
+                    state.slot.cell.keep_handover(handover);
                 }
             }
-            state.actor.stop(&why, &mut state.cx).await;
+            alive.actor.stop(&why, &mut state.cx).await;
         })
         .await;
         match goodbye {
@@ -143,20 +157,24 @@ impl<A: Actor, H: Hooks<A>> ractor::Actor for Life<A, H> {
 
 impl<A: Actor> LifeState<A> {
     fn cell(&self) -> &SlotCell {
-        &self.token.slot.cell
+        &self.slot.cell
     }
 
     /// Writes the reason down before anything of this life is dropped: whoever learns of the end
-    /// reads it from the slot.
-    fn end(&self, reason: ExitReason) -> ActorProcessingErr {
+    /// reads it from the slot. Then lets go of the slot at once, so that the next life does not
+    /// have to wait for ractor to drop this one.
+    fn end(&mut self, reason: ExitReason) -> ActorProcessingErr {
         let text = reason.to_string();
-        self.cell().record_exit(self.token.life, reason);
+        self.cell().record_exit(self.life, reason);
+        self.alive = None;
         text.into()
     }
 
     /// Handles what waits, up to the budget.
     async fn drain(&mut self) -> Result<Flow, Failure> {
-        let slot = Arc::clone(&self.token.slot);
+        let Self { cx, slot, life, alive: Some(Alive { actor, token }) } = self else {
+            return Ok(Flow::Idle);
+        };
         let clock = slot.cell.env.clock;
         let mut began = clock.elapsed_ns();
         let mut named = "";
@@ -165,7 +183,7 @@ impl<A: Actor> LifeState<A> {
                 // ractor's stop is on its way; what waits is for the next life.
                 return Ok(Flow::Idle);
             }
-            let Some(entry) = slot.mailbox.next(&mut self.token.receiver) else {
+            let Some(entry) = slot.mailbox.next(&mut token.receiver) else {
                 slot.cell.stats.idle();
                 return Ok(Flow::Idle);
             };
@@ -176,20 +194,20 @@ impl<A: Actor> LifeState<A> {
                 named = name;
             }
             slot.cell.stats.begin(began);
-            self.token.receiver.in_hand = Some(InHand {
+            token.receiver.in_hand = Some(InHand {
                 copy: slot.on_crash.copy.map(|copy| copy(&entry.message)),
                 ask: entry.ask,
                 attempts: entry.attempts,
                 name,
             });
-            self.actor.handle(entry.message, &mut self.cx).await?;
+            actor.handle(entry.message, cx).await?;
             let ended = clock.elapsed_ns();
             slot.cell.stats.handled(ended.saturating_sub(began));
             began = ended;
-            if let Some(InHand { ask: Some(ask), .. }) = self.token.receiver.in_hand.take() {
-                ask.settle(Settled::Handled { life: self.token.life });
+            if let Some(InHand { ask: Some(ask), .. }) = token.receiver.in_hand.take() {
+                ask.settle(Settled::Handled { life: *life });
             }
-            if let Some(reason) = self.cx.ending.take() {
+            if let Some(reason) = cx.ending.take() {
                 return Ok(Flow::Stop(reason));
             }
         }
@@ -200,7 +218,8 @@ impl<A: Actor> LifeState<A> {
         &mut self,
         reply: oneshot::Sender<Health>,
     ) -> Result<Flow, Failure> {
-        let health = H::health_check(&mut self.actor, &mut self.cx).await;
+        let Some(alive) = &mut self.alive else { return Ok(Flow::Idle) };
+        let health = H::health_check(&mut alive.actor, &mut self.cx).await;
         let _ = reply.send(health);
         match self.cx.ending.take() {
             Some(reason) => Ok(Flow::Stop(reason)),

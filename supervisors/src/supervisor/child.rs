@@ -140,7 +140,7 @@ async fn start_life<A: Actor, H: Hooks<A>>(
         }
         Err(report) => return StartResult::Failed(ExitReason::Panic(report)),
     };
-    let state = LifeState { actor, cx, token };
+    let state = LifeState::new(actor, cx, token);
     match ractor::Actor::spawn_linked(None, Life::<A, H>::default(), state, at.parent).await {
         Ok((actor, _)) => StartResult::Started(actor.get_cell()),
         Err(error) => StartResult::Failed(spawn_failure(&error)),
