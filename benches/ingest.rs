@@ -47,10 +47,10 @@ fn main() {
     );
     for case in [
         Case {
-            name: "300 B, 100 a request, 8 at once",
+            name: "300 B, 100 a request, 12 at once",
             events: small(200_000 / scale),
             per_request: 100,
-            connections: 8,
+            connections: 12,
         },
         Case {
             name: "300 B, 1 a request, 64 at once",
