@@ -2,6 +2,7 @@
 //!
 //! | module | what it proves |
 //! |---|---|
+//! | [`aggregates`] | streams and agents in process: passivation, coming back |
 //! | [`ingest`] | what is answered to events that come in, good and bad |
 //! | [`queries`] | pages of streams and events, and that the read model agrees with the log |
 //! | [`debug`] | the tree over HTTP, and what an operator can do |
@@ -11,6 +12,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod aggregates;
 mod architecture;
 mod debug;
 mod ingest;
