@@ -7,11 +7,11 @@
 use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Arc, Once};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use crate::error::PanicReport;
 
@@ -46,21 +46,35 @@ pub(crate) fn install_hook() {
 }
 
 /// Runs a future and turns a panic in it into a report.
-pub(crate) async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Arc<PanicReport>> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
+pub(crate) fn catch_panic<F: Future>(future: F) -> CatchPanic<F> {
+    CatchPanic { future }
+}
+
+pin_project_lite::pin_project! {
+    /// See [`catch_panic`]. Not an `async fn`: that would hold the future twice, once as its
+    /// argument, in every actor's memory.
+    pub(crate) struct CatchPanic<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for CatchPanic<F> {
+    type Output = Result<F::Output, Arc<PanicReport>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.project().future;
         let outer = CATCHING.replace(true);
         // The future is never polled again after a panic, and the actor it borrowed is dropped
         // with its life: nobody sees the state that the panic left.
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
         CATCHING.set(outer);
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
             Err(payload) => Poll::Ready(Err(report_of(&*payload))),
         }
-    })
-    .await
+    }
 }
 
 fn report_of(payload: &(dyn Any + Send)) -> Arc<PanicReport> {

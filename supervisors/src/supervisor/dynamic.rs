@@ -34,7 +34,7 @@ pub(crate) struct DynamicDriver {
     keep: bool,
     window: Window,
     ids: IndexMap<Arc<str>, Key>,
-    children: BTreeMap<Key, Child>,
+    children: BTreeMap<Key, Box<Child>>,
     /// Set when all children are being stopped: how it will end.
     ending: Option<ExitReason>,
     /// Children that were there from the start and have not had theirs yet.
@@ -139,7 +139,7 @@ impl DynamicDriver {
             epoch: 0,
             waiting,
         };
-        self.children.insert(key, child);
+        self.children.insert(key, Box::new(child));
         self.common.lives.start(key);
         key
     }
@@ -257,8 +257,8 @@ impl DynamicDriver {
     }
 
     fn retry(&mut self, key: Key, epoch: u64) {
-        let due = |child: &Child| child.phase == Phase::Waiting && child.epoch == epoch;
-        if self.children.get(&key).is_some_and(due) {
+        let child = self.children.get(&key);
+        if child.is_some_and(|child| child.phase == Phase::Waiting && child.epoch == epoch) {
             self.start(key);
         }
     }

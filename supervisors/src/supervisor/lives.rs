@@ -43,8 +43,8 @@ pub(crate) struct LiveChild {
 }
 
 impl LiveChild {
-    pub(crate) fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>) -> Self {
-        Self {
+    pub(crate) fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>) -> Box<Self> {
+        Box::new(Self {
             spec,
             slot,
             cause_seq: None,
@@ -54,7 +54,7 @@ impl LiveChild {
             timer: None,
             health: None,
             failed_checks: 0,
-        }
+        })
     }
 }
 
@@ -67,7 +67,8 @@ enum Start {
 
 /// All lives under one supervisor, by key.
 pub(crate) struct Lives {
-    pub(crate) children: BTreeMap<Key, LiveChild>,
+    /// Boxed: a B-tree that is filled in order leaves half of each node empty.
+    pub(crate) children: BTreeMap<Key, Box<LiveChild>>,
     pub(crate) env: Arc<Environment>,
     myself: ActorRef<SupervisorMessage>,
     supervisor: SupervisorRef,
@@ -370,7 +371,7 @@ impl Lives {
     }
 
     /// Removes a child; its slot is closed for good.
-    pub(crate) fn remove(&mut self, key: Key, reason: &ExitReason) -> Option<LiveChild> {
+    pub(crate) fn remove(&mut self, key: Key, reason: &ExitReason) -> Option<Box<LiveChild>> {
         let child = self.children.remove(&key)?;
         if child.slot.cell().state() != SlotState::Stuck {
             child.slot.cell().set_state(SlotState::Down);
