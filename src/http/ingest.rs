@@ -37,9 +37,6 @@ const TRIES: u32 = 4;
 /// The wait before the second try; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
 
-/// A compressed body above this size is decompressed beside the runtime's threads.
-const INFLATE_INLINE_BYTES: usize = 64 << 10;
-
 /// What became of one event.
 #[derive(Debug, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
@@ -190,9 +187,7 @@ async fn plain(edge: &Edge, headers: &HeaderMap, body: Bytes) -> Result<Bytes, P
         Ok(Cow::Owned(plain)) => Ok(Bytes::from(plain)),
         Err(error) => Err(Problem::from_code(error.status(), error.to_string())),
     };
-    if limit <= INFLATE_INLINE_BYTES {
-        return decode();
-    }
+    // Beside the runtime's threads: how much a small body grows to is known only at its end.
     tokio::task::spawn_blocking(decode)
         .await
         .unwrap_or_else(|_| Err(Problem::unavailable("the node is stopping")))

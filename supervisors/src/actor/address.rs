@@ -153,10 +153,10 @@ impl<M: Send + 'static> Address<M> {
         match taken {
             Taken::Queued => {}
             Taken::DroppedOldest(entry) => {
-                self.slot.dropped(entry, &DeadLetterCause::DroppedOldest);
+                self.slot.bury(entry, &DeadLetterCause::DroppedOldest);
             }
             Taken::DroppedNewest(entry) => {
-                self.slot.dropped(entry, &DeadLetterCause::DroppedNewest);
+                self.slot.bury(entry, &DeadLetterCause::DroppedNewest);
             }
         }
     }

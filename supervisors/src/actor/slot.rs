@@ -385,7 +385,8 @@ impl<M: Send + 'static> Slot<M> {
         LifeToken { slot: Arc::clone(self), receiver, life }
     }
 
-    fn bury(&self, entry: Entry<M>, cause: &DeadLetterCause) {
+    /// Nobody will handle it: its asker is told, and it goes to the dead letters.
+    pub(crate) fn bury(&self, entry: Entry<M>, cause: &DeadLetterCause) {
         let stopped = matches!(cause, DeadLetterCause::Stopped(_));
         if let Some(ask) = entry.ask {
             ask.settle(Settled::Unhandled { stopped });
@@ -398,11 +399,6 @@ impl<M: Send + 'static> Slot<M> {
             attempts: entry.attempts,
             message: Some(Box::new(entry.message)),
         });
-    }
-
-    /// An entry that the overflow policy dropped.
-    pub(crate) fn dropped(&self, entry: Entry<M>, cause: &DeadLetterCause) {
-        self.bury(entry, cause);
     }
 }
 
