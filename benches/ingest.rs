@@ -144,6 +144,7 @@ fn store_alone(events: &[String]) -> f64 {
                         Timestamp::from_micros(0),
                     )],
                     key: Some(IdempotencyKey::of([b.to_le_bytes(), i.to_le_bytes()])),
+                    linked: false,
                 };
                 chunk.iter().enumerate().map(append).collect()
             })

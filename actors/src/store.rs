@@ -12,27 +12,38 @@
 //! - Versions are gapless in each stream.
 //! - A batch is one transaction. A conflict fails its own append and no other.
 //! - The same idempotency key writes once. Later appends get the first answer.
+//! - A stream that ended with a tombstone takes nothing more and reads as empty; its events keep
+//!   their places in the log.
 //!
 //! The port carries bytes and pages. Pages rather than row streams, so that a slow reader never
 //! holds a connection and can checkpoint at any event.
 
 use std::{error::Error as StdError, fmt};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::{
     error::ErrorClass,
-    event::{NewEvent, Position, RecordedEvent, StreamId, Version},
+    event::{
+        ContentType, EventId, NewEvent, Position, RecordedEvent, StreamId, Timestamp, Version,
+    },
 };
 
 pub mod committer;
 pub mod conformance;
+mod filter;
 pub mod memory;
 mod plan;
 pub mod read_model;
+pub mod snapshot;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod subscription;
+
+pub use filter::{EventFilter, MAX_SCAN, MatchingPage, RecordedType};
 
 #[cfg(test)]
 mod tests;
@@ -132,7 +143,103 @@ pub trait EventStore: Send + Sync + fmt::Debug {
         &'a self,
         stream: &'a StreamId,
     ) -> BoxFuture<'a, Result<Version, StoreError>>;
+
+    /// The events of `stream` below a version, newest first; pages as in
+    /// [`read_stream`](Self::read_stream). `Version::new(u64::MAX)` begins at the end.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn read_stream_backward<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        before: Version,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>>;
+
+    /// The events after a position that `filter` lets through, in the order of commits, and how
+    /// far the log was looked at: at most [`MAX_SCAN`] positions a call, so that a filter that
+    /// matches little never makes a call without end. Go on after
+    /// [`scanned_to`](MatchingPage::scanned_to) until it is the head.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn read_matching<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        after: Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<MatchingPage, StoreError>>;
+
+    /// The first answer to an idempotency key, if an append with it was written.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>>;
+
+    /// Every event type with its schema version that was ever written, in the order of names.
+    /// Cheap: a small table and not a scan.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>>;
+
+    /// A position at or before the first event of a time or later: read after it, and leave out
+    /// what is earlier. [`Position::ZERO`] if the log has nothing that old.
+    ///
+    /// From marks that are written at most once a minute of the events' time, and never with a
+    /// time before the last mark's, whatever the clocks did: an event that was recorded with a
+    /// clock behind that mark is found under the mark's time.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>>;
+
+    /// Waits until the log is longer than `after`, and answers how long it is.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read, or was closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>>;
+
+    /// The name of this log, made with it. Messages derived from events carry it, so that two
+    /// logs on one bus are told apart.
+    fn store_id(&self) -> Uuid;
 }
+
+/// The type of the event that ends a stream. Types of applications do not begin with `$`.
+pub const TOMBSTONE: &str = "$tombstone";
+
+/// The width of the marks that [`EventStore::position_at`] answers from, in microseconds.
+pub const MARK_EVERY_US: i64 = 60_000_000;
 
 /// Events for one stream, written all or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +252,31 @@ pub struct Append {
     pub events: Vec<NewEvent>,
     /// Names the request, so that a repeat writes nothing.
     pub key: Option<IdempotencyKey>,
+    /// Written only if the append before it in the batch was, and not as a repeat; refused as a
+    /// conflict otherwise.
+    ///
+    /// For decisions that were made on the outcome of the one before: the expected version alone
+    /// would let it through when somebody else's events made the same version.
+    pub linked: bool,
+}
+
+impl Append {
+    /// Events for a stream, without a key.
+    pub const fn new(stream: StreamId, expected: ExpectedVersion, events: Vec<NewEvent>) -> Self {
+        Self { stream, expected, events, key: None, linked: false }
+    }
+
+    /// Ends a stream for ever: it takes no more events and reads as empty. Its events keep their
+    /// places in the log, and the tombstone follows them, so that projections hear of it.
+    pub fn tombstone(
+        stream: StreamId,
+        expected: ExpectedVersion,
+        id: EventId,
+        at: Timestamp,
+    ) -> Self {
+        let event = NewEvent::new(id, TOMBSTONE, ContentType::Raw, Bytes::new(), at);
+        Self::new(stream, expected, vec![event])
+    }
 }
 
 /// What an append requires of its stream.
@@ -256,6 +388,12 @@ pub enum AppendError {
         /// What was there, with the earlier appends of the same batch.
         actual: Version,
     },
+    /// The stream was deleted.
+    #[error("stream {stream} was deleted and takes no more events; use another name")]
+    Deleted {
+        /// The stream.
+        stream: StreamId,
+    },
     /// The append itself cannot be written.
     #[error("append to stream {stream} is invalid: {reason}")]
     Invalid {
@@ -271,6 +409,7 @@ impl AppendError {
     pub const fn class(&self) -> ErrorClass {
         match self {
             Self::Conflict { .. } => ErrorClass::Transient,
+            Self::Deleted { .. } => ErrorClass::Permanent,
             Self::Invalid { .. } => ErrorClass::User,
         }
     }
@@ -299,7 +438,7 @@ pub enum InvalidAppend {
     },
     /// An event's type is not a name.
     #[error(
-        "event {index} has the type {event_type:?}; a type is 1 to {} bytes without control characters",
+        "event {index} has the type {event_type:?}; a type is 1 to {} bytes without control characters and does not begin with $",
         crate::event::MAX_EVENT_TYPE_BYTES
     )]
     EventType {

@@ -151,6 +151,7 @@ impl StreamActor {
                     expected: ExpectedVersion::Any,
                     events: vec![new],
                     key: Some(key),
+                    linked: false,
                 }
             })
             .collect();

@@ -62,6 +62,13 @@ impl StreamId {
         &self.0
     }
 
+    /// What kind of stream it is: its name up to the first `-`, or all of it.
+    ///
+    /// `account-17` is of the category `account`, as in EventStoreDB and message-db.
+    pub fn category(&self) -> &str {
+        self.0.split_once('-').map_or(&self.0, |(category, _)| category)
+    }
+
     /// The name, shared.
     pub fn to_shared(&self) -> Arc<str> {
         Arc::clone(&self.0)

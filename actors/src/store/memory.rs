@@ -1,18 +1,21 @@
 //! A store in memory: the same promises, and nothing after the process.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
+use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::{
-    Append, AppendOutcome, Appended, EventStore, IdempotencyKey, MAX_PAGE, MAX_PAGE_BYTES,
-    StoreError,
-    plan::{Known, plan},
+    Append, AppendOutcome, Appended, EventFilter, EventStore, IdempotencyKey, MAX_PAGE,
+    MAX_PAGE_BYTES, MAX_SCAN, MatchingPage, RecordedType, StoreError,
+    plan::{Known, StreamState, mark, plan},
+    snapshot::{Snapshot, SnapshotStore},
 };
-use crate::event::{Position, RecordedEvent, StreamId, Version};
+use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 
 /// An [`EventStore`] in memory, deterministic and without I/O.
 ///
@@ -20,21 +23,37 @@ use crate::event::{Position, RecordedEvent, StreamId, Version};
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     log: Mutex<Log>,
+    head: watch::Sender<Position>,
+    store_id: Uuid,
 }
 
 #[derive(Debug, Default)]
 struct Log {
     /// The event at position `n` is at index `n - 1`.
     events: Vec<RecordedEvent>,
-    /// The event of version `n` is at index `n - 1` of its stream; the value indexes `events`.
-    streams: BTreeMap<StreamId, Vec<usize>>,
+    streams: BTreeMap<StreamId, Stream>,
     answers: BTreeMap<IdempotencyKey, Appended>,
+    types: BTreeSet<RecordedType>,
+    marks: BTreeMap<Timestamp, Position>,
+    snapshots: BTreeMap<StreamId, Snapshot>,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    /// The event of version `n` is at index `n - 1`; the value indexes the log's events.
+    events: Vec<usize>,
+    deleted: bool,
 }
 
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store of this name.
+    pub fn named(store_id: Uuid) -> Self {
+        Self { store_id, ..Self::default() }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -44,8 +63,12 @@ impl MemoryStore {
 }
 
 impl Known for Log {
-    fn version(&self, stream: &StreamId) -> Version {
-        Version::new(self.streams.get(stream).map_or(0, |events| events.len() as u64))
+    fn stream(&self, stream: &StreamId) -> StreamState {
+        let known = |stream: &Stream| StreamState {
+            version: Version::new(stream.events.len() as u64),
+            deleted: stream.deleted,
+        };
+        self.streams.get(stream).map_or_else(StreamState::default, known)
     }
 
     fn answer(&self, key: &IdempotencyKey) -> Option<Appended> {
@@ -55,15 +78,24 @@ impl Known for Log {
 
 impl Log {
     fn append(&mut self, batch: Vec<Append>) -> Vec<AppendOutcome> {
-        let plan = plan(batch, self.head(), self);
+        let head = self.head();
+        let plan = plan(batch, head, self);
+        let last = self.marks.last_key_value().map(|(at, _)| *at);
+        if let Some(mark) = mark(&plan, head, last) {
+            self.marks.insert(mark.at, mark.position);
+        }
         for accepted in plan.accepted {
             let Appended { stream, mut first_version, .. } = accepted.appended.clone();
             if let Some(key) = accepted.key {
                 self.answers.insert(key, accepted.appended);
             }
             let index = self.streams.entry(stream.clone()).or_default();
+            index.deleted = plan.streams[&stream].deleted;
             for event in accepted.events {
-                index.push(self.events.len());
+                let name = event.event_type.clone();
+                let recorded = RecordedType { name, schema_version: event.schema_version };
+                self.types.insert(recorded);
+                index.events.push(self.events.len());
                 let position = Position::new(self.events.len() as u64 + 1);
                 self.events.push(RecordedEvent::at(position, stream.clone(), first_version, event));
                 first_version = first_version.next();
@@ -77,8 +109,38 @@ impl Log {
     }
 
     fn stream_page(&self, stream: &StreamId, after: Version, limit: usize) -> Vec<RecordedEvent> {
-        let index = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
-        page(tail(index, after.get()).iter().map(|&at| &self.events[at]), limit)
+        page(tail(self.index(stream), after.get()).iter().map(|&at| &self.events[at]), limit)
+    }
+
+    fn backward(&self, stream: &StreamId, before: Version, limit: usize) -> Vec<RecordedEvent> {
+        let index = self.index(stream);
+        let end = usize::try_from(before.get().saturating_sub(1)).unwrap_or(usize::MAX);
+        let index = &index[..end.min(index.len())];
+        page(index.iter().rev().map(|&at| &self.events[at]), limit)
+    }
+
+    /// A deleted stream reads as empty.
+    fn index(&self, stream: &StreamId) -> &[usize] {
+        match self.streams.get(stream) {
+            Some(stream) if !stream.deleted => &stream.events,
+            _ => &[],
+        }
+    }
+
+    fn matching(&self, filter: &EventFilter, after: Position, limit: usize) -> MatchingPage {
+        let end = self.head().min(after.plus(MAX_SCAN));
+        let scanned = tail(&self.events, after.get()).iter();
+        let scanned = scanned.take_while(|event| event.position <= end);
+        let accepted = |event: &&RecordedEvent| filter.accepts(&event.stream, &event.event_type);
+        let limit = limit.min(MAX_PAGE);
+        let events = page(scanned.filter(accepted), limit);
+        let bytes: usize = events.iter().map(RecordedEvent::size).sum();
+        let scanned_to = match events.last() {
+            // Cut short, so there may be more behind the last one.
+            Some(last) if events.len() == limit || bytes >= MAX_PAGE_BYTES => last.position,
+            _ => end.max(after),
+        };
+        MatchingPage { events, scanned_to }
     }
 
     fn page(&self, after: Position, limit: usize) -> Vec<RecordedEvent> {
@@ -109,7 +171,13 @@ impl EventStore for MemoryStore {
         batch: Vec<Append>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
         // In the future and not before it: a call that is never awaited writes nothing.
-        async move { Ok(self.log().append(batch)) }.boxed()
+        async move {
+            let mut log = self.log();
+            let outcomes = log.append(batch);
+            self.head.send_replace(log.head());
+            Ok(outcomes)
+        }
+        .boxed()
     }
 
     fn read_stream<'a>(
@@ -137,6 +205,96 @@ impl EventStore for MemoryStore {
         &'a self,
         stream: &'a StreamId,
     ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        async move { Ok(self.log().version(stream)) }.boxed()
+        async move { Ok(self.log().stream(stream).version) }.boxed()
+    }
+
+    fn read_stream_backward<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        before: Version,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
+        async move { Ok(self.log().backward(stream, before, limit)) }.boxed()
+    }
+
+    fn read_matching<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        after: Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
+        async move { Ok(self.log().matching(filter, after, limit)) }.boxed()
+    }
+
+    fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
+        async move { Ok(Known::answer(&*self.log(), &key)) }.boxed()
+    }
+
+    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
+        async move { Ok(self.log().types.iter().cloned().collect()) }.boxed()
+    }
+
+    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
+        async move {
+            let log = self.log();
+            let mark = log.marks.range(..=time).next_back();
+            Ok(mark.map_or(Position::ZERO, |(_, position)| *position))
+        }
+        .boxed()
+    }
+
+    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        async move {
+            let mut head = self.head.subscribe();
+            let head = head.wait_for(|head| *head > after).await;
+            Ok(*head.expect("the sender is a field of this store"))
+        }
+        .boxed()
+    }
+
+    fn store_id(&self) -> Uuid {
+        self.store_id
+    }
+}
+
+impl SnapshotStore for MemoryStore {
+    fn load_snapshot<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Option<Snapshot>, StoreError>> {
+        async move {
+            let log = self.log();
+            let deleted = log.stream(stream).deleted;
+            Ok(log.snapshots.get(stream).filter(|_| !deleted).cloned())
+        }
+        .boxed()
+    }
+
+    fn save_snapshot<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        snapshot: Snapshot,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            let mut log = self.log();
+            let state = log.stream(stream);
+            let newer = log.snapshots.get(stream).is_none_or(|at| at.version <= snapshot.version);
+            if newer && !state.deleted && state.version > Version::ZERO {
+                log.snapshots.insert(stream.clone(), snapshot);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn delete_snapshot<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            self.log().snapshots.remove(stream);
+            Ok(())
+        }
+        .boxed()
     }
 }

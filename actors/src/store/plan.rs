@@ -9,16 +9,25 @@ use indexmap::IndexMap;
 
 use super::{
     Append, AppendError, AppendOutcome, Appended, IdempotencyKey, InvalidAppend, MAX_APPEND_EVENTS,
-    MAX_EVENT_BYTES,
+    MAX_EVENT_BYTES, TOMBSTONE,
 };
-use crate::event::{MAX_EVENT_TYPE_BYTES, NewEvent, Position, StreamId, Version};
+use crate::event::{MAX_EVENT_TYPE_BYTES, NewEvent, Position, StreamId, Timestamp, Version};
 
 /// What the store holds of the streams and keys that a batch names.
 pub(super) trait Known {
-    /// The version of a stream; zero if it does not exist.
-    fn version(&self, stream: &StreamId) -> Version;
+    /// How a stream stands; the default if it does not exist.
+    fn stream(&self, stream: &StreamId) -> StreamState;
     /// The first answer to a key.
     fn answer(&self, key: &IdempotencyKey) -> Option<Appended>;
+}
+
+/// How a stream stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct StreamState {
+    /// The version of its last event; zero if it does not exist.
+    pub(super) version: Version,
+    /// Its last event is a tombstone.
+    pub(super) deleted: bool,
 }
 
 /// What is to be written, and what is to be answered once it is.
@@ -44,6 +53,7 @@ pub(super) struct Accepted {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StreamChange {
     pub(super) version: Version,
+    pub(super) deleted: bool,
     #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only databases need it"))]
     pub(super) first_position: Position,
     pub(super) last_position: Position,
@@ -59,7 +69,9 @@ pub(super) fn plan(batch: Vec<Append>, head: Position, known: &impl Known) -> Pl
     };
     let mut answers = BTreeMap::new();
     for append in batch {
-        let outcome = plan.admit(append, known, &mut answers);
+        let unlinked =
+            append.linked && !matches!(plan.outcomes.last(), Some(Ok(before)) if !before.duplicate);
+        let outcome = plan.admit(append, unlinked, known, &mut answers);
         plan.outcomes.push(outcome);
     }
     plan
@@ -69,10 +81,11 @@ impl Plan {
     fn admit(
         &mut self,
         append: Append,
+        unlinked: bool,
         known: &impl Known,
         answers: &mut BTreeMap<IdempotencyKey, Appended>,
     ) -> AppendOutcome {
-        let Append { stream, expected, events, key } = append;
+        let Append { stream, expected, events, key, linked: _ } = append;
         if let Err(reason) = check(&events) {
             return Err(AppendError::Invalid { stream, reason });
         }
@@ -83,13 +96,18 @@ impl Plan {
         {
             return Ok(Appended { duplicate: true, ..first });
         }
-        let actual = match self.streams.get(&stream) {
-            Some(change) => change.version,
-            None => known.version(&stream),
+        let state = match self.streams.get(&stream) {
+            Some(change) => StreamState { version: change.version, deleted: change.deleted },
+            None => known.stream(&stream),
         };
-        if !expected.accepts(actual) {
+        if state.deleted {
+            return Err(AppendError::Deleted { stream });
+        }
+        let actual = state.version;
+        if unlinked || !expected.accepts(actual) {
             return Err(AppendError::Conflict { stream, expected, actual });
         }
+        let deleted = events.last().is_some_and(is_tombstone);
         let count = events.len() as u64;
         let appended = Appended {
             first_version: actual.next(),
@@ -102,10 +120,12 @@ impl Plan {
         self.head = appended.last_position;
         let change = self.streams.entry(appended.stream.clone()).or_insert(StreamChange {
             version: appended.last_version,
+            deleted,
             first_position: appended.first_position,
             last_position: appended.last_position,
         });
         change.version = appended.last_version;
+        change.deleted = deleted;
         change.last_position = appended.last_position;
         if let Some(key) = key {
             answers.insert(key, appended.clone());
@@ -113,6 +133,26 @@ impl Plan {
         self.accepted.push(Accepted { appended: appended.clone(), events, key });
         Ok(appended)
     }
+}
+
+fn is_tombstone(event: &NewEvent) -> bool {
+    &*event.event_type == TOMBSTONE
+}
+
+/// The mark to be written with a plan: the latest time of its events, if it is in a later minute
+/// than the last mark, and the position before them.
+pub(super) fn mark(plan: &Plan, before: Position, last: Option<Timestamp>) -> Option<Mark> {
+    let events = plan.accepted.iter().flat_map(|append| &append.events);
+    let at = events.map(|event| event.recorded_at).max()?;
+    let minute = |time: Timestamp| time.as_micros().div_euclid(super::MARK_EVERY_US);
+    (last.is_none_or(|last| minute(at) > minute(last))).then_some(Mark { at, position: before })
+}
+
+/// All events up to `position` were in the log at the time `at`, or were recorded before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) at: Timestamp,
+    pub(super) position: Position,
 }
 
 fn check(events: &[NewEvent]) -> Result<(), InvalidAppend> {
@@ -127,7 +167,14 @@ fn check(events: &[NewEvent]) -> Result<(), InvalidAppend> {
             return Err(InvalidAppend::TooLarge { index, bytes: event.size() });
         }
         let name = &event.event_type;
-        if name.is_empty() || name.len() > MAX_EVENT_TYPE_BYTES || name.contains(char::is_control) {
+        if is_tombstone(event) && events.len() == 1 {
+            continue;
+        }
+        if name.is_empty()
+            || name.starts_with('$')
+            || name.len() > MAX_EVENT_TYPE_BYTES
+            || name.contains(char::is_control)
+        {
             // Cut, or a refused megabyte would come back as an error text.
             let event_type = name.chars().take(64).collect();
             return Err(InvalidAppend::EventType { index, event_type });

@@ -5,25 +5,36 @@
 //!
 //! The tables are those of `migrations/sqlite`; [`SqliteStore::open`] expects to find them.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::sync::Mutex;
+use tokio::{
+    sync::{Mutex, watch},
+    time::timeout,
+};
 use uuid::Uuid;
 
-use super::{Append, AppendOutcome, EventStore, StoreError};
-use crate::event::{Position, RecordedEvent, StreamId, Version};
+use super::{
+    Append, AppendOutcome, Appended, EventFilter, EventStore, IdempotencyKey, MatchingPage,
+    RecordedType, StoreError,
+};
+use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 
 mod append;
 mod database;
 mod fault;
+mod lookup;
 mod read;
+mod snapshot;
 pub(crate) mod statement;
 
 pub use database::{Database, Durability, SqliteOptions, WalCheckpoint, file_of};
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+/// How often a reader that waits for the log to grow looks whether another process wrote it.
+const POLL: Duration = Duration::from_secs(1);
 
 /// An [`EventStore`] in one SQLite file.
 #[derive(Debug)]
@@ -33,6 +44,9 @@ pub struct SqliteStore {
     /// [`append_batch`](EventStore::append_batch).
     writer: Mutex<Option<append::Writer>>,
     types: read::TypeNames,
+    snapshots: snapshot::Snapshots,
+    /// The end of the log, as far as this store wrote it.
+    head: watch::Sender<Position>,
     store_id: Uuid,
 }
 
@@ -60,12 +74,14 @@ impl SqliteStore {
     ///
     /// Dropping the call loses nothing.
     pub async fn on(database: Arc<Database>) -> Result<Self, StoreError> {
-        let store_id = read::store_id(&database).await?;
+        let store_id = lookup::store_id(&database).await?;
         let writer = append::Writer::open(&database).await?;
         Ok(Self {
             database,
             writer: Mutex::new(Some(writer)),
             types: read::TypeNames::default(),
+            snapshots: snapshot::Snapshots::default(),
+            head: watch::Sender::new(Position::ZERO),
             store_id,
         })
     }
@@ -73,12 +89,6 @@ impl SqliteStore {
     /// The database below, to be shared with read models in the same file.
     pub const fn database(&self) -> &Arc<Database> {
         &self.database
-    }
-
-    /// The name of this log, made with it. Messages derived from events carry it, so that two
-    /// logs on one bus are told apart.
-    pub const fn store_id(&self) -> Uuid {
-        self.store_id
     }
 
     /// Copies what it can of the write-ahead log into the file, waiting for nobody.
@@ -110,6 +120,7 @@ impl SqliteStore {
         if let Some(writer) = writer {
             writer.close().await;
         }
+        self.snapshots.close().await;
         self.database.close().await;
     }
 
@@ -126,9 +137,30 @@ impl SqliteStore {
             Some(writer) => writer,
             None => append::Writer::open(&self.database).await?,
         };
-        let outcomes = writer.append(batch).await.map_err(|error| self.database.fault(error))?;
+        let written = writer.append(batch).await.map_err(|error| self.database.fault(error))?;
         *slot = Some(writer);
-        Ok(outcomes)
+        self.head.send_if_modified(|head| {
+            let forward = written.head > *head;
+            *head = written.head.max(*head);
+            forward
+        });
+        Ok(written.outcomes)
+    }
+
+    async fn wait(&self, after: Position) -> Result<Position, StoreError> {
+        let mut head = self.head.subscribe();
+        loop {
+            let now = lookup::head(&self.database).await?;
+            if now > after {
+                return Ok(now);
+            }
+            tokio::select! {
+                biased;
+                () = self.database.closed() => {}
+                // The answer does not matter: either way the file is asked. The sender is ours.
+                _ = timeout(POLL, head.wait_for(|head| *head > after)) => {}
+            }
+        }
     }
 }
 
@@ -158,13 +190,51 @@ impl EventStore for SqliteStore {
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
-        read::head(&self.database).boxed()
+        lookup::head(&self.database).boxed()
     }
 
     fn stream_version<'a>(
         &'a self,
         stream: &'a StreamId,
     ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        read::stream_version(&self.database, stream).boxed()
+        lookup::stream_version(&self.database, stream).boxed()
+    }
+
+    fn read_stream_backward<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        before: Version,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
+        read::backward_page(&self.database, &self.types, stream, before, limit).boxed()
+    }
+
+    fn read_matching<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        after: Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
+        read::matching_page(&self.database, &self.types, filter, after, limit).boxed()
+    }
+
+    fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
+        lookup::answer(&self.database, key).boxed()
+    }
+
+    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
+        lookup::event_types(&self.database).boxed()
+    }
+
+    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
+        lookup::position_at(&self.database, time).boxed()
+    }
+
+    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        self.wait(after).boxed()
+    }
+
+    fn store_id(&self) -> Uuid {
+        self.store_id
     }
 }

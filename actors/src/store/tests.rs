@@ -3,6 +3,7 @@ use super::{conformance, memory::MemoryStore, *};
 #[tokio::test]
 async fn the_memory_store_keeps_every_law() {
     conformance::run(async || MemoryStore::new()).await;
+    conformance::snapshots::run(async || MemoryStore::new()).await;
 }
 
 #[test]

@@ -12,10 +12,10 @@ use super::{
     statement::{Row, Sized, run, saturated},
 };
 use crate::{
-    event::{NewEvent, Position, StreamId, Version},
+    event::{NewEvent, Position, StreamId, Timestamp, Version},
     store::{
         Append, AppendOutcome, Appended, IdempotencyKey, StoreError,
-        plan::{Accepted, Known, Plan, StreamChange, plan},
+        plan::{Accepted, Known, Mark, Plan, StreamChange, StreamState, mark, plan},
     },
 };
 
@@ -25,6 +25,7 @@ const MAX_REMEMBERED_TYPES: usize = 10_000;
 const FIND_HEAD: &str =
     "select position, (select coalesce(max(id), 0) from streams) from store_head";
 const PUT_HEAD: &str = "update store_head set position = ?";
+const PUT_MARK: &str = "insert or ignore into position_marks (at, position) values (?, ?)";
 
 /// A connection that writes batches. After an error or a dropped call, drop it.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Writer {
     connection: SqliteConnection,
     statements: Statements,
     types: TypeIds,
+    /// The time of the last mark that is known to be written.
+    marked: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -52,7 +55,7 @@ struct Statements {
 impl Statements {
     fn new() -> Self {
         let find_streams =
-            Sized::new("select name, id, version from streams where name in (", "?", ")");
+            Sized::new("select name, id, version, status from streams where name in (", "?", ")");
         let find_answers = Sized::new(
             "select c.key, s.name, c.version, c.position, c.events \
                  from command_results c cross join streams s on s.id = c.stream_id where c.key in (",
@@ -70,10 +73,11 @@ impl Statements {
             "on conflict do nothing",
         );
         let put_streams = Sized::new(
-            "insert into streams (id, name, version, first_position, last_position) values",
-            "(?,?,?,?,?)",
-            "on conflict (id) do update \
-                 set version = excluded.version, last_position = excluded.last_position",
+            "insert into streams (id, name, category, version, status, first_position, \
+                 last_position) values",
+            "(?,?,?,?,?,?,?)",
+            "on conflict (id) do update set version = excluded.version, \
+                 status = excluded.status, last_position = excluded.last_position",
         );
         let put_events = Sized::new(
             "insert into events (position, stream_id, version, type_id, event_id, codec, \
@@ -124,7 +128,7 @@ impl TypeIds {
 struct Found {
     head: Position,
     last_stream: i64,
-    streams: BTreeMap<StreamId, (i64, Version)>,
+    streams: BTreeMap<StreamId, (i64, StreamState)>,
     answers: BTreeMap<IdempotencyKey, Appended>,
 }
 
@@ -137,9 +141,10 @@ impl Found {
                     self.head = Position::new(row.try_get::<i64, _>(0)?.cast_unsigned());
                     self.last_stream = row.try_get(1)?;
                 }
-                3 => {
+                4 => {
                     let version = Version::new(row.try_get::<i64, _>(2)?.cast_unsigned());
-                    self.streams.insert(stream_id(row, 0)?, (row.try_get(1)?, version));
+                    let state = StreamState { version, deleted: row.try_get::<i64, _>(3)? != 0 };
+                    self.streams.insert(stream_id(row, 0)?, (row.try_get(1)?, state));
                 }
                 _ => {
                     let (key, appended) = answer(row)?;
@@ -152,8 +157,8 @@ impl Found {
 }
 
 impl Known for Found {
-    fn version(&self, stream: &StreamId) -> Version {
-        self.streams.get(stream).map_or(Version::ZERO, |(_, version)| *version)
+    fn stream(&self, stream: &StreamId) -> StreamState {
+        self.streams.get(stream).map_or_else(StreamState::default, |(_, state)| *state)
     }
 
     fn answer(&self, key: &IdempotencyKey) -> Option<Appended> {
@@ -161,10 +166,27 @@ impl Known for Found {
     }
 }
 
+/// What came of a batch.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) outcomes: Vec<AppendOutcome>,
+    /// The end of the log.
+    pub(super) head: Position,
+}
+
 impl Writer {
     pub(super) async fn open(database: &Database) -> Result<Self, StoreError> {
-        let connection = database.open_writer().await?;
-        Ok(Self { connection, statements: Statements::new(), types: TypeIds::default() })
+        let mut connection = database.open_writer().await?;
+        let marked: Option<i64> = sqlx::query_scalar("select max(at) from position_marks")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(|error| database.fault(error))?;
+        Ok(Self {
+            connection,
+            statements: Statements::new(),
+            types: TypeIds::default(),
+            marked: marked.map(Timestamp::from_micros),
+        })
     }
 
     pub(super) async fn close(self) {
@@ -173,8 +195,8 @@ impl Writer {
     }
 
     /// Writes a batch in one transaction. After an error the writer must not be used again.
-    pub(super) async fn append(&mut self, batch: Vec<Append>) -> sqlx::Result<Vec<AppendOutcome>> {
-        let Self { connection, statements, types } = self;
+    pub(super) async fn append(&mut self, batch: Vec<Append>) -> sqlx::Result<Written> {
+        let Self { connection, statements, types, marked } = self;
         // IMMEDIATE: a transaction that reads before it writes would be refused at once, whatever
         // the busy timeout, if another process wrote in between.
         let mut transaction = connection.begin_with("begin immediate").await?;
@@ -182,13 +204,22 @@ impl Writer {
         let plan = plan(batch, found.head, &found);
         if plan.accepted.is_empty() {
             transaction.rollback().await?;
-            return Ok(plan.outcomes);
+            return Ok(Written { outcomes: plan.outcomes, head: found.head });
         }
         statements.intern(&mut transaction, types, &plan.accepted).await?;
         statements.put(&mut transaction, types, &found, &plan).await?;
-        // If this fails the numbers of new types may be wrong, but so is the connection: both go.
+        if let Some(Mark { at, position }) = mark(&plan, found.head, *marked) {
+            sqlx::query(PUT_MARK)
+                .bind(at.as_micros())
+                .bind(saturated(position.get()))
+                .execute(&mut *transaction)
+                .await?;
+            *marked = Some(at);
+        }
+        // If this fails the numbers of new types and the last mark may be wrong, but so is the
+        // connection: all go.
         transaction.commit().await?;
-        Ok(plan.outcomes)
+        Ok(Written { outcomes: plan.outcomes, head: plan.head })
     }
 
     #[cfg(test)]
@@ -299,7 +330,7 @@ impl Statements {
         }
 
         if let ([stream], [event], [] | [_]) = (&*streams, &*events, &*answers) {
-            let mut row = Row::with_capacity(21);
+            let mut row = Row::with_capacity(23);
             stream.bind(&mut row);
             event.bind(&mut row);
             row.counter(plan.head.get());
@@ -326,7 +357,9 @@ impl StreamRow<'_> {
     fn bind(&self, row: &mut Row) {
         row.integer(self.id)
             .text(self.name.to_shared())
+            .text(self.name.category().into())
             .counter(self.change.version.get())
+            .integer(i64::from(self.change.deleted))
             .counter(self.change.first_position.get())
             .counter(self.change.last_position.get());
     }
@@ -386,7 +419,7 @@ fn stream_ids<'a>(found: &Found, plan: &'a Plan) -> BTreeMap<&'a StreamId, i64> 
 }
 
 /// The first answer to a key, from its row.
-fn answer(row: &SqliteRow) -> sqlx::Result<(IdempotencyKey, Appended)> {
+pub(super) fn answer(row: &SqliteRow) -> sqlx::Result<(IdempotencyKey, Appended)> {
     let key: &[u8] = row.try_get(0)?;
     let key = key.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     let last_version = Version::new(row.try_get::<i64, _>(2)?.cast_unsigned());
@@ -403,7 +436,7 @@ fn answer(row: &SqliteRow) -> sqlx::Result<(IdempotencyKey, Appended)> {
     Ok((IdempotencyKey::new(key), appended))
 }
 
-fn stream_id(row: &SqliteRow, column: usize) -> sqlx::Result<StreamId> {
+pub(super) fn stream_id(row: &SqliteRow, column: usize) -> sqlx::Result<StreamId> {
     let name: &str = row.try_get(column)?;
     StreamId::new(name).map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }

@@ -215,6 +215,11 @@ impl Database {
         drop(self.readers.close());
     }
 
+    /// Waits until it is closed.
+    pub(crate) async fn closed(&self) {
+        self.readers.close_event().await;
+    }
+
     /// Shared connections in use, and how many there may be.
     pub fn usage(&self) -> (u32, u32) {
         let idle = u32::try_from(self.readers.num_idle()).unwrap_or(u32::MAX);

@@ -8,16 +8,16 @@ use std::{
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use sqlx::{
-    Row as _, Sqlite,
+    AssertSqlSafe, Row as _, Sqlite,
     query::Query,
     sqlite::{SqliteArguments, SqliteRow},
 };
 use uuid::Uuid;
 
-use super::{database::Database, statement::saturated};
+use super::{database::Database, lookup, statement::saturated};
 use crate::{
     event::{ContentType, EventId, Position, RecordedEvent, StreamId, Timestamp, Version},
-    store::{MAX_PAGE, MAX_PAGE_BYTES, StoreError},
+    store::{EventFilter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SCAN, MatchingPage, StoreError},
 };
 
 /// The names behind the numbers of event types. A number never changes its meaning, so what was
@@ -71,13 +71,73 @@ pub(super) async fn stream_page(
     after: Version,
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, StoreError> {
+    // A deleted stream reads as empty; its events are found by position only.
     let query = sqlx::query(
         "select position, version, type_id, event_id, codec, recorded_at, data, meta from events \
-         where stream_id = (select id from streams where name = ?) and version > ? \
-         order by version limit ?",
+         where stream_id = (select id from streams where name = ? and status = 0) \
+         and version > ? order by version limit ?",
     );
     let query = query.bind(stream.to_shared()).bind(saturated(after.get())).bind(bounded(limit));
     collect(database, types, query, Some(stream)).await
+}
+
+pub(super) async fn backward_page(
+    database: &Database,
+    types: &TypeNames,
+    stream: &StreamId,
+    before: Version,
+    limit: usize,
+) -> Result<Vec<RecordedEvent>, StoreError> {
+    let query = sqlx::query(
+        "select position, version, type_id, event_id, codec, recorded_at, data, meta from events \
+         where stream_id = (select id from streams where name = ? and status = 0) \
+         and version < ? order by version desc limit ?",
+    );
+    let query = query.bind(stream.to_shared()).bind(saturated(before.get())).bind(bounded(limit));
+    collect(database, types, query, Some(stream)).await
+}
+
+pub(super) async fn matching_page(
+    database: &Database,
+    types: &TypeNames,
+    filter: &EventFilter,
+    after: Position,
+    limit: usize,
+) -> Result<MatchingPage, StoreError> {
+    let head = lookup::head(database).await?;
+    let end = head.min(after.plus(MAX_SCAN));
+    let mut sql = String::from(
+        "select e.position, e.version, e.type_id, e.event_id, e.codec, e.recorded_at, e.data, \
+         e.meta, s.name from events e cross join streams s on s.id = e.stream_id \
+         where e.position > ? and e.position <= ?",
+    );
+    let marks = |count: usize| vec!["?"; count].join(",");
+    if !filter.types.is_empty() {
+        let marks = marks(filter.types.len());
+        sql.push_str(&format!(
+            " and e.type_id in (select id from event_types where name in ({marks}))"
+        ));
+    }
+    if !filter.categories.is_empty() {
+        sql.push_str(&format!(" and s.category in ({})", marks(filter.categories.len())));
+    }
+    sql.push_str(" order by e.position limit ?");
+    // The text is made of literals of this crate; values are only ever bound.
+    let mut query = sqlx::query(AssertSqlSafe(sql))
+        .persistent(false)
+        .bind(saturated(after.get()))
+        .bind(saturated(end.get()));
+    for name in filter.types.iter().chain(&filter.categories) {
+        query = query.bind(Arc::clone(name));
+    }
+    let limit = limit.min(MAX_PAGE);
+    let (events, whole) = gather(database, types, query.bind(bounded(limit)), None).await?;
+    let scanned_to = match events.last() {
+        // Cut short, so there may be more behind the last one.
+        Some(last) if !whole || events.len() == limit => last.position,
+        _ => end.max(after),
+    };
+    Ok(MatchingPage { events, scanned_to })
 }
 
 fn bounded(limit: usize) -> i64 {
@@ -90,12 +150,25 @@ async fn collect(
     query: Query<'_, Sqlite, SqliteArguments>,
     stream: Option<&StreamId>,
 ) -> Result<Vec<RecordedEvent>, StoreError> {
+    gather(database, types, query, stream).await.map(|(events, _)| events)
+}
+
+/// The events, and whether they are all that the query found (or it was cut at
+/// [`MAX_PAGE_BYTES`]).
+async fn gather(
+    database: &Database,
+    types: &TypeNames,
+    query: Query<'_, Sqlite, SqliteArguments>,
+    stream: Option<&StreamId>,
+) -> Result<(Vec<RecordedEvent>, bool), StoreError> {
+    let mut whole = true;
     let mut page = Page { stream: stream.cloned(), types: types.known(), ..Page::default() };
     {
         let mut rows = query.fetch(database.readers()?);
         while let Some(row) = rows.try_next().await.map_err(|error| database.fault(error))? {
             page.push(&row, stream.is_none()).map_err(|error| database.fault(error))?;
             if page.bytes >= MAX_PAGE_BYTES {
+                whole = false;
                 break;
             }
         }
@@ -104,7 +177,7 @@ async fn collect(
         page.types = types.reload(database).await?;
         page.name_types(database)?;
     }
-    Ok(page.events)
+    Ok((page.events, whole))
 }
 
 #[derive(Debug, Default)]
@@ -174,33 +247,4 @@ impl Page {
 
 fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
     sqlx::Error::Decode(error.into())
-}
-
-pub(super) async fn head(database: &Database) -> Result<Position, StoreError> {
-    let head: i64 = sqlx::query_scalar("select position from store_head")
-        .fetch_one(database.readers()?)
-        .await
-        .map_err(|error| database.fault(error))?;
-    Ok(Position::new(head.cast_unsigned()))
-}
-
-pub(super) async fn stream_version(
-    database: &Database,
-    stream: &StreamId,
-) -> Result<Version, StoreError> {
-    let version: Option<i64> = sqlx::query_scalar("select version from streams where name = ?")
-        .bind(stream.to_shared())
-        .fetch_optional(database.readers()?)
-        .await
-        .map_err(|error| database.fault(error))?;
-    Ok(version.map_or(Version::ZERO, |version| Version::new(version.cast_unsigned())))
-}
-
-pub(super) async fn store_id(database: &Database) -> Result<Uuid, StoreError> {
-    let id: Vec<u8> = sqlx::query_scalar("select store_uuid from store_head")
-        .fetch_one(database.readers()?)
-        .await
-        .map_err(|error| database.fault(error))?;
-    Uuid::from_slice(&id)
-        .map_err(|error| database.corrupt(format!("its name is not a UUID ({error})")))
 }

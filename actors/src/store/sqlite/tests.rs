@@ -15,9 +15,10 @@ use crate::{
     store::{ExpectedVersion, IdempotencyKey, conformance, memory::MemoryStore},
 };
 
-const SCHEMA: [&str; 2] = [
+const SCHEMA: [&str; 3] = [
     include_str!("../../../../migrations/sqlite/0001_event_store.up.sql"),
     include_str!("../../../../migrations/sqlite/0002_stream_summaries.up.sql"),
+    include_str!("../../../../migrations/sqlite/0003_streams_and_snapshots.up.sql"),
 ];
 
 /// A directory with migrated databases in it.
@@ -60,7 +61,8 @@ fn append(stream: &str, seed: u64, count: u64) -> Append {
 #[tokio::test]
 async fn the_sqlite_store_keeps_every_law() {
     let home = Home::new();
-    conformance::run(async || home.store().await).await;
+    Box::pin(conformance::run(async || home.store().await)).await;
+    conformance::snapshots::run(async || home.store().await).await;
 }
 
 #[tokio::test]
@@ -219,12 +221,16 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Append>>> {
     ];
     // One event alone takes a path of its own in SQLite.
     let count = prop_oneof![Just(1), 0..24_u64];
-    let one = (0..4_u8, expected, 0..1000_u64, count, prop::option::of(0..12_u8)).prop_map(
-        |(stream, expected, seed, count, key)| Append {
-            key: key.map(|key| IdempotencyKey::of([[key]])),
-            ..conformance::append(&format!("s-{stream}"), expected, seed, count)
-        },
-    );
+    let key = prop::option::of(0..12_u8);
+    let one = (0..4_u8, expected, 0..1000_u64, count, key, prop::bool::weighted(0.2), 0..40_u8)
+        .prop_map(|(stream, expected, seed, count, key, linked, end)| {
+            let name = format!("s-{stream}");
+            let append = match end {
+                0 => conformance::tombstone(&name, expected, seed),
+                _ => conformance::append(&name, expected, seed, count),
+            };
+            Append { key: key.map(|key| IdempotencyKey::of([[key]])), linked, ..append }
+        });
     let batch =
         prop_oneof![prop::collection::vec(one.clone(), 1), prop::collection::vec(one, 0..24),];
     prop::collection::vec(batch, 1..10)
@@ -253,6 +259,26 @@ proptest! {
                 assert_eq!(
                     conformance::whole_stream(&sqlite, &stream, 5).await,
                     conformance::whole_stream(&memory, &stream, MAX).await
+                );
+                let end = Version::new(u64::MAX);
+                assert_eq!(
+                    sqlite.read_stream_backward(&stream, end, MAX).await.unwrap(),
+                    memory.read_stream_backward(&stream, end, MAX).await.unwrap(),
+                );
+            }
+            for key in 0..12_u8 {
+                let key = IdempotencyKey::of([[key]]);
+                assert_eq!(
+                    sqlite.answer(key).await.unwrap(),
+                    memory.answer(key).await.unwrap()
+                );
+            }
+            assert_eq!(sqlite.event_types().await.unwrap(), memory.event_types().await.unwrap());
+            for second in 0..4 {
+                let time = Timestamp::from_micros(1_700_000_000_000_000 + second * 300_000_000);
+                assert_eq!(
+                    sqlite.position_at(time).await.unwrap(),
+                    memory.position_at(time).await.unwrap()
                 );
             }
         });
