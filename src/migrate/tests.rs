@@ -34,19 +34,22 @@ fn home() -> (TempDir, PathBuf) {
 async fn a_new_file_is_made_and_a_second_run_does_nothing() {
     let (_home, path) = home();
     let before = status(&path).await.unwrap();
-    assert_eq!((before.version, before.newest), (0, 2));
+    assert_eq!((before.version, before.newest), (0, 3));
     assert!(!path.exists(), "a look makes no file");
 
     let report = up(format!("sqlite://{}", path.display())).await.unwrap();
     assert!(report.created);
-    assert_eq!((report.from, report.to), (0, 2));
-    assert_eq!(report.applied, ["0001_event_store", "0002_stream_summaries"]);
+    assert_eq!((report.from, report.to), (0, 3));
+    assert_eq!(
+        report.applied,
+        ["0001_event_store", "0002_stream_summaries", "0003_streams_and_snapshots"]
+    );
 
     let again = up(&path).await.unwrap();
     assert!(!again.created);
-    assert_eq!((again.from, again.to, again.applied.len()), (2, 2, 0));
+    assert_eq!((again.from, again.to, again.applied.len()), (3, 3, 0));
     let status = status(&path).await.unwrap();
-    assert_eq!(status.version, 2);
+    assert_eq!(status.version, 3);
     assert!(status.migrations.iter().all(|line| line.applied.is_some()));
 }
 
