@@ -9,13 +9,18 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub mod metadata;
 mod number;
 mod stream_id;
 mod timestamp;
+pub mod typed;
+pub mod upcast;
 
+pub use metadata::Metadata;
 pub use number::{Position, Version};
 pub use stream_id::{InvalidStreamId, StreamId};
 pub use timestamp::{InvalidTimestamp, Timestamp};
+pub use typed::{Decoder, EncodedEvent, Event, EventCodecError};
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +36,15 @@ impl EventId {
     /// Wraps an id that the caller made, usually by `Uuid::new_v7` from the node's clock.
     pub const fn new(id: Uuid) -> Self {
         Self(id)
+    }
+
+    /// A version 7 UUID (RFC 9562) of a time and 74 random bits.
+    pub fn at(time: Timestamp, high: u64, low: u64) -> Self {
+        let millis = u64::try_from(time.as_micros() / 1_000).unwrap_or(0);
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&high.to_be_bytes());
+        random[8..].copy_from_slice(&low.to_be_bytes()[..2]);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
     /// The id as a UUID.

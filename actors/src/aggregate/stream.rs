@@ -17,7 +17,6 @@ use bytes::Bytes;
 use mister_smith_supervisors::{
     Actor, Address, AskError, Context, ErrorClass, Failure, ReplyPort, StartError, TaskGuard,
 };
-use uuid::Uuid;
 
 use crate::event::{ContentType, EventId, NewEvent, StreamId, Timestamp, Version};
 use crate::pool::{PoolMessage, store_failure};
@@ -141,7 +140,7 @@ impl StreamActor {
         let appends = events
             .into_iter()
             .map(|event| {
-                let id = event_id(recorded_at, cx.random_u64(), cx.random_u64());
+                let id = EventId::at(recorded_at, cx.random_u64(), cx.random_u64());
                 let Incoming { event_type, codec, data, meta, key } = event;
                 let mut new = NewEvent::new(id, event_type, codec, data, recorded_at);
                 new.meta = meta;
@@ -202,16 +201,6 @@ impl fmt::Debug for StreamActor {
             .field("in_flight", &self.in_flight.len())
             .finish_non_exhaustive()
     }
-}
-
-/// A version 7 UUID (RFC 9562) from the system's own clock and randomness.
-fn event_id(at: Timestamp, high: u64, low: u64) -> EventId {
-    let millis = u64::try_from(at.as_micros() / 1_000).unwrap_or(0);
-    let mut random = [0; 10];
-    random[..8].copy_from_slice(&high.to_be_bytes());
-    random[8..].copy_from_slice(&low.to_be_bytes()[..2]);
-    let id: Uuid = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
-    EventId::new(id)
 }
 
 /// Why a stream did not take events.

@@ -48,3 +48,5 @@ proptest! {
         prop_assert_eq!(rmp_serde::from_slice::<Timestamp>(&packed).unwrap(), time);
     }
 }
+
+mod typed;
