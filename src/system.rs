@@ -11,10 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mister_smith_actors::aggregate::registry::Aggregates;
+use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
+use mister_smith_actors::command::{CommandBus, CommandOptions, Middleware};
 use mister_smith_actors::event::Position;
 use mister_smith_actors::pool::{AddressError, PoolHandle, PoolMessage, connector};
+use mister_smith_actors::query::QueryBus;
+use mister_smith_actors::store::{RecordedType, StoreError};
 use mister_smith_supervisors::{
-    Actor, ActorSystem, Address, DeadLetters, Depth, ExitReason, LookupError, Observer,
+    Actor, ActorSystem, Address, AskError, DeadLetters, Depth, ExitReason, LookupError, Observer,
     SupervisionTree, SupervisorError,
 };
 use tokio::net::TcpListener;
@@ -82,10 +86,22 @@ pub enum SystemError {
     /// An actor of the node did not start.
     #[error("the node did not start: {0}")]
     Start(#[from] SupervisorError),
+    /// An aggregate type cannot work, or not with the events that the store holds.
+    #[error(transparent)]
+    Aggregate(#[from] InvalidAggregate),
+    /// The store could not be read.
+    #[error("the node did not start: {0}")]
+    Read(#[from] StoreError),
+    /// The pool did not answer.
+    #[error("the node did not start: {0}")]
+    Pool(#[from] AskError),
     /// The tree is not as this program built it.
     #[error("the node did not start: {0}")]
     Lookup(#[from] LookupError),
 }
+
+/// Whether an aggregate type can work with the event types that a store holds.
+type TypeCheck = fn(&[RecordedType]) -> Result<(), InvalidAggregate>;
 
 /// Builds a [`SystemCore`].
 pub struct SystemBuilder {
@@ -96,6 +112,9 @@ pub struct SystemBuilder {
     seed: Option<u64>,
     observers: Vec<Arc<dyn Observer>>,
     dead_letters: Option<Arc<dyn DeadLetters>>,
+    commands: CommandOptions,
+    middleware: Vec<Arc<dyn Middleware>>,
+    checks: Vec<TypeCheck>,
 }
 
 impl SystemBuilder {
@@ -148,6 +167,30 @@ impl SystemBuilder {
         self
     }
 
+    /// Checks an aggregate type before the node is up: its category, the shape of its events, and
+    /// that every version of them that the store holds can be read.
+    ///
+    /// A type that is not named here works too, and finds out with its first command.
+    #[must_use]
+    pub fn aggregate<A: Aggregate>(mut self) -> Self {
+        self.checks.push(aggregate::check::<A>);
+        self
+    }
+
+    /// How aggregates live: idle time, deadline, retries, how many.
+    #[must_use]
+    pub fn commands(mut self, options: CommandOptions) -> Self {
+        self.commands = options;
+        self
+    }
+
+    /// Lets a middleware see every command, after those added before it.
+    #[must_use]
+    pub fn middleware(mut self, middleware: impl Middleware + 'static) -> Self {
+        self.middleware.push(Arc::new(middleware));
+        self
+    }
+
     /// Migrates the store, starts every actor in order, and returns when the node is up.
     ///
     /// # Errors
@@ -182,11 +225,33 @@ impl SystemBuilder {
             builder = builder.dead_letters(move |letter| hook.on_dead_letter(letter));
         }
         let actors = builder.start().await?;
+        if let Err(error) = check(&actors, &self.checks).await {
+            actors.shutdown(DEFAULT_STOP_DEADLINE).await;
+            return Err(error);
+        }
+        let commands = CommandBus::new(
+            actors.supervisor(plan::AGGREGATES)?,
+            plan::POOL,
+            plan::COMMITTER,
+            self.commands,
+            self.middleware,
+        );
         let addr = edge.as_ref().map(Edge::addr);
         if let Some(edge) = &edge {
             edge.open(actors.clone(), pool(&actors)?, aggregates(&actors)?);
         }
-        let inner = Inner { actors, addr, store_file, created, edge, head, projected, _lock: lock };
+        let inner = Inner {
+            actors,
+            addr,
+            store_file,
+            created,
+            edge,
+            head,
+            projected,
+            commands,
+            queries: QueryBus::new(),
+            _lock: lock,
+        };
         Ok(SystemCore(Arc::new(inner)))
     }
 }
@@ -213,6 +278,8 @@ struct Inner {
     edge: Option<Edge>,
     head: Arc<watch::Sender<Position>>,
     projected: Arc<watch::Sender<Position>>,
+    commands: CommandBus,
+    queries: QueryBus,
     _lock: lock::StoreLock,
 }
 
@@ -229,6 +296,9 @@ impl SystemCore {
             seed: None,
             observers: Vec::new(),
             dead_letters: None,
+            commands: CommandOptions::default(),
+            middleware: Vec::new(),
+            checks: Vec::new(),
         }
     }
 
@@ -275,6 +345,18 @@ impl SystemCore {
     /// The node is stopping.
     pub fn aggregates(&self) -> Result<Aggregates, LookupError> {
         aggregates(&self.0.actors)
+    }
+
+    /// Sends commands to aggregates.
+    #[must_use]
+    pub fn commands(&self) -> &CommandBus {
+        &self.0.commands
+    }
+
+    /// Typed questions, and who answers them.
+    #[must_use]
+    pub fn queries(&self) -> &QueryBus {
+        &self.0.queries
     }
 
     /// The store, to read from.
@@ -332,6 +414,14 @@ fn pool(actors: &ActorSystem) -> Result<PoolHandle, LookupError> {
 
 fn aggregates(actors: &ActorSystem) -> Result<Aggregates, LookupError> {
     Ok(Aggregates::new(actors.supervisor(plan::AGGREGATES)?, plan::POOL, plan::COMMITTER))
+}
+
+async fn check(actors: &ActorSystem, checks: &[TypeCheck]) -> Result<(), SystemError> {
+    if checks.is_empty() {
+        return Ok(());
+    }
+    let recorded = pool(actors)?.lease().await?.store.event_types().await?;
+    checks.iter().try_for_each(|check| check(&recorded)).map_err(SystemError::from)
 }
 
 /// Binds before anything starts, so that a port in use leaves nothing behind, and keeps the socket

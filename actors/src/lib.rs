@@ -8,15 +8,18 @@
 //! | 2 | [`store`] | the log: append and read; [`store::committer`], the actor that groups commits |
 //! | 2 | [`store::read_model`] | what a read model is written and read through |
 //! | 2 | [`pool`] | the actor that owns the connections |
-//! | 3 | [`aggregate`] | one actor for each live stream, found by its name |
+//! | 3 | [`aggregate`] | state that changes by events only, one actor for each that is live |
+//! | 3 | [`command`], [`query`] | typed commands to aggregates, typed questions to whoever answers |
 //! | 3 | [`projection`] | read models that follow the log; [`projection::actor`] keeps one |
 //!
 //! One event's way: [`aggregate::registry`] finds the stream's actor ([`aggregate::stream`]), which
 //! sends it to the [`store::committer`]; once it is durable, the [`projection::actor`] is woken.
 
 pub mod aggregate;
+pub mod command;
 pub mod error;
 pub mod event;
 pub mod pool;
 pub mod projection;
+pub mod query;
 pub mod store;

@@ -16,6 +16,7 @@ use mister_smith_supervisors::{
 };
 
 use crate::store::read_model::streams::StreamSummaries;
+use crate::store::snapshot::SnapshotStore;
 use crate::store::{EventStore, StoreError};
 
 #[cfg(feature = "sqlite")]
@@ -26,6 +27,8 @@ mod sqlite;
 pub struct Lease {
     /// The log.
     pub store: Arc<dyn EventStore>,
+    /// States of streams, kept to read less.
+    pub snapshots: Arc<dyn SnapshotStore>,
     /// The read model of streams.
     pub streams: Arc<dyn StreamSummaries>,
     /// Keeps the store's files small.

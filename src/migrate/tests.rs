@@ -57,12 +57,12 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
 async fn a_migrated_file_is_an_event_store() {
     let home = TempDir::new().unwrap();
     let made = std::sync::atomic::AtomicU32::new(0);
-    conformance::run(async || {
+    Box::pin(conformance::run(async || {
         let number = made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = home.path().join(format!("{number}.db"));
         up(&path).await.unwrap();
         SqliteStore::open(&path, SqliteOptions::default()).await.unwrap()
-    })
+    }))
     .await;
 }
 

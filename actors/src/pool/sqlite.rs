@@ -45,6 +45,7 @@ impl Connections for SqliteConnections {
     fn lease(&self) -> Lease {
         Lease {
             store: Arc::clone(&self.store) as _,
+            snapshots: Arc::clone(&self.store) as _,
             streams: Arc::clone(&self.streams) as _,
             upkeep: Arc::clone(&self.store) as _,
         }

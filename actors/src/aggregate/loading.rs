@@ -1,0 +1,144 @@
+//! How a life gets its state: the snapshot, if it is any good, then the events after it.
+
+use mister_smith_supervisors::{ErrorClass, Failure};
+
+use super::Aggregate;
+use crate::event::{ContentType, Decoder, StreamId, Timestamp, Version};
+use crate::pool::{Lease, store_failure};
+use crate::store::snapshot::Snapshot;
+
+/// A state that is in the log.
+#[derive(Debug)]
+pub(super) struct Loaded<A> {
+    pub(super) state: A,
+    pub(super) version: Version,
+    /// What the snapshot holds; [`Version::ZERO`] without one.
+    pub(super) snapshot: Version,
+    /// When the snapshot was taken, or the first event was recorded.
+    pub(super) snapshot_at: Option<Timestamp>,
+    /// Bytes of payload since the snapshot.
+    pub(super) bytes: u64,
+    /// A snapshot was there and could not be used.
+    pub(super) discarded: bool,
+}
+
+impl<A: Aggregate> Loaded<A> {
+    fn nothing() -> Self {
+        Self {
+            state: A::default(),
+            version: Version::ZERO,
+            snapshot: Version::ZERO,
+            snapshot_at: None,
+            bytes: 0,
+            discarded: false,
+        }
+    }
+}
+
+/// The shape of a snapshot: the name of the Rust type is part of it, so that a category that is
+/// given to another type does not read the old one's state.
+pub(super) fn schema_of<A: Aggregate>() -> u64 {
+    // FNV-1a, 64 bits (http://www.isthe.com/chongo/tech/comp/fnv/): stable over builds, which the
+    // standard library's hasher does not promise.
+    let name = std::any::type_name::<A>().rsplit("::").next().unwrap_or_default();
+    let bytes = name.bytes().chain(A::STATE_SCHEMA.to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// A snapshot of a state.
+///
+/// # Errors
+/// The state cannot be serialized.
+pub(super) fn snapshot_of<A: Aggregate>(
+    state: &A,
+    version: Version,
+    taken_at: Timestamp,
+) -> Result<Snapshot, rmp_serde::encode::Error> {
+    Ok(Snapshot {
+        version,
+        schema: schema_of::<A>(),
+        codec: ContentType::MessagePack,
+        data: rmp_serde::to_vec_named(state)?.into(),
+        taken_at,
+    })
+}
+
+/// Reads the state of a stream.
+///
+/// # Errors
+/// The store failed, or an event cannot be read: that one is permanent, and it names the event.
+pub(super) async fn load<A: Aggregate>(
+    lease: &Lease,
+    stream: &StreamId,
+    decoder: &Decoder<A::Event>,
+) -> Result<Loaded<A>, Failure> {
+    let found = lease.snapshots.load_snapshot(stream).await.map_err(store_failure)?;
+    let Some(snapshot) = found else {
+        return replay(lease, stream, decoder, Loaded::nothing()).await;
+    };
+    if let Some(state) = decode::<A>(&snapshot) {
+        let base = Loaded {
+            state,
+            version: snapshot.version,
+            snapshot: snapshot.version,
+            snapshot_at: Some(snapshot.taken_at),
+            bytes: 0,
+            discarded: false,
+        };
+        // A database that was restored from a backup can be behind its own snapshot.
+        let version = lease.store.stream_version(stream).await.map_err(store_failure)?;
+        if version >= snapshot.version {
+            return replay(lease, stream, decoder, base).await;
+        }
+    }
+    tracing::warn!(%stream, version = %snapshot.version, "snapshot discarded: it cannot be used");
+    lease.snapshots.delete_snapshot(stream).await.map_err(store_failure)?;
+    let base = Loaded { discarded: true, ..Loaded::nothing() };
+    replay(lease, stream, decoder, base).await
+}
+
+fn decode<A: Aggregate>(snapshot: &Snapshot) -> Option<A> {
+    let ours = snapshot.schema == schema_of::<A>() && snapshot.codec == ContentType::MessagePack;
+    ours.then(|| rmp_serde::from_slice(&snapshot.data).ok()).flatten()
+}
+
+async fn replay<A: Aggregate>(
+    lease: &Lease,
+    stream: &StreamId,
+    decoder: &Decoder<A::Event>,
+    mut base: Loaded<A>,
+) -> Result<Loaded<A>, Failure> {
+    // The first page is small: most streams are short, and a large page is planned and fetched
+    // for more than they have.
+    let mut page = 500;
+    loop {
+        let events = lease.store.read_stream(stream, base.version, page).await;
+        let events = events.map_err(store_failure)?;
+        let Some(last) = events.last() else { return Ok(base) };
+        if events[0].version != base.version.next() {
+            return Err(Failure::permanent(format!(
+                "stream {stream} begins with version {} where {} is needed: what is missing was \
+                 archived, and no snapshot stands for it; restore the archive",
+                events[0].version,
+                base.version.next(),
+            )));
+        }
+        let (version, short) = (last.version, events.len() < page);
+        for event in &events {
+            base.snapshot_at.get_or_insert(event.recorded_at);
+            base.bytes += event.size() as u64;
+            // Events do not become readable by trying again.
+            let event = decoder.decode(event);
+            let event = event.map_err(|error| Failure::wrap(ErrorClass::Permanent, error))?;
+            base.state.evolve(event);
+        }
+        base.version = version;
+        // A short page can be one of large events: only then is there another to ask for.
+        if short && base.bytes < crate::store::MAX_PAGE_BYTES as u64 {
+            return Ok(base);
+        }
+        page = crate::store::MAX_PAGE;
+    }
+}

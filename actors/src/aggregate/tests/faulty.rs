@@ -1,0 +1,212 @@
+//! A SQLite store whose commits fail in chosen ways, and into which somebody else writes.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
+use crate::pool::{Connect, Connections, Lease, connector};
+use crate::store::{
+    Append, AppendOutcome, Appended, EventFilter, EventStore, ExpectedVersion, IdempotencyKey,
+    MatchingPage, RecordedType, StoreError,
+};
+
+/// What happens to the next commit.
+#[derive(Debug, Clone)]
+pub(super) enum Fault {
+    /// Nothing.
+    None,
+    /// It is written, and the answer is lost.
+    AnswerLost,
+    /// It is not written, and nobody knows.
+    NotWritten,
+    /// It is not written yet: it is kept, and written right before the next one.
+    Late,
+    /// Somebody else's append is written right before it.
+    After(Append),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    plan: Mutex<VecDeque<Fault>>,
+    late: Mutex<Vec<Vec<Append>>>,
+    commits: Mutex<Vec<usize>>,
+}
+
+impl Faults {
+    pub(super) fn then(&self, fault: Fault) {
+        self.plan.lock().unwrap().push_back(fault);
+    }
+
+    /// How many appends each commit had.
+    pub(super) fn commits(&self) -> Vec<usize> {
+        self.commits.lock().unwrap().clone()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct FaultyConnect {
+    path: PathBuf,
+    faults: Arc<Faults>,
+}
+
+impl FaultyConnect {
+    pub(super) fn new(path: &Path, faults: Arc<Faults>) -> Self {
+        Self { path: path.to_owned(), faults }
+    }
+}
+
+impl Connect for FaultyConnect {
+    fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Connections>, StoreError>> {
+        async {
+            let connect = connector(self.path.to_str().unwrap()).unwrap();
+            let inner = connect.connect().await?;
+            let faults = Arc::clone(&self.faults);
+            Ok(Arc::new(FaultyConnections { inner, faults }) as Arc<dyn Connections>)
+        }
+        .boxed()
+    }
+}
+
+#[derive(Debug)]
+struct FaultyConnections {
+    inner: Arc<dyn Connections>,
+    faults: Arc<Faults>,
+}
+
+impl Connections for FaultyConnections {
+    fn lease(&self) -> Lease {
+        let lease = self.inner.lease();
+        let store = FaultyStore { inner: lease.store, faults: Arc::clone(&self.faults) };
+        Lease { store: Arc::new(store), ..lease }
+    }
+
+    fn usage(&self) -> (u32, u32) {
+        self.inner.usage()
+    }
+
+    fn mark_closed(&self) {
+        self.inner.mark_closed();
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+#[derive(Debug)]
+struct FaultyStore {
+    inner: Arc<dyn EventStore>,
+    faults: Arc<Faults>,
+}
+
+fn lost() -> StoreError {
+    StoreError::Backend { store: "test".to_owned(), source: "connection lost".into() }
+}
+
+impl FaultyStore {
+    async fn append(&self, batch: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
+        self.faults.commits.lock().unwrap().push(batch.len());
+        let late = std::mem::take(&mut *self.faults.late.lock().unwrap());
+        for late in late {
+            self.inner.append_batch(late).await?;
+        }
+        let fault = self.faults.plan.lock().unwrap().pop_front().unwrap_or(Fault::None);
+        match fault {
+            Fault::None => self.inner.append_batch(batch).await,
+            Fault::AnswerLost => {
+                self.inner.append_batch(batch).await?;
+                Err(lost())
+            }
+            Fault::NotWritten => Err(lost()),
+            Fault::Late => {
+                self.faults.late.lock().unwrap().push(batch);
+                Err(lost())
+            }
+            Fault::After(mut other) => {
+                other.expected = ExpectedVersion::Any;
+                self.inner.append_batch(vec![other]).await?;
+                self.inner.append_batch(batch).await
+            }
+        }
+    }
+}
+
+impl EventStore for FaultyStore {
+    fn append_batch(
+        &self,
+        batch: Vec<Append>,
+    ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
+        self.append(batch).boxed()
+    }
+
+    fn read_stream<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        after: Version,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
+        self.inner.read_stream(stream, after, limit)
+    }
+
+    fn read_all(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>> {
+        self.inner.read_all(after, limit)
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
+        self.inner.head()
+    }
+
+    fn stream_version<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        self.inner.stream_version(stream)
+    }
+
+    fn read_stream_backward<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        before: Version,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
+        self.inner.read_stream_backward(stream, before, limit)
+    }
+
+    fn read_matching<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        after: Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
+        self.inner.read_matching(filter, after, limit)
+    }
+
+    fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
+        self.inner.answer(key)
+    }
+
+    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
+        self.inner.event_types()
+    }
+
+    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
+        self.inner.position_at(time)
+    }
+
+    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        self.inner.changed(after)
+    }
+
+    fn store_id(&self) -> Uuid {
+        self.inner.store_id()
+    }
+}

@@ -1,0 +1,265 @@
+//! What a command's answer promises, whatever happens to the commits.
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+
+use super::faulty::Fault;
+use super::{Account, Bank, Happened, Order, Refused, refusal};
+use crate::command::{CommandEnvelope, CommandOptions, Executed};
+use crate::event::{ContentType, Decoder, Event, EventId, NewEvent, StreamId, Timestamp, Version};
+use crate::store::{Append, ExpectedVersion};
+
+fn keyed(order: Order, key: &str) -> CommandEnvelope<Order> {
+    CommandEnvelope::new(order).key(key)
+}
+
+#[tokio::test]
+async fn commands_change_the_state_and_refusals_do_not() {
+    let bank = Bank::open().await;
+    let refused = bank.bus.send::<Account>("7", Order::Deposit(5)).await;
+    assert_eq!(refusal(&refused), &Refused::NotOpen);
+    let opened = bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    assert_eq!((opened.events, opened.version.get()), (1, 1));
+    assert_eq!(opened.stream.as_str(), "account-7");
+    let many = bank.bus.send::<Account>("7", Order::Many(7)).await.unwrap();
+    assert_eq!((many.events, many.version.get()), (7, 8));
+    assert_eq!(many.position.unwrap().get(), 8);
+    let nothing = bank.bus.send::<Account>("7", Order::Deposit(0)).await.unwrap();
+    assert_eq!((nothing.events, nothing.version.get(), nothing.position), (0, 8, None));
+    let refused = bank.bus.send::<Account>("7", Order::Withdraw(8)).await;
+    assert_eq!(refusal(&refused), &Refused::TooMuch(7));
+    assert_eq!(bank.account("7").await, bank.replayed("7").await);
+    assert_eq!(bank.account("8").await, Account::default());
+}
+
+#[tokio::test]
+async fn the_same_key_gets_the_same_answer() {
+    let bank = Bank::open().await;
+    let send = async |order, key: &str| bank.bus.send::<Account>("7", keyed(order, key)).await;
+    let first = send(Order::Open, "a").await.unwrap();
+    // Decided again it would be refused; as a repeat it is not.
+    let again = send(Order::Open, "a").await.unwrap();
+    assert_eq!(again, Executed { duplicate: true, ..first.clone() });
+    send(Order::Deposit(5), "b").await.unwrap();
+    let again = send(Order::Deposit(5), "b").await.unwrap();
+    assert!(again.duplicate);
+    assert_eq!(bank.account("7").await.cents, 5);
+    // The state is right after a repeat that was decided, too.
+    send(Order::Withdraw(5), "c").await.unwrap();
+    assert_eq!(refusal(&send(Order::Withdraw(1), "d").await), &Refused::TooMuch(0));
+    // A key belongs to its aggregate, and a refused command has not used it up.
+    bank.bus.send::<Account>("8", keyed(Order::Open, "a")).await.unwrap();
+    send(Order::Deposit(1), "e").await.unwrap();
+    assert!(!send(Order::Withdraw(1), "d").await.unwrap().duplicate);
+    assert_eq!(bank.account("7").await, bank.replayed("7").await);
+}
+
+#[tokio::test]
+async fn a_busy_aggregate_shares_its_commits() {
+    let bank = Bank::open().await;
+    bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    let before = bank.faults.commits().len();
+    let sent = (0..200).map(|_| bank.bus.send::<Account>("7", Order::Deposit(1)));
+    for executed in join_all(sent).await {
+        executed.unwrap();
+    }
+    let commits = bank.faults.commits().len() - before;
+    assert!(commits < 50, "{commits} commits for 200 commands");
+    assert_eq!(bank.account("7").await.cents, 200);
+}
+
+fn foreign(id: &str, n: u128) -> Append {
+    let encoded = Happened::Withdrawn { cents: 1 }.encode().unwrap();
+    let event = NewEvent::new(
+        EventId::new(uuid::Uuid::from_u128(n)),
+        encoded.event_type,
+        ContentType::MessagePack,
+        encoded.data,
+        Timestamp::from_micros(0),
+    );
+    let stream = StreamId::new(format!("account-{id}")).unwrap();
+    Append::new(stream, ExpectedVersion::Any, vec![event])
+}
+
+/// What another node appends makes the versions that pipelined decisions expect: were they not
+/// linked, the second would be written on a state that never was.
+#[tokio::test]
+async fn somebody_elses_events_are_seen_by_every_decision_after_them() {
+    let bank = Bank::open().await;
+    bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    bank.bus.send::<Account>("7", Order::Deposit(3)).await.unwrap();
+    // One request is with the committer, then two in one request, and the stranger before those.
+    bank.faults.then(Fault::None);
+    bank.faults.then(Fault::After(foreign("7", 1)));
+    let withdrawals = (0..3).map(|_| bank.bus.send::<Account>("7", Order::Withdraw(1)));
+    let answers = join_all(withdrawals).await;
+    let accepted = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert_eq!(accepted, 2, "three cents, one taken by the stranger: {answers:?}");
+    assert_eq!(bank.account("7").await.cents, 0);
+    assert_eq!(bank.replayed("7").await.cents, 0);
+}
+
+#[tokio::test]
+async fn a_conflict_that_does_not_end_is_told() {
+    let bank = Bank::with(CommandOptions::default().retries(2)).await;
+    bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    for n in 0..3 {
+        bank.faults.then(Fault::After(foreign("7", n)));
+    }
+    let error = bank.bus.send::<Account>("7", Order::Deposit(1)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stream account-7 is at version 4, expected version 3; reload and retry"
+    );
+    assert_eq!(error.class(), crate::error::ErrorClass::Transient);
+    bank.bus.send::<Account>("7", Order::Deposit(1)).await.unwrap();
+    assert_eq!(bank.account("7").await.cents, -2);
+}
+
+#[tokio::test]
+async fn a_lost_answer_doubles_nothing_even_without_a_key() {
+    for fault in [Fault::AnswerLost, Fault::NotWritten, Fault::Late] {
+        let bank = Bank::open().await;
+        bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+        bank.faults.then(fault.clone());
+        let executed = bank.bus.send::<Account>("7", Order::Many(3)).await.unwrap();
+        assert_eq!((executed.events, executed.version.get()), (3, 4), "{fault:?}");
+        bank.bus.send::<Account>("7", Order::Deposit(1)).await.unwrap();
+        assert_eq!(bank.account("7").await.cents, 4, "{fault:?}");
+        assert_eq!(bank.replayed("7").await.cents, 4, "{fault:?}");
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Send(Vec<(i64, bool)>),
+    Fault(u8),
+    KillAggregate,
+    KillCommitter,
+    KillPool,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let orders = prop::collection::vec((-3..6_i64, any::<bool>()), 1..12);
+    let step = prop_oneof![
+        5 => orders.prop_map(Step::Send),
+        3 => (0..4_u8).prop_map(Step::Fault),
+        1 => Just(Step::KillAggregate),
+        1 => Just(Step::KillCommitter),
+        1 => Just(Step::KillPool),
+    ];
+    prop::collection::vec(step, 1..14)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever fails and whoever is killed: an acknowledged command is in the log exactly once, at
+    /// the place that was told; a keyed one that is repeated until it is answered too; the
+    /// balance is never below what the rule allows; and the state is that of the log.
+    #[test]
+    fn an_acknowledged_command_is_in_the_log_exactly_once(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(Box::pin(follow(steps)));
+    }
+}
+
+async fn follow(steps: Vec<Step>) {
+    let bank = Bank::open().await;
+    bank.bus.send::<Account>("7", keyed(Order::Open, "open")).await.unwrap();
+    let mut number = 0_u64;
+    let mut places = std::collections::BTreeMap::new();
+    let mut strangers = 0_u128;
+    let mut asked = Vec::new();
+    for step in steps {
+        match step {
+            Step::Fault(kind) => bank.faults.then(match kind {
+                0 => Fault::AnswerLost,
+                1 => Fault::NotWritten,
+                2 => Fault::Late,
+                _ => {
+                    strangers += 1;
+                    Fault::After(foreign("7", strangers))
+                }
+            }),
+            Step::KillAggregate => kill(&bank, "/aggregates/account-7"),
+            Step::KillCommitter => kill(&bank, "/resources/committer"),
+            Step::KillPool => kill(&bank, "/resources/pool"),
+            Step::Send(orders) => {
+                let sent = orders.into_iter().map(|(cents, with_key)| {
+                    number += 1;
+                    // The amount names the command: what is in the log is told apart by it.
+                    let order = match cents {
+                        cents if cents < 0 => Order::Withdraw(-cents),
+                        cents => Order::Deposit(cents * 1_000 + i64::try_from(number).unwrap()),
+                    };
+                    send(&bank, order, number, with_key)
+                });
+                asked.extend(join_all(sent).await);
+            }
+        }
+    }
+    for (order, executed) in asked {
+        let Some(executed) = executed else { continue };
+        if executed.events == 0 {
+            continue;
+        }
+        let before = places.insert(executed.version, (order, executed.position.unwrap()));
+        assert!(before.is_none(), "two commands were told the same place: {before:?}");
+    }
+    let stream = StreamId::new("account-7").unwrap();
+    let log = bank.lease().await.store.read_stream(&stream, Version::ZERO, 5_000).await.unwrap();
+    let mut deposits = std::collections::BTreeSet::new();
+    for event in &log {
+        let happened = Decoder::<Happened>::new().decode(event).unwrap();
+        if let Happened::Deposited { cents } = happened {
+            assert!(deposits.insert(cents), "{cents} was deposited twice");
+        }
+        let Some((order, position)) = places.remove(&event.version) else { continue };
+        assert_eq!(position, event.position);
+        match (order, happened) {
+            (Order::Deposit(asked), Happened::Deposited { cents }) => assert_eq!(asked, cents),
+            (Order::Withdraw(asked), Happened::Withdrawn { cents }) => assert_eq!(asked, cents),
+            (order, happened) => panic!("{order:?} led to {happened:?}"),
+        }
+    }
+    assert_eq!(places.len(), 0, "acknowledged and not in the log: {places:?}");
+    let account = loop {
+        // The pool may have been killed with the last step.
+        match bank.bus.look("7", |account: &Account, _| account.clone()).await {
+            Ok(account) => break account,
+            Err(error) => assert_eq!(error.class(), crate::error::ErrorClass::Transient),
+        }
+    };
+    assert_eq!(account, bank.replayed("7").await);
+    bank.system.shutdown(std::time::Duration::from_secs(5)).await;
+}
+
+fn kill(bank: &Bank, path: &str) {
+    // It may not be live.
+    let _ = bank.system.kill(path);
+}
+
+/// Sends until the answer is certain if there is a key, once otherwise.
+async fn send(bank: &Bank, order: Order, number: u64, with_key: bool) -> (Order, Option<Executed>) {
+    loop {
+        let mut envelope = CommandEnvelope::new(order.clone());
+        if with_key {
+            envelope = envelope.key(number.to_string());
+        }
+        match bank.bus.send::<Account>("7", envelope).await {
+            Ok(executed) => return (order, Some(executed)),
+            Err(error) if error.rejection::<Refused>().is_some() => return (order, None),
+            Err(error) => {
+                assert_eq!(error.class(), crate::error::ErrorClass::Transient, "{error}");
+                if !with_key {
+                    return (order, None);
+                }
+            }
+        }
+    }
+}
