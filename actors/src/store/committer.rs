@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mister_smith_supervisors::{
     Actor, Address, ComponentType, Context, ErrorClass, Failure, Health, StartError,
@@ -35,6 +36,9 @@ pub const MAX_WAITING_EVENTS: usize = 50_000;
 
 /// Payload that may wait for its commit, in bytes.
 pub const MAX_WAITING_BYTES: usize = 128 << 20;
+
+/// How long a start waits for the pool beside it.
+const LEASE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// The store is tidied after this many bytes of payload.
 const TIDY_EVERY_BYTES: usize = 4 << 20;
@@ -142,7 +146,9 @@ impl Actor for Committer {
 
     async fn start(args: &CommitterArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let pool: Address<PoolMessage> = cx.find(&args.pool)?;
-        let lease = pool.ask(PoolMessage::Lease).await?;
+        // Their supervisor cannot start a pool that was killed while it starts this committer: an
+        // answer that does not come soon comes after the next try only.
+        let lease = pool.ask_within(LEASE_DEADLINE, PoolMessage::Lease).await?;
         // A commit of the life before may have reached the log without being announced.
         let head = lease.store.head().await.map_err(store_failure)?;
         announce(&args.head, head);
