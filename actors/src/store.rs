@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`memory`] | tests and seeded simulations; nothing survives the process |
 //! | [`sqlite`] | one node, one file, no server; the embedded default |
+//! | `postgres` (feature) | one node or many on one database |
 //!
 //! The promises, each a law of [`conformance`]:
 //!
@@ -37,6 +38,8 @@ pub mod conformance;
 mod filter;
 pub mod memory;
 mod plan;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod read_model;
 pub mod snapshot;
 #[cfg(feature = "sqlite")]
@@ -461,6 +464,22 @@ pub enum StoreError {
         /// What the backend said.
         source: BackendError,
     },
+    /// All connections are in use.
+    #[error("all connections to {store} are in use; retry, or allow more of them")]
+    Exhausted {
+        /// Path or address of the store.
+        store: String,
+        /// What the backend said.
+        source: BackendError,
+    },
+    /// The connection was lost. Whether what was under way had its effect is unknown.
+    #[error("the connection to {store} was lost ({source}); it is made again, retry")]
+    Lost {
+        /// Path or address of the store.
+        store: String,
+        /// What the backend said.
+        source: BackendError,
+    },
     /// There is no room left.
     #[error("{store} cannot grow: the disk is full; free some space, then retry")]
     Full {
@@ -526,7 +545,10 @@ impl StoreError {
     /// How to react.
     pub const fn class(&self) -> ErrorClass {
         match self {
-            Self::Busy { .. } | Self::Backend { .. } => ErrorClass::Transient,
+            Self::Busy { .. }
+            | Self::Exhausted { .. }
+            | Self::Lost { .. }
+            | Self::Backend { .. } => ErrorClass::Transient,
             Self::NotAStore { .. } | Self::Corrupt { .. } | Self::Closed { .. } => {
                 ErrorClass::Permanent
             }

@@ -3,6 +3,7 @@
 //! | you want | use |
 //! |---|---|
 //! | a node of your own, to talk to and to kill | [`Smith`] |
+//! | a PostgreSQL server of your own, to kill and start again | [`Postgres`] |
 //! | requests to any address, with the failures as values | [`Client`] |
 //! | something to become true | [`eventually`] |
 //!
@@ -11,10 +12,12 @@
 
 mod client;
 mod output;
+mod postgres;
 mod smith;
 mod wait;
 
 pub use client::{Client, ClientError, Reply};
 pub use output::{Line, Stream};
+pub use postgres::Postgres;
 pub use smith::{Ended, Smith, SmithBuilder};
 pub use wait::eventually;

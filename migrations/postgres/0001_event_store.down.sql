@@ -1,0 +1,1 @@
+drop schema ms_framework cascade;

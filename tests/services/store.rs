@@ -1,0 +1,14 @@
+//! The PostgreSQL store alone.
+
+use mister_smith::actors::store::conformance;
+
+use mister_smith_testkit::Postgres;
+
+use crate::server::store;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_postgres_store_keeps_every_law() {
+    let server = Postgres::start().await;
+    Box::pin(conformance::run(async || store(&server).await)).await;
+    conformance::snapshots::run(async || store(&server).await).await;
+}

@@ -1,0 +1,198 @@
+//! A PostgreSQL server of one's own: made, killed and started again by a test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
+
+use crate::wait::eventually;
+
+/// How long the server may take to answer. Long, because test machines are shared.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running server with an empty cluster in a temporary directory, reached over a Unix socket
+/// only, with `fsync` on as in real life.
+///
+/// ```no_run
+/// # async fn test() {
+/// use mister_smith_testkit::Postgres;
+///
+/// let server = Postgres::start().await;
+/// let url = server.create_database().await;
+/// server.kill9().await;
+/// server.restart().await; // the same cluster: it recovers from its log
+/// # }
+/// ```
+///
+/// Dropping it kills the server and removes the directory.
+#[derive(Debug)]
+pub struct Postgres {
+    dir: TempDir,
+    programs: PathBuf,
+    databases: AtomicU32,
+}
+
+impl Postgres {
+    /// Makes a cluster and starts its server.
+    ///
+    /// # Panics
+    ///
+    /// PostgreSQL is not installed (`scripts/test` installs it), or does not start.
+    pub async fn start() -> Self {
+        let dir = TempDir::with_prefix("pg-").expect("a temporary directory");
+        let server = Self { dir, programs: programs(), databases: AtomicU32::new(0) };
+        let data = server.data();
+        if is_root() {
+            // The server refuses to run as root; its directory has to be another user's.
+            run(Command::new("chown").arg("postgres").arg(server.dir.path()));
+            run(Command::new("chmod").arg("755").arg(server.dir.path()));
+        }
+        let mut initdb = server.command("initdb");
+        initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale"]);
+        initdb.arg("--no-sync").arg("--pgdata").arg(&data);
+        blocking(move || run(&mut initdb)).await;
+        server.restart().await;
+        server
+    }
+
+    /// The address of a database, for `--store`.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres:///{database}?host={}&user=postgres", self.dir.path().display())
+    }
+
+    /// Makes an empty database, and answers its address.
+    ///
+    /// # Panics
+    ///
+    /// The server does not answer.
+    pub async fn create_database(&self) -> String {
+        let name = format!("db{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("create database {name}")).await;
+        self.url(&name)
+    }
+
+    /// Runs SQL in a database with `psql`, and answers its output: fields by `|`, rows by lines.
+    ///
+    /// # Panics
+    ///
+    /// It fails.
+    pub async fn sql(&self, database: &str, sql: &str) -> String {
+        let mut psql = self.psql(database);
+        psql.arg("--command").arg(sql);
+        blocking(move || run(&mut psql)).await
+    }
+
+    fn psql(&self, database: &str) -> Command {
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--username=postgres"]);
+        psql.arg("--set=ON_ERROR_STOP=1").arg("--host").arg(self.dir.path());
+        psql.arg("--dbname").arg(database);
+        psql
+    }
+
+    /// Kills the server and everything it runs, at once, as a crash of the machine would: what it
+    /// had not synced to its log is gone.
+    ///
+    /// # Panics
+    ///
+    /// It cannot be killed.
+    pub async fn kill9(&self) {
+        let (mut stop, data) = (self.command("pg_ctl"), self.data());
+        blocking(move || run(stop.args(["stop", "--mode=immediate", "-D"]).arg(data))).await;
+    }
+
+    /// Starts the server again, and waits until it answers.
+    ///
+    /// # Panics
+    ///
+    /// It does not.
+    pub async fn restart(&self) {
+        let mut start = self.command("pg_ctl");
+        let socket = self.dir.path().display().to_string();
+        // Unix sockets only: two clusters cannot meet on a port.
+        let options = format!(
+            "-c listen_addresses='' -c unix_socket_directories='{socket}' -c max_connections=200 \
+             -c shared_buffers=256MB -c max_wal_size=2GB -c checkpoint_timeout=30min"
+        );
+        start.args(["start", "--no-wait", "--silent", "-D"]).arg(self.data());
+        start.arg("-l").arg(self.dir.path().join("log")).arg("-o").arg(options);
+        blocking(move || run(&mut start)).await;
+        eventually(START_DEADLINE, async || {
+            let mut psql = self.psql("postgres");
+            psql.args(["--command", "select 1"]);
+            blocking(move || tried(&mut psql)).await
+        })
+        .await;
+    }
+
+    /// What the server wrote to its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A program of PostgreSQL, run as somebody who is not root.
+    fn command(&self, program: &str) -> Command {
+        let program = self.programs.join(program);
+        if !is_root() {
+            return Command::new(program);
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        command.arg(program).current_dir("/");
+        command
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let mut stop = self.command("pg_ctl");
+        stop.args(["stop", "--mode=immediate", "-D"]).arg(self.data());
+        let _ = stop.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Where the newest installed PostgreSQL has its programs. Debian keeps them out of the PATH.
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let found = versions
+        .map(|entry| entry.path())
+        .filter(|path| path.join("bin/initdb").exists())
+        .max_by_key(|path| version(path));
+    match found {
+        Some(path) => path.join("bin"),
+        None => {
+            let paths = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&paths)
+                .find(|path| path.join("initdb").exists())
+                .expect("PostgreSQL is installed; scripts/test installs it")
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(work).await.expect("the command was run")
+}
+
+fn run(command: &mut Command) -> String {
+    tried(command).unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn tried(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
+    }
+    Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
