@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `POST /api/v1/data/ingest` | CloudEvents in, answered when they are durable | `http/ingest.rs` |
 //! | `GET /api/v1/streams…`, `/api/v1/events` | what was projected, what is in the log | `http/query.rs` |
+//! | `GET /api/v1/projections…`, `POST …` | read models: how they stand, pause, rebuild, parked events | `http/projections.rs` |
 //! | `GET /debug/tree`, `POST /debug/actors/…` | the live tree | [`crate::debug`] |
 //! | `GET /healthz`, `/readyz` | is it alive, is it ready | [`crate::debug`] |
 //!
@@ -19,8 +20,8 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use mister_smith_actors::aggregate::registry::Aggregates;
-use mister_smith_actors::event::Position;
 use mister_smith_actors::pool::PoolHandle;
+use mister_smith_actors::projection::handle::ProjectionRef;
 use mister_smith_supervisors::ActorSystem;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -33,6 +34,7 @@ pub mod cloudevents;
 mod guard;
 mod ingest;
 mod problem;
+mod projections;
 mod query;
 mod server;
 
@@ -96,7 +98,6 @@ struct EdgeInner {
     listener: Arc<TcpListener>,
     addr: SocketAddr,
     limits: Limits,
-    projected: Arc<watch::Sender<Position>>,
     node: OnceLock<Node>,
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -112,19 +113,22 @@ pub(crate) struct Node {
     pub(crate) actors: ActorSystem,
     pub(crate) pool: PoolHandle,
     pub(crate) aggregates: Aggregates,
+    pub(crate) projections: Vec<ProjectionRef>,
+}
+
+impl Node {
+    /// A projection by its name.
+    pub(crate) fn projection(&self, name: &str) -> Result<&ProjectionRef, Problem> {
+        let found = self.projections.iter().find(|projection| projection.name() == name);
+        found.ok_or_else(|| Problem::missing(format!("there is no projection {name}")))
+    }
 }
 
 impl Edge {
-    pub(crate) fn new(
-        listener: Arc<TcpListener>,
-        addr: SocketAddr,
-        limits: Limits,
-        projected: Arc<watch::Sender<Position>>,
-    ) -> Self {
+    pub(crate) fn new(listener: Arc<TcpListener>, addr: SocketAddr, limits: Limits) -> Self {
         Self(Arc::new(EdgeInner {
             listener,
             addr,
-            projected,
             node: OnceLock::new(),
             requests: Arc::new(Semaphore::new(limits.requests)),
             bytes: Arc::new(Semaphore::new(limits.in_flight_mib << 10)),
@@ -136,8 +140,8 @@ impl Edge {
     }
 
     /// From now on requests are answered; until then they are told to try again.
-    pub(crate) fn open(&self, actors: ActorSystem, pool: PoolHandle, aggregates: Aggregates) {
-        let _ = self.0.node.set(Node { actors, pool, aggregates });
+    pub(crate) fn open(&self, node: Node) {
+        let _ = self.0.node.set(node);
     }
 
     /// The node is being stopped: every connection ends with the request that it is at.
@@ -153,11 +157,6 @@ impl Edge {
         &self.0.limits
     }
 
-    /// How far the read model is.
-    pub(crate) fn projected(&self) -> Position {
-        *self.0.projected.borrow()
-    }
-
     pub(crate) fn node(&self) -> Result<&Node, Problem> {
         self.0.node.get().ok_or_else(|| Problem::unavailable("the node is starting"))
     }
@@ -168,6 +167,8 @@ impl Edge {
             .route("/api/v1/events", get(query::events))
             .route("/api/v1/streams", get(query::streams))
             .route("/api/v1/streams/{*rest}", get(query::stream))
+            .route("/api/v1/projections", get(projections::list))
+            .route("/api/v1/projections/{*rest}", get(projections::get).post(projections::act))
             .route("/debug/tree", get(debug::tree))
             .route("/debug/actors/{*rest}", post(debug::act))
             .route("/healthz", get(debug::healthz))

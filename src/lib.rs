@@ -3,7 +3,7 @@
 pub mod cli;
 pub mod debug;
 pub mod http;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub mod migrate;
 pub mod prelude;
 pub mod runtime;

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +14,9 @@ use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
 use mister_smith_actors::command::{CommandBus, CommandOptions, Middleware};
 use mister_smith_actors::event::Position;
 use mister_smith_actors::pool::{AddressError, PoolHandle, PoolMessage, connector};
+use mister_smith_actors::projection::handle::{ProjectionRef, Registered, register};
+use mister_smith_actors::projection::streams::Streams;
+use mister_smith_actors::projection::{Projection, ProjectionError};
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::store::{RecordedType, StoreError};
 use mister_smith_supervisors::{
@@ -24,7 +26,7 @@ use mister_smith_supervisors::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::http::{Edge, Limits};
+use crate::http::{self, Edge, Limits};
 
 mod lock;
 mod plan;
@@ -53,7 +55,7 @@ pub enum SystemError {
         source: AddressError,
     },
     /// The store was left as it was.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     #[error(transparent)]
     Migrate(#[from] crate::migrate::MigrateError),
     /// Another node works on the same store.
@@ -115,6 +117,8 @@ pub struct SystemBuilder {
     commands: CommandOptions,
     middleware: Vec<Arc<dyn Middleware>>,
     checks: Vec<TypeCheck>,
+    projections: Vec<Registered>,
+    production: bool,
 }
 
 impl SystemBuilder {
@@ -125,7 +129,7 @@ impl SystemBuilder {
         self
     }
 
-    /// The store, by URL: `sqlite://PATH` or a plain path. Made if missing.
+    /// The store, by URL: `sqlite://PATH` or a plain path, made if missing; or `postgres://…`.
     #[must_use]
     pub fn store(mut self, url: impl Into<String>) -> Self {
         self.store = url.into();
@@ -177,6 +181,21 @@ impl SystemBuilder {
         self
     }
 
+    /// Keeps a read model. It is made of the whole log, in the background.
+    #[must_use]
+    pub fn projection<P: Projection>(mut self, projection: P) -> Self {
+        self.projections.push(register(projection));
+        self
+    }
+
+    /// Nothing is migrated by itself: a store that is not at this program's version is an error
+    /// that says what to run.
+    #[must_use]
+    pub fn production(mut self, production: bool) -> Self {
+        self.production = production;
+        self
+    }
+
     /// How aggregates live: idle time, deadline, retries, how many.
     #[must_use]
     pub fn commands(mut self, options: CommandOptions) -> Self {
@@ -202,17 +221,30 @@ impl SystemBuilder {
             Some(addr) => Some(bind(addr).await?),
             None => None,
         };
-        let (store_file, created, lock) = prepare_store(&self.store).await?;
-        let (head, _) = watch::channel(Position::ZERO);
-        let (projected, _) = watch::channel(Position::ZERO);
-        let (head, projected) = (Arc::new(head), Arc::new(projected));
-        let edge = listener.map(|(listener, addr)| {
-            Edge::new(Arc::new(listener), addr, self.limits, Arc::clone(&projected))
-        });
-        let root = plan::root(&self.name, connect, &head, &projected, edge.as_ref());
+        let kind = kind(&self.store);
+        let prepared = prepare_store(&self.store, self.production).await?;
+        let head = Arc::new(watch::Sender::new(Position::ZERO));
+        let edge =
+            listener.map(|(listener, addr)| Edge::new(Arc::new(listener), addr, self.limits));
         let epoch_us = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        let (handles, plans) = self
+            .projections
+            .into_iter()
+            .map(|one| (one.handle, one.plan))
+            .unzip::<_, _, Vec<_>, _>();
+        let root = plan::root(plan::Parts {
+            name: &self.name,
+            kind,
+            connect,
+            head: &head,
+            // Two nodes of one name on one store are two; a process that was killed and started
+            // again is another one, too.
+            owner: format!("{} {}/{epoch_us}", self.name, std::process::id()).into(),
+            projections: plans,
+            edge: edge.as_ref(),
+        });
         let mut builder = ActorSystem::builder(root)
             .policies(plan::policies())
             .seed(self.seed.unwrap_or(epoch_us.cast_unsigned()))
@@ -225,32 +257,46 @@ impl SystemBuilder {
             builder = builder.dead_letters(move |letter| hook.on_dead_letter(letter));
         }
         let actors = builder.start().await?;
-        if let Err(error) = check(&actors, &self.checks).await {
+        let pool = pool(&actors, kind)?;
+        if let Err(error) = check(&pool, &self.checks).await {
             actors.shutdown(DEFAULT_STOP_DEADLINE).await;
             return Err(error);
         }
         let commands = CommandBus::new(
             actors.supervisor(plan::AGGREGATES)?,
-            plan::POOL,
+            plan::pool(kind),
             plan::COMMITTER,
             self.commands,
             self.middleware,
         );
+        let find = actors.clone();
+        let find = Arc::new(move |path: &str| find.find(path));
+        let projections: Vec<_> = handles
+            .into_iter()
+            .map(|handle| handle.bind(pool.clone(), plan::PROJECTIONS, Arc::clone(&find) as _))
+            .collect();
         let addr = edge.as_ref().map(Edge::addr);
         if let Some(edge) = &edge {
-            edge.open(actors.clone(), pool(&actors)?, aggregates(&actors)?);
+            edge.open(http::Node {
+                actors: actors.clone(),
+                pool: pool.clone(),
+                aggregates: aggregates(&actors, kind)?,
+                projections: projections.clone(),
+            });
         }
         let inner = Inner {
             actors,
             addr,
-            store_file,
-            created,
+            kind,
+            store: prepared.name,
+            created: prepared.created,
             edge,
             head,
-            projected,
+            pool,
+            projections,
             commands,
             queries: QueryBus::new(),
-            _lock: lock,
+            _lock: prepared.lock,
         };
         Ok(SystemCore(Arc::new(inner)))
     }
@@ -273,14 +319,16 @@ pub struct SystemCore(Arc<Inner>);
 struct Inner {
     actors: ActorSystem,
     addr: Option<SocketAddr>,
-    store_file: PathBuf,
+    kind: &'static str,
+    store: String,
     created: bool,
     edge: Option<Edge>,
     head: Arc<watch::Sender<Position>>,
-    projected: Arc<watch::Sender<Position>>,
+    pool: PoolHandle,
+    projections: Vec<ProjectionRef>,
     commands: CommandBus,
     queries: QueryBus,
-    _lock: lock::StoreLock,
+    _lock: Option<lock::StoreLock>,
 }
 
 impl SystemCore {
@@ -299,6 +347,8 @@ impl SystemCore {
             commands: CommandOptions::default(),
             middleware: Vec::new(),
             checks: Vec::new(),
+            projections: vec![register(Streams)],
+            production: false,
         }
     }
 
@@ -333,10 +383,10 @@ impl SystemCore {
         self.0.addr
     }
 
-    /// The file of the embedded store, and whether this start made it.
+    /// The store: its file or its address without a password, and whether this start made it.
     #[must_use]
-    pub fn store_file(&self) -> (&std::path::Path, bool) {
-        (&self.0.store_file, self.0.created)
+    pub fn store(&self) -> (&str, bool) {
+        (&self.0.store, self.0.created)
     }
 
     /// Streams by name: hand events to them in process, as the HTTP edge does.
@@ -344,7 +394,22 @@ impl SystemCore {
     /// # Errors
     /// The node is stopping.
     pub fn aggregates(&self) -> Result<Aggregates, LookupError> {
-        aggregates(&self.0.actors)
+        aggregates(&self.0.actors, self.0.kind)
+    }
+
+    /// The projections of this node.
+    #[must_use]
+    pub fn projections(&self) -> &[ProjectionRef] {
+        &self.0.projections
+    }
+
+    /// A projection by its name.
+    ///
+    /// # Errors
+    /// This node has none of that name.
+    pub fn projection(&self, name: &str) -> Result<&ProjectionRef, ProjectionError> {
+        let found = self.0.projections.iter().find(|projection| projection.name() == name);
+        found.ok_or_else(|| ProjectionError::Unknown { projection: name.to_owned() })
     }
 
     /// Sends commands to aggregates.
@@ -360,11 +425,9 @@ impl SystemCore {
     }
 
     /// The store, to read from.
-    ///
-    /// # Errors
-    /// The node is stopping.
-    pub fn pool(&self) -> Result<PoolHandle, LookupError> {
-        pool(&self.0.actors)
+    #[must_use]
+    pub fn pool(&self) -> &PoolHandle {
+        &self.0.pool
     }
 
     /// How far the log is, as far as this node has announced it.
@@ -373,14 +436,14 @@ impl SystemCore {
         *self.0.head.borrow()
     }
 
-    /// Waits until the read model has applied everything up to `position`.
+    /// Waits until all projections have applied everything up to `position`.
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping it.
     pub async fn wait_for(&self, position: Position) {
-        let mut projected = self.0.projected.subscribe();
-        // The sender lives as long as this value does.
-        let _ = projected.wait_for(|at| *at >= position).await;
+        for projection in &self.0.projections {
+            projection.wait_for(position).await;
+        }
     }
 
     /// Stops everything in reverse start order; what is left after `deadline` is killed. Returns
@@ -408,19 +471,28 @@ impl fmt::Debug for SystemCore {
     }
 }
 
-fn pool(actors: &ActorSystem) -> Result<PoolHandle, LookupError> {
-    actors.find::<PoolMessage>(plan::POOL).map(PoolHandle::new)
+fn pool(actors: &ActorSystem, kind: &str) -> Result<PoolHandle, LookupError> {
+    actors.find::<PoolMessage>(&plan::pool(kind)).map(PoolHandle::new)
 }
 
-fn aggregates(actors: &ActorSystem) -> Result<Aggregates, LookupError> {
-    Ok(Aggregates::new(actors.supervisor(plan::AGGREGATES)?, plan::POOL, plan::COMMITTER))
+fn aggregates(actors: &ActorSystem, kind: &str) -> Result<Aggregates, LookupError> {
+    let supervisor = actors.supervisor(plan::AGGREGATES)?;
+    Ok(Aggregates::new(supervisor, plan::pool(kind), plan::COMMITTER))
 }
 
-async fn check(actors: &ActorSystem, checks: &[TypeCheck]) -> Result<(), SystemError> {
+/// The kind of store that an address names. [`connector`] has refused what is neither.
+fn kind(url: &str) -> &'static str {
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        Some("postgres" | "postgresql") => "postgres",
+        _ => "sqlite",
+    }
+}
+
+async fn check(pool: &PoolHandle, checks: &[TypeCheck]) -> Result<(), SystemError> {
     if checks.is_empty() {
         return Ok(());
     }
-    let recorded = pool(actors)?.lease().await?.store.event_types().await?;
+    let recorded = pool.lease().await?.store.event_types().await?;
     checks.iter().try_for_each(|check| check(&recorded)).map_err(SystemError::from)
 }
 
@@ -442,16 +514,45 @@ fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-#[cfg(feature = "sqlite")]
-async fn prepare_store(url: &str) -> Result<(PathBuf, bool, lock::StoreLock), SystemError> {
-    let path = mister_smith_actors::store::sqlite::file_of(std::path::Path::new(url));
-    let lock = lock::StoreLock::take(&path)?;
-    let report = crate::migrate::up(&path).await?;
-    Ok((report.path, report.created, lock))
+/// A store that a node may work on.
+struct Prepared {
+    name: String,
+    created: bool,
+    /// A file is one node's; a server is shared.
+    lock: Option<lock::StoreLock>,
 }
 
-#[cfg(not(feature = "sqlite"))]
-async fn prepare_store(url: &str) -> Result<(PathBuf, bool, lock::StoreLock), SystemError> {
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+async fn prepare_store(url: &str, production: bool) -> Result<Prepared, SystemError> {
+    use crate::migrate::{self, MigrateError};
+    #[cfg(feature = "sqlite")]
+    let lock = match kind(url) {
+        "sqlite" => {
+            let path = std::path::Path::new(url);
+            Some(lock::StoreLock::take(&mister_smith_actors::store::sqlite::file_of(path))?)
+        }
+        _ => None,
+    };
+    #[cfg(not(feature = "sqlite"))]
+    let lock = None;
+    if production {
+        let status = migrate::status(url).await?;
+        let pending = status.pending();
+        if !pending.is_empty() && status.problems.is_empty() {
+            return Err(SystemError::Migrate(MigrateError::Pending {
+                store: status.store.clone(),
+                count: pending.len(),
+                names: pending.join(", "),
+            }));
+        }
+    }
+    // With nothing pending this applies nothing, and refuses what is wrong.
+    let report = migrate::up(url).await?;
+    Ok(Prepared { name: report.store, created: report.created, lock })
+}
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+async fn prepare_store(url: &str, _: bool) -> Result<Prepared, SystemError> {
     let source = AddressError::NotBuilt { feature: "sqlite" };
     Err(SystemError::Store { url: url.to_owned(), source })
 }

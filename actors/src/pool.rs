@@ -15,10 +15,12 @@ use mister_smith_supervisors::{
     ReplyPort, StartError, SupervisedComponent, SupervisionMetadata,
 };
 
-use crate::store::read_model::streams::StreamSummaries;
+use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
 use crate::store::{EventStore, StoreError};
 
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -29,10 +31,12 @@ pub struct Lease {
     pub store: Arc<dyn EventStore>,
     /// States of streams, kept to read less.
     pub snapshots: Arc<dyn SnapshotStore>,
-    /// The read model of streams.
-    pub streams: Arc<dyn StreamSummaries>,
+    /// The documents of projections.
+    pub documents: Arc<dyn Documents>,
     /// Keeps the store's files small.
     pub upkeep: Arc<dyn Upkeep>,
+    /// Other nodes may work on the same store.
+    pub shared: bool,
 }
 
 /// Work that a store wants done between two batches.
@@ -76,7 +80,9 @@ pub enum AddressError {
         feature: &'static str,
     },
     /// A scheme that nobody knows.
-    #[error("{url} is not the address of a store; give sqlite://PATH")]
+    #[error(
+        "{url} is not the address of a store; give sqlite://PATH or postgres://USER@HOST/DATABASE"
+    )]
     Unknown {
         /// What was given.
         url: String,
@@ -90,7 +96,7 @@ pub enum AddressError {
 pub fn connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
     match url.split_once("://").map(|(scheme, _)| scheme) {
         None | Some("sqlite") => sqlite_connector(url),
-        Some("postgres" | "postgresql") => Err(AddressError::NotBuilt { feature: "postgres" }),
+        Some("postgres" | "postgresql") => postgres_connector(url),
         Some(_) => Err(AddressError::Unknown { url: url.to_owned() }),
     }
 }
@@ -103,6 +109,16 @@ fn sqlite_connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
 #[cfg(not(feature = "sqlite"))]
 fn sqlite_connector(_: &str) -> Result<Arc<dyn Connect>, AddressError> {
     Err(AddressError::NotBuilt { feature: "sqlite" })
+}
+
+#[cfg(feature = "postgres")]
+fn postgres_connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
+    Ok(Arc::new(postgres::PgConnect::new(url)))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn postgres_connector(_: &str) -> Result<Arc<dyn Connect>, AddressError> {
+    Err(AddressError::NotBuilt { feature: "postgres" })
 }
 
 /// What the pool can be asked.

@@ -35,6 +35,7 @@ use crate::{
 
 pub mod committer;
 pub mod conformance;
+pub mod feed;
 mod filter;
 pub mod memory;
 mod plan;

@@ -14,12 +14,15 @@ use crate::system::{DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, System
 /// Options of `smith run`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Run {
-    /// Store of the events; made if missing
+    /// Store of the events: a SQLite file, made if missing, or postgres://USER@HOST/DATABASE
     #[arg(long, value_name = "URL", default_value = DEFAULT_STORE, env = "SMITH_STORE")]
     store: String,
     /// Loopback address to listen on; port 0 picks a free one
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_LISTEN, env = "SMITH_LISTEN")]
     listen: SocketAddr,
+    /// In `production` nothing is migrated by itself: run `smith migrate up` first
+    #[arg(long, value_name = "NAME", default_value = "development", env = "SMITH_ENV")]
+    env: String,
     /// Seconds that a graceful stop may take before what is left is killed
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_STOP_DEADLINE.as_secs())]
     stop_deadline: u64,
@@ -37,7 +40,9 @@ impl Default for Run {
 impl Run {
     pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
         let mut signals = Signals::listen()?;
-        let node = SystemCore::embedded().store(&self.store).listen(self.listen).start().await?;
+        let production = self.env.eq_ignore_ascii_case("production");
+        let node = SystemCore::embedded().store(&self.store).production(production);
+        let node = node.listen(self.listen).start().await?;
         announce(&node);
         tokio::select! {
             biased;
@@ -64,9 +69,9 @@ impl Run {
 }
 
 fn announce(node: &SystemCore) {
-    let (file, created) = node.store_file();
+    let (store, created) = node.store();
     let made = if created { "  (made)" } else { "" };
-    let mut text = format!("{}\nstore  {}{made}\n", node.tree(), file.display());
+    let mut text = format!("{}\nstore  {}{made}\n", node.tree(), store);
     if let Some(addr) = node.addr() {
         text.push_str(&format!("http   http://{addr}\n\n"));
         text.push_str(&format!("curl http://{addr}/debug/tree?format=text\n"));

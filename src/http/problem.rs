@@ -32,6 +32,10 @@ impl Problem {
     }
 
     /// Something is being restarted; the same request is right in a moment.
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
     }

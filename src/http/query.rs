@@ -8,6 +8,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use mister_smith_actors::event::{ContentType, Position, RecordedEvent, StreamId, Version};
 use mister_smith_actors::pool::Lease;
+use mister_smith_actors::projection::ListQuery;
 use mister_smith_actors::projection::streams::StreamSummary;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -87,11 +88,18 @@ pub(super) async fn streams(
 ) -> Result<Response, Problem> {
     let page = Page::take(query)?;
     let (limit, after) = (page.limit()?, page.after_stream()?);
-    let rows = lease(&edge).await?.streams.list(after.as_ref(), limit).await;
+    let summaries = edge.node()?.projection("streams")?;
+    let mut asked = ListQuery::first(limit);
+    if let Some(after) = after {
+        asked = asked.after(after.as_str());
+    }
+    // Before the rows, so that they are at least as far.
+    let position = summaries.position();
+    let rows = summaries.list::<StreamSummary>(&asked).await;
     let rows = rows.map_err(|error| unreadable(&error))?;
-    let next = (rows.len() == limit).then(|| rows.last().map(|row| row.id.to_string())).flatten();
-    let streams = rows.iter().map(|row| Row::new(row, false)).collect();
-    Ok(ok(&Rows { streams, next, position: edge.projected() }))
+    let next = (rows.len() == limit).then(|| rows.last().map(|(id, _)| id.to_string())).flatten();
+    let streams = rows.iter().map(|(id, row)| Row::new(id, row, None)).collect();
+    Ok(ok(&Rows { streams, next, position }))
 }
 
 /// `GET /api/v1/streams/{id}` and `/api/v1/streams/{id}/events`.
@@ -111,11 +119,14 @@ pub(super) async fn stream(
         }
         None => {
             let id = stream_id(&name)?;
-            let row = lease(&edge).await?.streams.get(&id).await;
-            match row.map_err(|error| unreadable(&error))? {
-                Some(row) => Ok(ok(&Row::new(&row, true))),
-                None => Err(no_stream(&id)),
-            }
+            let row = edge.node()?.projection("streams")?.get::<StreamSummary>(id.as_str()).await;
+            let Some(row) = row.map_err(|error| unreadable(&error))? else {
+                return Err(no_stream(&id));
+            };
+            let store = lease(&edge).await?.store;
+            let last = store.read_all(row.last_position.minus(1), 1).await;
+            let last = last.map_err(|error| unreadable(&error))?;
+            Ok(ok(&Row::new(id.as_str(), &row, last.first())))
         }
     }
 }
@@ -177,7 +188,7 @@ struct Rows<'a> {
 /// A stream as the read model knows it.
 #[derive(Serialize)]
 struct Row<'a> {
-    id: &'a StreamId,
+    id: &'a str,
     events: u64,
     first_at: String,
     last_at: String,
@@ -197,15 +208,15 @@ enum Payload<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn new(row: &'a StreamSummary, with_payload: bool) -> Self {
+    fn new(id: &'a str, row: &'a StreamSummary, last: Option<&'a RecordedEvent>) -> Self {
         Self {
-            id: &row.id,
+            id,
             events: row.events,
             first_at: row.first_at.to_string(),
             last_at: row.last_at.to_string(),
             by_type: &row.by_type,
             last_position: row.last_position,
-            last_payload: with_payload.then(|| Payload::new(row.last_codec, &row.last_payload)),
+            last_payload: last.map(|last| Payload::new(last.codec, &last.data)),
         }
     }
 }

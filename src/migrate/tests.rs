@@ -4,7 +4,25 @@ use mister_smith_actors::store::{
 };
 use tempfile::TempDir;
 
+use std::path::PathBuf;
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
+
 use super::*;
+
+/// `apply` and `inspect` of a file.
+async fn apply(path: &Path, migrations: &[Migration]) -> Result<Report, MigrateError> {
+    super::apply(&Target::of(path).unwrap(), migrations).await
+}
+
+async fn inspect(path: &Path, migrations: &[Migration]) -> Result<Status, MigrateError> {
+    super::inspect(&Target::of(path).unwrap(), migrations).await
+}
+
+fn names(report: &Report) -> Vec<&str> {
+    report.steps.iter().map(|step| &*step.name).collect()
+}
 
 const A: Migration =
     Migration { version: 1, name: "0001_a", up: "create table a\n(x);", down: "drop table a;" };
@@ -15,11 +33,13 @@ const C: Migration =
 
 async fn tables(path: &Path) -> Vec<String> {
     let mut connection = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
-    let names =
-        sqlx::query_scalar("select name from sqlite_schema where type = 'table' order by name")
-            .fetch_all(&mut connection)
-            .await
-            .unwrap();
+    let names = sqlx::query_scalar(
+        "select name from sqlite_schema where type = 'table' \
+             and name not like 'sqlite_%' order by name",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
     connection.close().await.unwrap();
     names
 }
@@ -34,23 +54,28 @@ fn home() -> (TempDir, PathBuf) {
 async fn a_new_file_is_made_and_a_second_run_does_nothing() {
     let (_home, path) = home();
     let before = status(&path).await.unwrap();
-    assert_eq!((before.version, before.newest), (0, 3));
+    assert_eq!((before.version, before.newest), (0, 4));
     assert!(!path.exists(), "a look makes no file");
 
     let report = up(format!("sqlite://{}", path.display())).await.unwrap();
     assert!(report.created);
-    assert_eq!((report.from, report.to), (0, 3));
+    assert_eq!((report.from, report.to), (0, 4));
     assert_eq!(
-        report.applied,
-        ["0001_event_store", "0002_stream_summaries", "0003_streams_and_snapshots"]
+        names(&report),
+        [
+            "0001_event_store",
+            "0002_stream_summaries",
+            "0003_streams_and_snapshots",
+            "0004_projections"
+        ]
     );
 
     let again = up(&path).await.unwrap();
     assert!(!again.created);
-    assert_eq!((again.from, again.to, again.applied.len()), (3, 3, 0));
+    assert_eq!((again.from, again.to, again.steps.len()), (4, 4, 0));
     let status = status(&path).await.unwrap();
-    assert_eq!(status.version, 3);
-    assert!(status.migrations.iter().all(|line| line.applied.is_some()));
+    assert_eq!(status.version, 4);
+    assert!(status.migrations.iter().all(|line| line.applied_at.is_some()));
 }
 
 #[tokio::test]
@@ -70,34 +95,70 @@ async fn a_migrated_file_is_an_event_store() {
 async fn the_way_down_is_stored_and_leads_back() {
     let (_home, path) = home();
     up(&path).await.unwrap();
-    let mut connection = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
-    let downs: Vec<String> =
-        sqlx::query_scalar("select down from schema_migrations order by version desc")
-            .fetch_all(&mut connection)
-            .await
-            .unwrap();
-    for down in downs {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(down)).execute(&mut connection).await.unwrap();
-    }
-    connection.close().await.unwrap();
+    let report = down(&path, 0).await.unwrap();
+    assert_eq!((report.from, report.to), (4, 0));
+    assert_eq!(
+        names(&report),
+        [
+            "0004_projections",
+            "0003_streams_and_snapshots",
+            "0002_stream_summaries",
+            "0001_event_store"
+        ]
+    );
     assert_eq!(tables(&path).await, ["schema_migrations"]);
+    assert_eq!(up(&path).await.unwrap().steps.len(), 4);
+}
+
+#[tokio::test]
+async fn down_goes_to_a_version_that_was_applied() {
+    let (_home, path) = home();
+    apply(&path, &[A, B, C]).await.unwrap();
+    // Also what a newer program has applied: the texts are in the database.
+    assert_eq!(names(&down(&path, 2).await.unwrap()), ["0003_c"]);
+    assert_eq!(tables(&path).await, ["a", "b", "schema_migrations"]);
+    assert_eq!(names(&down(&path, 2).await.unwrap()), [""; 0]);
+    let error = down(&path, 7).await.unwrap_err();
+    assert!(error.to_string().ends_with("is at version 2; it cannot go down to 7"), "{error}");
+}
+
+#[tokio::test]
+async fn a_way_down_that_fails_leaves_the_database_as_it_was() {
+    let (_home, path) = home();
+    let broken = Migration { down: "drop table b; drop table nothing;", ..B };
+    apply(&path, &[A, broken]).await.unwrap();
+    let error = down(&path, 0).await.unwrap_err();
+    assert!(error.to_string().starts_with("migration 0002_b failed"), "{error}");
+    assert_eq!(tables(&path).await, ["a", "b", "schema_migrations"]);
+    assert_eq!(inspect(&path, &[A, B]).await.unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn a_look_lists_all_that_is_wrong() {
+    let (_home, path) = home();
+    apply(&path, &[A, C]).await.unwrap();
+    let edited = Migration { up: "create table a (x, y);", ..A };
+    let status = inspect(&path, &[edited, B, C]).await.unwrap();
+    assert_eq!(status.problems.len(), 2, "{:?}", status.problems);
+    assert!(status.problems[0].starts_with("migrations/sqlite/0001_a.up.sql changed"));
+    assert!(status.problems[1].starts_with("migrations/sqlite/0002_b.up.sql is pending"));
+    assert_eq!(status.pending(), ["0002_b"]);
 }
 
 #[tokio::test]
 async fn a_newer_database_is_refused_with_both_versions_and_the_cure() {
     let (_home, path) = home();
     apply(&path, &[A, B, C]).await.unwrap();
-    for error in
-        [apply(&path, &[A, B]).await.unwrap_err(), inspect(&path, &[A, B]).await.unwrap_err()]
-    {
-        let text = error.to_string();
-        assert!(text.contains("smith.db is at version 3"), "{text}");
-        assert!(text.contains("up to 2"), "{text}");
-        assert!(
-            text.ends_with("run a newer smith, or `smith migrate down --to 2` with the newer one"),
-            "{text}"
-        );
-    }
+    let refused = apply(&path, &[A, B]).await.unwrap_err().to_string();
+    let status = inspect(&path, &[A, B]).await.unwrap();
+    assert_eq!(status.problems, [&*refused]);
+    assert_eq!((status.version, status.migrations.len()), (3, 3));
+    assert!(refused.contains("smith.db is at version 3"), "{refused}");
+    assert!(refused.contains("up to 2"), "{refused}");
+    assert!(
+        refused.ends_with("run a newer smith, or go back with `smith migrate down --to 2`"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -129,7 +190,7 @@ async fn a_failed_migration_leaves_the_database_as_it_was() {
     assert!(error.to_string().starts_with("migration 0002_b failed"), "{error}");
     assert_eq!(tables(&path).await, ["a", "schema_migrations"]);
     assert_eq!(inspect(&path, &[A, B]).await.unwrap().version, 1);
-    assert_eq!(apply(&path, &[A, B]).await.unwrap().applied, ["0002_b"]);
+    assert_eq!(names(&apply(&path, &[A, B]).await.unwrap()), ["0002_b"]);
 }
 
 #[tokio::test]
@@ -139,7 +200,7 @@ async fn two_at_once_apply_each_migration_once() {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     apply(&path, &[]).await.unwrap();
     let (one, two) = tokio::join!(apply(&path, &[A, B, C]), apply(&path, &[A, B, C]));
-    assert_eq!(one.unwrap().applied.len() + two.unwrap().applied.len(), 3);
+    assert_eq!(one.unwrap().steps.len() + two.unwrap().steps.len(), 3);
 }
 
 #[tokio::test]

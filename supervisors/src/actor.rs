@@ -112,12 +112,11 @@ pub trait Actor: Sized + Send + 'static {
     }
 }
 
-/// The last part of a type's path: `mailbox::Message` for `a::b::mailbox::Message`.
+/// The last part of a type's path: `mailbox::Message` for `a::b::mailbox::Message`. Of a generic
+/// type without what it is made of: `actor::Message` for `a::actor::Message<a::b::C>`.
 pub(crate) fn short_type_name<T: ?Sized>() -> &'static str {
     let name = std::any::type_name::<T>();
-    if name.contains('<') {
-        return name;
-    }
+    let name = name.split('<').next().unwrap_or(name);
     let mut parts = name.rmatch_indices("::");
     match (parts.next(), parts.next()) {
         (Some(_), Some((second, _))) => &name[second + 2..],

@@ -32,7 +32,10 @@ const ADAPTERS: [&str; 4] = ["sqlite", "postgres", "nats", "redis"];
 /// Who may name an adapter without being one, and why.
 const NAMES_AN_ADAPTER: [(&str, &str); 3] = [
     ("actors/src/pool.rs", "`connector` picks the adapter of an address"),
-    ("src/migrate.rs", "migrations are SQL, and find the file that the adapter would open"),
+    (
+        "src/migrate/database.rs",
+        "migrations are SQL, and find the file that the adapter would open",
+    ),
     ("src/system.rs", "locks the file that the adapter would open"),
 ];
 

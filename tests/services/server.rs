@@ -6,9 +6,7 @@ use mister_smith_testkit::Postgres;
 /// The address of a database with all tables.
 pub(crate) async fn database(server: &Postgres) -> String {
     let url = server.create_database().await;
-    let text = include_str!("../../migrations/postgres/0001_event_store.up.sql");
-    let name = url.split(['/', '?']).nth(3).unwrap();
-    server.sql(name, text).await;
+    mister_smith::migrate::up(&url).await.unwrap();
     url
 }
 

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Connect, Connections, Lease, Upkeep};
 use crate::store::StoreError;
-use crate::store::read_model::streams::sqlite::SqliteStreams;
+use crate::store::read_model::documents::sqlite::SqliteDocuments;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
 #[derive(Debug)]
@@ -26,9 +26,9 @@ impl Connect for SqliteConnect {
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Connections>, StoreError>> {
         async {
             let store = SqliteStore::open(&self.path, SqliteOptions::default()).await?;
-            let streams = SqliteStreams::new(Arc::clone(store.database()));
+            let documents = SqliteDocuments::new(Arc::clone(store.database()));
             let connections =
-                SqliteConnections { store: Arc::new(store), streams: Arc::new(streams) };
+                SqliteConnections { store: Arc::new(store), documents: Arc::new(documents) };
             Ok(Arc::new(connections) as Arc<dyn Connections>)
         }
         .boxed()
@@ -38,7 +38,7 @@ impl Connect for SqliteConnect {
 #[derive(Debug)]
 struct SqliteConnections {
     store: Arc<SqliteStore>,
-    streams: Arc<SqliteStreams>,
+    documents: Arc<SqliteDocuments>,
 }
 
 impl Connections for SqliteConnections {
@@ -46,8 +46,9 @@ impl Connections for SqliteConnections {
         Lease {
             store: Arc::clone(&self.store) as _,
             snapshots: Arc::clone(&self.store) as _,
-            streams: Arc::clone(&self.streams) as _,
+            documents: Arc::clone(&self.documents) as _,
             upkeep: Arc::clone(&self.store) as _,
+            shared: false,
         }
     }
 

@@ -261,7 +261,9 @@ impl Committer {
                 }
                 match *error {
                     // The next commit may find room, or the lock free; a restart would not help.
-                    StoreError::Busy { .. } | StoreError::Full { .. } => Ok(()),
+                    StoreError::Busy { .. }
+                    | StoreError::Full { .. }
+                    | StoreError::Exhausted { .. } => Ok(()),
                     // The lease is no longer good, or nobody knows what it is: start afresh.
                     _ => Err(Failure::new(ErrorClass::Transient, error.to_string())),
                 }
@@ -308,7 +310,7 @@ impl fmt::Debug for Committer {
 }
 
 /// Moves the announced head forward, never back.
-fn announce(head: &watch::Sender<Position>, to: Position) {
+pub(super) fn announce(head: &watch::Sender<Position>, to: Position) {
     head.send_if_modified(|at| {
         let forward = to > *at;
         if forward {

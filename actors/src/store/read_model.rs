@@ -1,11 +1,12 @@
 //! The ports of read models: who may write one, how far it is, and what can go wrong.
 //!
-//! They stand beside the log's port because the pool leases both. The actor that keeps a read
-//! model, and what it promises, is in [`projection`](crate::projection).
+//! They stand beside the log's port because the pool leases both. The actors that keep read
+//! models, and what they promise, are in [`projection`](crate::projection).
 //!
-//! | read model | what |
+//! | you want | look at |
 //! |---|---|
-//! | [`streams`] | one row a stream: how many events, of which types, from when to when |
+//! | to keep and read documents | [`documents::Documents`] |
+//! | to ask for some of them | [`query::ListQuery`] |
 
 use std::fmt;
 
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use crate::{error::ErrorClass, event::Position};
 
-pub mod streams;
+pub mod documents;
+pub mod query;
 
 /// Which claim on a projection a writer acts under; later claims have higher ones.
 #[derive(
@@ -53,44 +55,37 @@ pub struct Claim {
     pub checkpoint: Position,
 }
 
-/// How far a projection is, and who writes it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Checkpoint {
-    /// The last event that has been applied.
-    pub position: Position,
-    /// Who claimed it last; empty before the first claim.
-    pub owner: String,
-    /// The epoch of that claim.
-    pub epoch: Epoch,
-}
-
 /// Why a projection could not be written or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProjectionError {
     /// Somebody else has claimed it since; this writer has to stop.
-    #[error(
-        "projection {projection} belongs to epoch {current}, this writer has epoch {epoch}; stop, or claim it again"
-    )]
+    #[error("projection {part} was claimed by somebody else (or reset); claim it again")]
     Fenced {
-        /// Name of the projection.
-        projection: &'static str,
-        /// What the writer showed.
-        epoch: Epoch,
-        /// What is valid now.
-        current: Epoch,
+        /// Projection, build and partition.
+        part: String,
     },
-    /// Events are missing before or between the given ones; nothing was applied.
-    #[error(
-        "projection {projection} stands at position {checkpoint}, the next event given is {found}; read from the log after {checkpoint}"
-    )]
-    Gap {
-        /// Name of the projection.
-        projection: &'static str,
-        /// The last position without a gap.
-        checkpoint: Position,
-        /// What came instead of the next one.
-        found: Position,
+    /// A filter of a query cannot be used.
+    #[error("{field:?} is no field; name it by parts without quotes and control characters")]
+    Field {
+        /// What was given.
+        field: String,
+    },
+    /// There is no such projection.
+    #[error("there is no projection {projection}; register it with `SystemBuilder::projection`")]
+    Unknown {
+        /// What was asked for.
+        projection: String,
+    },
+    /// A document is not what the projection's type says.
+    #[error("document {id} of {projection} cannot be read: {reason}; rebuild the projection")]
+    Document {
+        /// The projection.
+        projection: String,
+        /// The document.
+        id: String,
+        /// What is wrong.
+        reason: String,
     },
     /// The database behind it failed.
     #[error(transparent)]
@@ -98,11 +93,12 @@ pub enum ProjectionError {
 }
 
 impl ProjectionError {
-    /// How to react. A gap is transient: reading again from the checkpoint mends it.
+    /// How to react.
     pub const fn class(&self) -> ErrorClass {
         match self {
-            Self::Fenced { .. } => ErrorClass::Permanent,
-            Self::Gap { .. } => ErrorClass::Transient,
+            Self::Fenced { .. } => ErrorClass::Transient,
+            Self::Field { .. } | Self::Unknown { .. } => ErrorClass::User,
+            Self::Document { .. } => ErrorClass::Permanent,
             Self::Store(error) => error.class(),
         }
     }

@@ -15,10 +15,11 @@ use crate::{
     store::{ExpectedVersion, IdempotencyKey, conformance, memory::MemoryStore},
 };
 
-const SCHEMA: [&str; 3] = [
+const SCHEMA: [&str; 4] = [
     include_str!("../../../../migrations/sqlite/0001_event_store.up.sql"),
     include_str!("../../../../migrations/sqlite/0002_stream_summaries.up.sql"),
     include_str!("../../../../migrations/sqlite/0003_streams_and_snapshots.up.sql"),
+    include_str!("../../../../migrations/sqlite/0004_projections.up.sql"),
 ];
 
 /// A directory with migrated databases in it.
@@ -63,6 +64,16 @@ async fn the_sqlite_store_keeps_every_law() {
     let home = Home::new();
     Box::pin(conformance::run(async || home.store().await)).await;
     conformance::snapshots::run(async || home.store().await).await;
+}
+
+#[tokio::test]
+async fn documents_in_sqlite_keep_every_law() {
+    use crate::store::read_model::documents::{conformance, sqlite::SqliteDocuments};
+    let home = Home::new();
+    conformance::run(async || {
+        SqliteDocuments::new(std::sync::Arc::clone(home.store().await.database()))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,0 +1,62 @@
+//! Pages of the log, shared by the partitions of a projection: they read the same events, each at
+//! its own pace, and mostly close together.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::event::{Position, RecordedEvent};
+use crate::store::{EventStore, StoreError};
+
+/// Pages that are kept.
+const KEPT: usize = 8;
+
+/// A page, or the part of one behind a position.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    events: Arc<Vec<RecordedEvent>>,
+    from: usize,
+}
+
+impl Page {
+    pub(super) fn events(&self) -> &[RecordedEvent] {
+        &self.events[self.from..]
+    }
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct Pages {
+    kept: Arc<Mutex<Vec<Arc<Vec<RecordedEvent>>>>>,
+}
+
+impl Pages {
+    /// Events after a position: a page that somebody has read, or another one.
+    pub(super) async fn read(
+        &self,
+        store: &dyn EventStore,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        if let Some(page) = self.find(after) {
+            return Ok(page);
+        }
+        let events = Arc::new(store.read_all(after, limit).await?);
+        // A short page grows: the next one to ask may get more.
+        if events.len() == limit {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == KEPT {
+                kept.remove(0);
+            }
+            kept.push(Arc::clone(&events));
+        }
+        Ok(Page { events, from: 0 })
+    }
+
+    fn find(&self, after: Position) -> Option<Page> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().rev().find_map(|events| {
+            let (first, last) = (events.first()?.position, events.last()?.position);
+            let inside = first <= after.next() && after < last;
+            let from = usize::try_from(after.next().get().checked_sub(first.get())?).ok()?;
+            inside.then(|| Page { events: Arc::clone(events), from })
+        })
+    }
+}

@@ -1,0 +1,2 @@
+drop schema ms_projections cascade;
+delete from ms_framework.checkpoints;

@@ -1,0 +1,51 @@
+//! The migrations that this program knows, for each database.
+//!
+//! A number stands for the same change in both; a change that one of them does not need leaves a
+//! number out there.
+
+use sha2::{Digest, Sha256};
+
+/// One step of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Migration {
+    pub(super) version: u32,
+    pub(super) name: &'static str,
+    pub(super) up: &'static str,
+    pub(super) down: &'static str,
+}
+
+macro_rules! migration {
+    ($database:literal, $version:literal, $name:literal) => {
+        Migration {
+            version: $version,
+            name: $name,
+            up: include_str!(concat!("../../migrations/", $database, "/", $name, ".up.sql")),
+            down: include_str!(concat!("../../migrations/", $database, "/", $name, ".down.sql")),
+        }
+    };
+}
+
+/// Of the SQLite file, in order. Texts that were released are never edited: add another one.
+#[cfg(feature = "sqlite")]
+pub(super) const SQLITE: &[Migration] = &[
+    migration!("sqlite", 1, "0001_event_store"),
+    migration!("sqlite", 2, "0002_stream_summaries"),
+    migration!("sqlite", 3, "0003_streams_and_snapshots"),
+    migration!("sqlite", 4, "0004_projections"),
+];
+
+/// Of the PostgreSQL database, in order.
+#[cfg(feature = "postgres")]
+pub(super) const POSTGRES: &[Migration] =
+    &[migration!("postgres", 1, "0001_event_store"), migration!("postgres", 4, "0004_projections")];
+
+/// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.
+pub(super) fn checksum(text: &str) -> Vec<u8> {
+    Sha256::digest(text.replace("\r\n", "\n")).to_vec()
+}
+
+/// Whether a text asks to be run outside a transaction, by its first line. If it fails, what it
+/// did before stays.
+pub(super) fn wants_no_transaction(text: &str) -> bool {
+    text.lines().next().is_some_and(|line| line.trim() == "-- no-transaction")
+}
