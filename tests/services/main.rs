@@ -3,8 +3,16 @@
 //! | module | what it proves |
 //! |---|---|
 //! | [`store`] | the PostgreSQL store keeps every law, and cannot be told from the others |
+//! | [`writers`] | processes that append at once, some of them killed: no gap, no double, no loss |
+//! | [`faults`] | the server killed under load, connections used up |
+//! | [`node`] | whole nodes on one database: commands, projections, taking over |
+//! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod faults;
+mod migrations;
+mod node;
 mod server;
 mod store;
+mod writers;
