@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "postgres")]
+mod archive;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod events;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -36,6 +38,9 @@ enum Command {
     /// Print events of the past as JSON, one a line
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     Replay(replay::ReplayArgs),
+    /// Put old partitions of a PostgreSQL store into files
+    #[cfg(feature = "postgres")]
+    Archive(archive::Archive),
     /// See and steer the read models of a running node
     Projections(projections::Projections),
 }
@@ -60,6 +65,8 @@ impl Cli {
             Command::Events(events) => events.execute().await,
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Command::Replay(replay) => replay.execute().await,
+            #[cfg(feature = "postgres")]
+            Command::Archive(archive) => archive.execute().await,
             Command::Projections(projections) => projections.execute().await,
         }
     }

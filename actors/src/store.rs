@@ -33,6 +33,7 @@ use crate::{
     },
 };
 
+pub mod archive;
 pub mod committer;
 pub mod conformance;
 pub mod feed;
@@ -482,6 +483,17 @@ pub enum StoreError {
         /// What the backend said.
         source: BackendError,
     },
+    /// What is asked for is in files, and no longer in the database.
+    #[error(
+        "{store} holds only what comes after position {up_to}, the rest was archived; read on from \
+         there, or replay with the archive's directory"
+    )]
+    Archived {
+        /// Path or address of the store.
+        store: String,
+        /// Everything up to here is in files.
+        up_to: Position,
+    },
     /// There is no room left.
     #[error("{store} cannot grow: the disk is full; free some space, then retry")]
     Full {
@@ -551,9 +563,10 @@ impl StoreError {
             | Self::Exhausted { .. }
             | Self::Lost { .. }
             | Self::Backend { .. } => ErrorClass::Transient,
-            Self::NotAStore { .. } | Self::Corrupt { .. } | Self::Closed { .. } => {
-                ErrorClass::Permanent
-            }
+            Self::NotAStore { .. }
+            | Self::Corrupt { .. }
+            | Self::Closed { .. }
+            | Self::Archived { .. } => ErrorClass::Permanent,
             Self::Full { .. } | Self::Unavailable { .. } | Self::NotMigrated { .. } => {
                 ErrorClass::System
             }

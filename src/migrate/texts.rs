@@ -36,8 +36,11 @@ pub(super) const SQLITE: &[Migration] = &[
 
 /// Of the PostgreSQL database, in order.
 #[cfg(feature = "postgres")]
-pub(super) const POSTGRES: &[Migration] =
-    &[migration!("postgres", 1, "0001_event_store"), migration!("postgres", 4, "0004_projections")];
+pub(super) const POSTGRES: &[Migration] = &[
+    migration!("postgres", 1, "0001_event_store"),
+    migration!("postgres", 4, "0004_projections"),
+    migration!("postgres", 5, "0005_archives"),
+];
 
 /// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.
 pub(super) fn checksum(text: &str) -> Vec<u8> {

@@ -6,6 +6,7 @@
 //! | [`writers`] | processes that append at once, some of them killed: no gap, no double, no loss |
 //! | [`faults`] | the server killed under load, connections used up |
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
+//! | [`partitions`] | made ahead, pruned, archived, replayed |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
@@ -13,6 +14,7 @@
 mod faults;
 mod migrations;
 mod node;
+mod partitions;
 mod server;
 mod store;
 mod writers;

@@ -18,6 +18,7 @@ use mister_smith_supervisors::{
     SupervisedComponent, SupervisionMetadata, TaskGuard,
 };
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::cache::DocumentCache;
 use super::pages::Pages;
@@ -32,6 +33,13 @@ pub const LEASE: Duration = Duration::from_secs(5);
 
 /// The pause before an event is tried again, doubled with each try.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// After a page with fewer events than this the next one waits a little: a busy log gives many
+/// events at once then, and a transaction for each handful would take what the log itself needs.
+const SMALL_PAGE: usize = 100;
+
+/// The least time between two small pages.
+const PACE: Duration = Duration::from_millis(10);
 
 /// Documents of old builds that are removed at a time.
 const PRUNE: usize = 1_000;
@@ -99,6 +107,8 @@ pub struct ProjectionActor<P: Projection> {
     builds: watch::Receiver<u64>,
     pruning: bool,
     shown: Arc<Shown>,
+    /// When the page that comes next may be asked for.
+    not_before: Option<Instant>,
     /// Waits for the log to grow.
     waiting: Option<TaskGuard>,
 }
@@ -145,6 +155,7 @@ impl<P: Projection> Actor for ProjectionActor<P> {
             turn: false,
             pruning: true,
             shown,
+            not_before: None,
             waiting: None,
         };
         projection.begin().await?;
@@ -259,7 +270,12 @@ impl<P: Projection> ProjectionActor<P> {
         let track = if for_new { &mut self.building } else { &mut self.active };
         let Some(track) = track else { return Ok(None) };
         let (projection, pages) = (&*self.args.projection, &self.args.shared.pages);
-        match track.step(projection, &self.lease, pages, LEASE).await? {
+        let before = track.at;
+        let step = track.step(projection, &self.lease, pages, LEASE).await?;
+        let passed = track.at.get() - before.get();
+        let small = passed > 0 && passed < SMALL_PAGE as u64;
+        self.not_before = small.then(|| Instant::now() + PACE);
+        match step {
             Step::Done(changes) if !for_new => {
                 self.args.shared.cache.written(&changes);
                 self.args.done.send_replace(track.at);
@@ -334,6 +350,7 @@ impl<P: Projection> ProjectionActor<P> {
         let at = at.unwrap_or_else(|| Position::new(u64::MAX));
         let again = self.lease.shared || standby || (self.pruning && self.args.partition == 0);
         let pause = if self.lease.shared { LEASE / 3 } else { FIRST_PAUSE };
+        let not_before = self.not_before;
         self.waiting = Some(cx.spawn_tell(async move {
             let again = async {
                 match again {
@@ -347,6 +364,9 @@ impl<P: Projection> ProjectionActor<P> {
                 _ = head.wait_for(|head| *head > at) => {}
                 _ = builds.changed() => {}
                 () = again => {}
+            }
+            if let Some(at) = not_before {
+                sleep_until(at).await;
             }
             ProjectionMessage::Continue
         }));

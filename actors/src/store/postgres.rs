@@ -7,6 +7,7 @@
 //! | `statement` | that statement |
 //! | `recover` | what became of a batch whose connection was lost |
 //! | `read`, `lookup` | pages and single facts |
+//! | `partition` | parts of the log, made ahead and archived |
 //! | `listen` | hearing of what other nodes append |
 //! | `fault` | what an error of the database means |
 //!
@@ -31,6 +32,7 @@ pub mod database;
 mod fault;
 mod listen;
 mod lookup;
+mod partition;
 mod read;
 mod recover;
 mod snapshot;
@@ -38,6 +40,7 @@ mod statement;
 mod types;
 
 pub use database::{PgDatabase, PgOptions, Wake};
+pub use partition::Partition;
 
 /// An [`EventStore`] in a PostgreSQL database.
 #[derive(Debug)]
@@ -90,26 +93,6 @@ impl PgStore {
         &self.database
     }
 
-    /// Makes the partition after the one that the log is in, so that an append never meets a
-    /// missing one.
-    ///
-    /// # Errors
-    ///
-    /// The database failed.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped call made it or not.
-    pub async fn make_partitions_ahead(&self) -> Result<(), StoreError> {
-        let query = "select make_partition(position + n * partition_size + 1) \
-                     from store_head, generate_series(0, 2) n";
-        sqlx::query(query)
-            .execute(self.database.pool()?)
-            .await
-            .map(drop)
-            .map_err(|error| self.database.fault(error))
-    }
-
     /// Waits for the append in hand and closes the connections. Later calls answer
     /// [`StoreError::Closed`].
     ///
@@ -135,7 +118,7 @@ impl PgStore {
         // connection is dropped with it.
         let mut writer = match slot.take() {
             Some(writer) => writer,
-            None => append::Writer::open(&self.database, &self.types).await?,
+            None => recover::open(&self.database, &self.types).await?,
         };
         let written = recover::append(&mut writer, &self.database, batch).await?;
         *slot = Some(writer);

@@ -8,7 +8,7 @@ use sqlx::{
 };
 
 use super::fault::fault;
-use crate::store::StoreError;
+use crate::{event::Position, store::StoreError};
 
 /// How a node hears that another one has appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,7 +113,10 @@ impl PgDatabase {
             .max_lifetime(None)
             // A round trip for each use; a connection that is gone tells by its first statement.
             .test_before_acquire(false)
-            .connect_lazy_with(connect.clone());
+            // What is written here, read models and snapshots, need not be on the disk before it is
+            // answered: what a crash takes, its checkpoint goes back with, and the log gives it
+            // again. The log's writer has a connection of its own.
+            .connect_lazy_with(connect.clone().options([("synchronous_commit", "off")]));
         Ok(Self { name: name_of(&connect), connect, options, pool })
     }
 
@@ -166,6 +169,10 @@ impl PgDatabase {
 
     pub(crate) fn fault(&self, error: sqlx::Error) -> StoreError {
         fault(self.name.clone(), error)
+    }
+
+    pub(super) fn archived(&self, up_to: Position) -> StoreError {
+        StoreError::Archived { store: self.name.clone(), up_to }
     }
 
     pub(crate) fn corrupt(&self, detail: String) -> StoreError {

@@ -26,7 +26,7 @@ use crate::{event::Position, store::StoreError};
 const CHANNEL: &str = "ms_events";
 
 /// The pause after a `NOTIFY`.
-const QUIET: Duration = Duration::from_millis(5);
+const QUIET: Duration = Duration::from_millis(10);
 
 /// How often the database is asked when nothing is heard.
 const POLL: Duration = Duration::from_secs(1);
@@ -125,9 +125,8 @@ fn forward(head: &watch::Sender<Position>, to: Position) {
 
 async fn tell(database: &PgDatabase) {
     let Ok(pool) = database.pool() else { return };
-    // Nobody waits for it to be on the disk. Lost, the poll stands in.
-    let text = "select set_config('synchronous_commit', 'off', true), pg_notify('ms_events', '')";
-    if let Err(error) = sqlx::query(text).execute(pool).await {
+    // Lost, the poll stands in.
+    if let Err(error) = sqlx::query("select pg_notify('ms_events', '')").execute(pool).await {
         tracing::debug!(%error, "other nodes were not told of an append");
     }
 }

@@ -113,3 +113,12 @@ pub(super) async fn position_at(
         .map_err(|error| database.fault(error))?;
     Ok(position.map_or(Position::ZERO, |position| Position::new(position.cast_unsigned())))
 }
+
+/// Everything up to here was archived.
+pub(super) async fn floor(database: &PgDatabase) -> Result<Position, StoreError> {
+    let floor: Option<i64> = sqlx::query_scalar("select max(to_position) from archives")
+        .fetch_one(database.pool()?)
+        .await
+        .map_err(|error| database.fault(error))?;
+    Ok(floor.map_or(Position::ZERO, |floor| Position::new(floor.cast_unsigned())))
+}

@@ -48,8 +48,20 @@ pub(super) async fn page(
          where e.position > $1 and e.position <= $2 order by e.position",
     );
     let after = saturated(after.get());
-    let query = query.bind(after).bind(after.saturating_add(bounded(limit)));
-    collect(database, types, query, None).await.map(|(events, _)| events)
+    let asked = query.bind(after).bind(after.saturating_add(bounded(limit)));
+    let (events, _) = collect(database, types, asked, None).await?;
+    // Positions have no holes: what does not begin with the next one was archived.
+    let next = Position::new(after.cast_unsigned()).next();
+    match events.first() {
+        Some(first) if first.position == next => Ok(events),
+        first => {
+            let floor = lookup::floor(database).await?;
+            if first.is_some() || next <= floor {
+                return Err(database.archived(floor));
+            }
+            Ok(events)
+        }
+    }
 }
 
 pub(super) async fn stream_page(

@@ -8,6 +8,7 @@
 //!
 //! A batch is one transaction, so its first event tells for all of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Row as _;
@@ -18,6 +19,7 @@ use super::{
     database::PgDatabase,
     fault,
     statement::LOCK,
+    types::Types,
 };
 use crate::{
     event::Position,
@@ -80,14 +82,52 @@ async fn make_partition(
     .map_err(|error| database.fault(error))
 }
 
+/// A writer, as soon as the server gives one.
+///
+/// # Errors
+///
+/// It could not be reached in time.
+pub(super) async fn open(database: &PgDatabase, types: &Arc<Types>) -> Result<Writer, StoreError> {
+    let mut patience = Patience::new(database);
+    loop {
+        match Writer::open(database, types).await {
+            Ok(writer) => return Ok(writer),
+            Err(error) => patience.wait(error).await?,
+        }
+    }
+}
+
+/// How long a server is tried that does not answer.
+struct Patience {
+    end: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new(database: &PgDatabase) -> Self {
+        Self { end: Instant::now() + database.options.reconnect_for, pause: FIRST_PAUSE }
+    }
+
+    /// Waits before the next try, or gives the error back when it is no use.
+    async fn wait(&mut self, error: StoreError) -> Result<(), StoreError> {
+        let passes = matches!(error, StoreError::Lost { .. } | StoreError::Exhausted { .. });
+        if !passes || Instant::now() + self.pause >= self.end {
+            return Err(error);
+        }
+        tracing::debug!(%error, "the database does not answer yet");
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}
+
 /// Makes the connection again and finds out what became of the attempt; `None` if nothing did.
 async fn reconnect(
     writer: &mut Writer,
     database: &PgDatabase,
 ) -> Result<Option<Written>, StoreError> {
     let (attempt, head, backend) = (writer.attempt.take(), writer.head, writer.backend);
-    let end = Instant::now() + database.options.reconnect_for;
-    let mut pause = FIRST_PAUSE;
+    let mut patience = Patience::new(database);
     loop {
         let found = async {
             let mut fresh = Writer::open(database, writer.types()).await?;
@@ -102,14 +142,7 @@ async fn reconnect(
                 *writer = fresh;
                 return Ok(found);
             }
-            Err(error @ (StoreError::Lost { .. } | StoreError::Exhausted { .. }))
-                if Instant::now() + pause < end =>
-            {
-                tracing::debug!(%error, "the database does not answer yet");
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-            Err(error) => return Err(error),
+            Err(error) => patience.wait(error).await?,
         }
     }
 }

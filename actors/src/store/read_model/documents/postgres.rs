@@ -80,6 +80,59 @@ fn document(row: &PgRow) -> sqlx::Result<Document> {
     })
 }
 
+/// One statement: the checkpoint moves if the claim is the latest, and the documents with it.
+const PUT: &str = "\
+with moved as ( \
+    update checkpoints set position = $1, \
+           lease_until = clock_timestamp() + $4 * interval '1 ms' \
+     where name = $2 and epoch = $3 returning 1 \
+), put as ( \
+    insert into documents (build, id, position, data) \
+    select $5, d.id, d.position, d.data::jsonb \
+      from moved, unnest($6::text[], $7::int8[], $8::text[]) d (id, position, data) \
+    on conflict (build, id) do update set position = excluded.position, data = excluded.data \
+), removed as ( \
+    delete from documents where build = $5 and id = any($9) and exists (select from moved) \
+) \
+select count(*) from moved";
+
+/// Answers whether the claim was the latest.
+async fn put<'c>(executor: impl sqlx::PgExecutor<'c>, commit: &Commit) -> sqlx::Result<bool> {
+    let (mut ids, mut texts, mut positions, mut removed) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (id, data, position) in &commit.changes {
+        match data {
+            None => removed.push(&**id),
+            Some(data) => {
+                ids.push(&**id);
+                // JSON is UTF-8; it was made from text by this program.
+                texts.push(std::str::from_utf8(data).unwrap_or("null"));
+                positions.push(counter(position.get()));
+            }
+        }
+    }
+    let moved: i64 = sqlx::query_scalar(PUT)
+        .bind(counter(commit.to.get()))
+        .bind(commit.part.checkpoint())
+        .bind(counter(commit.epoch.get()))
+        .bind(commit.lease.as_secs_f64() * 1e3)
+        .bind(commit.part.build)
+        .bind(ids)
+        .bind(positions)
+        .bind(texts)
+        .bind(removed)
+        .fetch_one(executor)
+        .await?;
+    Ok(moved == 1)
+}
+
+fn fenced(commit: &Commit, moved: bool) -> Result<(), ProjectionError> {
+    match moved {
+        true => Ok(()),
+        false => Err(ProjectionError::Fenced { part: commit.part.to_string() }),
+    }
+}
+
 impl Documents for PgDocuments {
     fn builds<'a>(
         &'a self,
@@ -235,82 +288,38 @@ impl Documents for PgDocuments {
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), ProjectionError>> {
-        self.write(async move |connection| {
-            let moved = sqlx::query(
-                "update checkpoints set position = $1, \
-                 lease_until = clock_timestamp() + $4 * interval '1 ms' \
-                 where name = $2 and epoch = $3",
-            )
-            .bind(counter(commit.to.get()))
-            .bind(commit.part.checkpoint())
-            .bind(counter(commit.epoch.get()))
-            .bind(commit.lease.as_secs_f64() * 1e3)
-            .execute(&mut *connection)
-            .await?;
-            if moved.rows_affected() != 1 {
-                let part = commit.part.to_string();
-                return Err(Failure::Refused(ProjectionError::Fenced { part }));
+        async move {
+            if commit.park.is_empty() && commit.unpark.is_empty() {
+                let moved = put(self.database.pool()?, &commit).await;
+                return fenced(&commit, self.read(moved)?);
             }
-            let build = commit.part.build;
-            let (mut ids, mut texts, mut positions, mut removed) =
-                (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            for (id, data, position) in &commit.changes {
-                match data {
-                    None => removed.push(&**id),
-                    Some(data) => {
-                        ids.push(&**id);
-                        // JSON is UTF-8; it was made from text by this program.
-                        texts.push(std::str::from_utf8(data).unwrap_or("null"));
-                        positions.push(counter(position.get()));
-                    }
-                }
-            }
-            if !ids.is_empty() {
-                sqlx::query(
-                    "insert into documents (build, id, position, data) \
-                     select $1, id, position, data::jsonb \
-                     from unnest($2::text[], $3::int8[], $4::text[]) d (id, position, data) \
-                     on conflict (build, id) do update set position = excluded.position, \
-                     data = excluded.data",
-                )
-                .bind(build)
-                .bind(ids)
-                .bind(positions)
-                .bind(texts)
-                .execute(&mut *connection)
-                .await?;
-            }
-            if !removed.is_empty() {
-                sqlx::query("delete from documents where build = $1 and id = any($2)")
-                    .bind(build)
-                    .bind(removed)
-                    .execute(&mut *connection)
-                    .await?;
-            }
-            if !commit.unpark.is_empty() {
-                let ids: Vec<&str> = commit.unpark.iter().map(|id| &**id).collect();
+            self.write(async move |connection| {
+                let moved = put(&mut *connection, &commit).await?;
+                fenced(&commit, moved).map_err(Failure::Refused)?;
+                let unpark: Vec<&str> = commit.unpark.iter().map(|id| &**id).collect();
                 sqlx::query("delete from parked where build = $1 and id = any($2)")
-                    .bind(build)
-                    .bind(ids)
+                    .bind(commit.part.build)
+                    .bind(unpark)
                     .execute(&mut *connection)
                     .await?;
-            }
-            for parked in &commit.park {
-                sqlx::query(
-                    "insert into parked (build, id, position, attempts, error) \
-                     values ($1, $2, $3, $4, $5) on conflict (build, id, position) do update \
-                     set attempts = excluded.attempts, error = excluded.error",
-                )
-                .bind(build)
-                .bind(&*parked.id)
-                .bind(counter(parked.position.get()))
-                .bind(i32::try_from(parked.attempts).unwrap_or(i32::MAX))
-                .bind(&parked.error)
-                .execute(&mut *connection)
-                .await?;
-            }
-            Ok(())
-        })
+                for parked in &commit.park {
+                    sqlx::query(
+                        "insert into parked (build, id, position, attempts, error) \
+                         values ($1, $2, $3, $4, $5) on conflict (build, id, position) do update \
+                         set attempts = excluded.attempts, error = excluded.error",
+                    )
+                    .bind(commit.part.build)
+                    .bind(&*parked.id)
+                    .bind(counter(parked.position.get()))
+                    .bind(i32::try_from(parked.attempts).unwrap_or(i32::MAX))
+                    .bind(&parked.error)
+                    .execute(&mut *connection)
+                    .await?;
+                }
+                Ok(())
+            })
+            .await
+        }
         .boxed()
     }
 
