@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use uuid::Uuid;
 
 use super::{
@@ -38,6 +38,9 @@ mod statement;
 mod types;
 
 pub use database::{PgDatabase, PgOptions, Wake};
+
+/// How many empty partitions there are kept.
+const PARTITIONS_AHEAD: i64 = 2;
 
 /// An [`EventStore`] in a PostgreSQL database.
 #[derive(Debug)]
@@ -90,8 +93,8 @@ impl PgStore {
         &self.database
     }
 
-    /// Makes the partition after the one that the log is in, so that an append never meets a
-    /// missing one.
+    /// Makes the partitions after the one that the log is in, so that an append never meets a
+    /// missing one. Says so in the log of the program when none was left.
     ///
     /// # Errors
     ///
@@ -99,15 +102,21 @@ impl PgStore {
     ///
     /// # Cancel safety
     ///
-    /// A dropped call made it or not.
+    /// A dropped call made them or not.
     pub async fn make_partitions_ahead(&self) -> Result<(), StoreError> {
+        let pool = self.database.pool()?;
+        let fault = |error| self.database.fault(error);
+        let ahead: i64 =
+            sqlx::query_scalar("select partitions_ahead()").fetch_one(pool).await.map_err(fault)?;
+        if ahead >= PARTITIONS_AHEAD {
+            return Ok(());
+        }
+        if ahead == 0 {
+            tracing::warn!("the log is in its last partition; the next ones are made now");
+        }
         let query = "select make_partition(position + n * partition_size + 1) \
-                     from store_head, generate_series(0, 2) n";
-        sqlx::query(query)
-            .execute(self.database.pool()?)
-            .await
-            .map(drop)
-            .map_err(|error| self.database.fault(error))
+                     from store_head, generate_series(0, $1) n";
+        sqlx::query(query).bind(PARTITIONS_AHEAD).execute(pool).await.map(drop).map_err(fault)
     }
 
     /// Waits for the append in hand and closes the connections. Later calls answer
@@ -123,6 +132,23 @@ impl PgStore {
         }
         self.ear.close();
         self.database.close().await;
+    }
+
+    /// Reads, and reads again if the connection was lost: after the server was away, each one that
+    /// waited in the pool tells so by its first use.
+    async fn read<T, F>(&self, read: impl Fn() -> F + Send) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let end = Instant::now() + self.database.options.acquire_timeout;
+        let (_, connections) = self.database.usage();
+        for _ in 0..connections {
+            match read().await {
+                Err(StoreError::Lost { .. }) if Instant::now() < end => {}
+                result => return result,
+            }
+        }
+        read().await
     }
 
     async fn append(&self, batch: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
@@ -158,7 +184,8 @@ impl EventStore for PgStore {
         after: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        read::stream_page(&self.database, &self.types, stream, after, limit).boxed()
+        self.read(move || read::stream_page(&self.database, &self.types, stream, after, limit))
+            .boxed()
     }
 
     fn read_all(
@@ -166,18 +193,18 @@ impl EventStore for PgStore {
         after: Position,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>> {
-        read::page(&self.database, &self.types, after, limit).boxed()
+        self.read(move || read::page(&self.database, &self.types, after, limit)).boxed()
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
-        lookup::head(&self.database).boxed()
+        self.read(move || lookup::head(&self.database)).boxed()
     }
 
     fn stream_version<'a>(
         &'a self,
         stream: &'a StreamId,
     ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        lookup::stream_version(&self.database, stream).boxed()
+        self.read(move || lookup::stream_version(&self.database, stream)).boxed()
     }
 
     fn read_stream_backward<'a>(
@@ -186,7 +213,8 @@ impl EventStore for PgStore {
         before: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        read::backward_page(&self.database, &self.types, stream, before, limit).boxed()
+        self.read(move || read::backward_page(&self.database, &self.types, stream, before, limit))
+            .boxed()
     }
 
     fn read_matching<'a>(
@@ -195,23 +223,24 @@ impl EventStore for PgStore {
         after: Position,
         limit: usize,
     ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
-        read::matching_page(&self.database, &self.types, filter, after, limit).boxed()
+        self.read(move || read::matching_page(&self.database, &self.types, filter, after, limit))
+            .boxed()
     }
 
     fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
-        lookup::answer(&self.database, key).boxed()
+        self.read(move || lookup::answer(&self.database, key)).boxed()
     }
 
     fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
-        lookup::event_types(&self.database).boxed()
+        self.read(move || lookup::event_types(&self.database)).boxed()
     }
 
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
-        lookup::position_at(&self.database, time).boxed()
+        self.read(move || lookup::position_at(&self.database, time)).boxed()
     }
 
     fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.ear.changed(after).boxed()
+        self.read(move || self.ear.changed(after)).boxed()
     }
 
     fn store_id(&self) -> Uuid {
