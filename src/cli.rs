@@ -4,7 +4,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod events;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod migrate;
+mod output;
+mod projections;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod replay;
 mod run;
+mod store;
 
 /// Actors under supervision trees, with the event store inside.
 #[derive(Debug, Parser)]
@@ -18,9 +27,26 @@ pub struct Cli {
 enum Command {
     /// Start a node (the default)
     Run(run::Run),
+    /// See and change the version of a store's tables
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    Migrate(migrate::Migrate),
+    /// Look into the log
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    Events(events::Events),
+    /// Print events of the past as JSON, one a line
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    Replay(replay::ReplayArgs),
+    /// See and steer the read models of a running node
+    Projections(projections::Projections),
 }
 
 impl Cli {
+    /// Whether this starts a node, and is no command that ends by itself.
+    #[must_use]
+    pub fn is_node(&self) -> bool {
+        matches!(self.command, None | Some(Command::Run(_)))
+    }
+
     /// Does what was asked.
     ///
     /// # Errors
@@ -28,6 +54,13 @@ impl Cli {
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command.unwrap_or_else(|| Command::Run(run::Run::default())) {
             Command::Run(run) => run.execute().await,
+            #[cfg(any(feature = "sqlite", feature = "postgres"))]
+            Command::Migrate(migrate) => migrate.execute().await,
+            #[cfg(any(feature = "sqlite", feature = "postgres"))]
+            Command::Events(events) => events.execute().await,
+            #[cfg(any(feature = "sqlite", feature = "postgres"))]
+            Command::Replay(replay) => replay.execute().await,
+            Command::Projections(projections) => projections.execute().await,
         }
     }
 }

@@ -42,6 +42,7 @@ mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod read_model;
+pub mod replay;
 pub mod snapshot;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

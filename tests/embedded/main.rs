@@ -8,12 +8,14 @@
 //! | [`debug`] | the tree over HTTP, and what an operator can do |
 //! | [`process`] | `smith run`: what it prints, how it ends, what survives it |
 //! | [`readme`] | what the README shows is what the program does |
+//! | [`cli`] | migrate, events, replay, projections from the command line |
 //! | [`architecture`] | which file may use which |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
 mod aggregates;
 mod architecture;
+mod cli;
 mod debug;
 mod ingest;
 mod node;

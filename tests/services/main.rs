@@ -4,10 +4,18 @@
 //! |---|---|
 //! | [`store`] | the PostgreSQL store keeps every law, and cannot be told from the others |
 //! | [`recovery`] | an append whose connection is cut at a chosen place, or that is undone, is there once |
+//! | [`writers`] | processes that append at once, some of them killed: no gap, no double, no loss |
+//! | [`faults`] | the server killed under load, connections used up |
+//! | [`node`] | whole nodes on one database: commands, projections, taking over |
+//! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod faults;
+mod migrations;
+mod node;
 mod recovery;
 mod server;
 mod store;
 mod wire;
+mod writers;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mister_smith::actors::event::{EventId, NewEvent, Position, StreamId, Timestamp, Version};
-use mister_smith::actors::store::postgres::{PgOptions, PgStore};
+use mister_smith::actors::store::postgres::{PgOptions, PgStore, Wake};
 use mister_smith::actors::store::{
     Append, AppendError, AppendOutcome, EventStore, ExpectedVersion, IdempotencyKey, StoreError,
     conformance,
@@ -12,17 +12,13 @@ use mister_smith::prelude::ErrorClass;
 use mister_smith_testkit::Postgres;
 use uuid::Uuid;
 
-use crate::server::database;
+use crate::server::{DEADLINE, database, name_of, open};
 use crate::wire::{COMMITTED, Cut, SELECTED, Wire};
 
 const ANY: ExpectedVersion = ExpectedVersion::Any;
 
 /// In the payload of [`marked`] appends, for the wire to find.
 const HERE: &[u8] = b"cut here";
-
-async fn open(url: &str) -> PgStore {
-    PgStore::open(url, PgOptions::default()).await.unwrap()
-}
 
 /// An append without a key. The ids of its events are numbers from `id` on.
 fn plain(stream: &str, expected: ExpectedVersion, id: u128, count: u128) -> Append {
@@ -186,7 +182,6 @@ async fn a_request_that_arrives_late_is_not_carried_out() {
 
 /// Makes every insert of an event fail, the first `times` times, with this statement.
 async fn fail(server: &Postgres, url: &str, times: u32, statement: &str) {
-    let name = url.split(['/', '?']).nth(3).unwrap();
     let sql = format!(
         "set search_path to ms_framework;
          -- A sequence is not undone with the statement that failed.
@@ -198,7 +193,7 @@ async fn fail(server: &Postgres, url: &str, times: u32, statement: &str) {
          create or replace trigger fail before insert on events for each row
              execute function fail();"
     );
-    server.sql(name, &sql).await;
+    server.sql(name_of(url), &sql).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,6 +275,25 @@ async fn marks_of_time_go_up_whoever_writes_them() {
     assert_eq!(fast.position_at(minute(31)).await.unwrap(), Position::new(3));
 }
 
+/// Through a pooler nobody is heard; a store that only looks finds what others append all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_only_looks_hears_of_others() {
+    let server = Postgres::start().await;
+    let url = database(&server).await;
+    let looks = PgStore::open(&url, PgOptions::default().wake(Wake::Poll)).await.unwrap();
+    let other = open(&url).await;
+    for id in 1..=2 {
+        let (head, written) = tokio::join!(
+            tokio::time::timeout(DEADLINE, looks.changed(Position::new(id - 1))),
+            other.append_batch(vec![plain("s", ANY, id.into(), 1)])
+        );
+        written.unwrap();
+        assert_eq!(head.unwrap().unwrap(), Position::new(id));
+    }
+    let listening = "select count(*) from pg_stat_activity where query like 'LISTEN%'";
+    assert_eq!(server.sql(name_of(&url), listening).await, "0");
+}
+
 // --- connections -----------------------------------------------------------------------------------
 
 /// Every connection that waits in the pool is dead after a restart of the server. No reader hears
@@ -290,9 +304,6 @@ async fn readers_do_not_hear_of_a_restart() {
     let url = database(&server).await;
     let store = PgStore::open(&url, PgOptions::default().connections(4)).await.unwrap();
     store.append_batch(vec![plain("s", ANY, 1, 1)]).await.unwrap();
-    while store.database().usage().0 > 0 {
-        tokio::task::yield_now().await;
-    }
     let heads = futures_util::future::join_all((0..16).map(|_| store.head())).await;
     assert!(heads.iter().all(Result::is_ok));
     server.kill9().await;

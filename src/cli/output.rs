@@ -1,0 +1,86 @@
+//! What the commands write: for people, or as JSON.
+
+use std::fmt;
+use std::io::{ErrorKind, Write, stdout};
+
+use base64::Engine as _;
+use mister_smith_actors::event::typed::payload_value;
+use mister_smith_actors::event::{Metadata, RecordedEvent};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Writes to whoever reads. Nobody may be reading any more (`smith … | head -1`): that ends the
+/// command and is no error.
+pub(super) fn write(text: fmt::Arguments<'_>) -> anyhow::Result<Flow> {
+    let mut out = stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Flow::Continue),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Flow::End),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether somebody still reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    Continue,
+    End,
+}
+
+/// A value as JSON on lines of its own.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<Flow> {
+    write(format_args!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// An event with its payload as JSON, whatever it is stored as; what is none is base64.
+pub(super) fn event(event: &RecordedEvent) -> Value {
+    let payload = match payload_value(&event.event_type, event.codec, &event.data) {
+        Ok(value) => value,
+        Err(_) => json!({ "base64": base64::prelude::BASE64_STANDARD.encode(&event.data) }),
+    };
+    json!({
+        "position": event.position,
+        "stream": event.stream,
+        "version": event.version,
+        "type": event.event_type,
+        "schema_version": event.schema_version,
+        "id": event.id,
+        "recorded_at": event.recorded_at.to_string(),
+        "codec": event.codec,
+        "metadata": metadata(event),
+        "payload": payload,
+    })
+}
+
+/// What is known of an event besides its payload: ours, or what its sender gave.
+fn metadata(event: &RecordedEvent) -> Value {
+    if event.meta.is_empty() {
+        return Value::Null;
+    }
+    let ours = Metadata::from_bytes(&event.meta);
+    if !ours.is_empty() {
+        return serde_json::to_value(ours).unwrap_or_default();
+    }
+    let value = serde_json::from_slice(&event.meta).ok();
+    value.or_else(|| payload_value("", Default::default(), &event.meta).ok()).unwrap_or_default()
+}
+
+/// One line for people: place, time, stream and version, type, and the payload as far as it fits.
+pub(super) fn line(event: &RecordedEvent) -> String {
+    let payload = match payload_value(&event.event_type, event.codec, &event.data) {
+        Ok(value) => value.to_string(),
+        Err(_) => format!("{} bytes", event.data.len()),
+    };
+    let mut shown: String = payload.chars().take(100).collect();
+    if shown.len() < payload.len() {
+        shown.push('…');
+    }
+    format!(
+        "{:>8}  {}  {}/{}  {}  {shown}",
+        event.position.get(),
+        event.recorded_at,
+        event.stream,
+        event.version,
+        event.event_type
+    )
+}

@@ -1,0 +1,80 @@
+//! Migrations on PostgreSQL; what the two databases share is tested on SQLite.
+
+use mister_smith::migrate::{MigrateError, down, status, up};
+use mister_smith_testkit::Postgres;
+
+use crate::server::name_of;
+
+async fn schemas(server: &Postgres, url: &str) -> String {
+    let text = "select string_agg(nspname, ' ' order by nspname) from pg_namespace \
+                where nspname like 'ms\\_%'";
+    server.sql(name_of(url), text).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_gets_everything_and_the_way_down_leads_back() {
+    let server = Postgres::start().await;
+    let url = server.create_database().await;
+    let before = status(&url).await.unwrap();
+    assert_eq!((before.version, before.pending().len()), (0, 2));
+    let report = up(&url).await.unwrap();
+    assert_eq!(report.to, before.newest);
+    assert_eq!(schemas(&server, &url).await, "ms_framework ms_migrations ms_projections");
+    assert_eq!(up(&url).await.unwrap().steps.len(), 0);
+    assert!(status(&url).await.unwrap().pending().is_empty());
+
+    assert_eq!(down(&url, 1).await.unwrap().steps.len(), 1);
+    assert_eq!(schemas(&server, &url).await, "ms_framework ms_migrations");
+    down(&url, 0).await.unwrap();
+    assert_eq!(schemas(&server, &url).await, "ms_migrations");
+    up(&url).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_once_apply_each_migration_once() {
+    let server = Postgres::start().await;
+    let url = server.create_database().await;
+    let (a, b, c) = tokio::join!(up(&url), up(&url), up(&url));
+    let steps: usize = [a, b, c].into_iter().map(|report| report.unwrap().steps.len()).sum();
+    assert_eq!(steps, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_changed_is_refused_by_its_file() {
+    let server = Postgres::start().await;
+    let url = server.create_database().await;
+    up(&url).await.unwrap();
+    let change = "update ms_migrations.schema_migrations set checksum = 'x' where version = 1";
+    server.sql(name_of(&url), change).await;
+    let error = up(&url).await.unwrap_err();
+    assert!(matches!(error, MigrateError::Changed { .. }), "{error}");
+    assert!(
+        error.to_string().starts_with("migrations/postgres/0001_event_store.up.sql changed"),
+        "{error}"
+    );
+    assert_eq!(status(&url).await.unwrap().problems, [error.to_string()]);
+}
+
+/// A migration that fails in its last statement leaves nothing of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_migration_leaves_the_database_as_it_was() {
+    let server = Postgres::start().await;
+    let url = server.create_database().await;
+    up(&url).await.unwrap();
+    down(&url, 1).await.unwrap();
+    // The last table of the next one is there already.
+    server
+        .sql(name_of(&url), "create schema ms_projections; create table ms_projections.parked()")
+        .await;
+    let error = up(&url).await.unwrap_err();
+    assert!(
+        error.to_string().starts_with("migration 0004_projections failed, postgres:///"),
+        "{error}"
+    );
+    let tables = "select count(*) from pg_tables where schemaname = 'ms_projections'";
+    assert_eq!(server.sql(name_of(&url), tables).await, "1");
+    assert_eq!(status(&url).await.unwrap().version, 1);
+    // And the lock is free.
+    server.sql(name_of(&url), "drop schema ms_projections cascade").await;
+    up(&url).await.unwrap();
+}
