@@ -73,7 +73,10 @@ begin
     if to_regclass('ms_framework.' || part) is null then
         -- Two nodes may do so at once.
         perform pg_advisory_xact_lock(7033157212);
-        if to_regclass('ms_framework.' || part) is null then
+        -- Not to_regclass again: it remembers what it did not find.
+        if not exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                        where i.inhparent = 'ms_framework.events'::regclass
+                          and c.relname = part) then
             execute format(
                 'create table ms_framework.%I (like ms_framework.events including all)', part);
             execute format(

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`store`] | the PostgreSQL store keeps every law, and cannot be told from the others |
 //! | [`recovery`] | an append whose connection is cut at a chosen place, or that is undone, is there once |
+//! | [`partitions`] | partitions of the log: made in time, made late, left out by reads |
 //! | [`writers`] | processes that append at once, some of them killed: no gap, no double, no loss |
 //! | [`faults`] | the server killed under load, connections used up |
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
@@ -14,6 +15,7 @@
 mod faults;
 mod migrations;
 mod node;
+mod partitions;
 mod recovery;
 mod server;
 mod store;

@@ -4,8 +4,9 @@ use mister_smith::actors::event::{Position, StreamId, Version};
 use mister_smith::actors::store::postgres::PgStore;
 use mister_smith::actors::store::{Append, EventStore, ExpectedVersion, conformance};
 use mister_smith_testkit::Postgres;
+use sqlx::Connection as _;
 
-use crate::server::{database, name_of, open};
+use crate::server::{DEADLINE, database, name_of, open};
 
 /// A database whose partitions hold this many events.
 async fn partitioned(server: &Postgres, size: u64) -> String {
@@ -79,30 +80,31 @@ async fn partitions_are_made_ahead_by_any_number_of_nodes() {
     is_whole(&two, 42).await;
 }
 
-/// A partition is made while others read and write, and keeps nobody waiting for a reader that does
-/// not end.
+/// Guards against partitions that are made in their place: that waits for everybody who reads, and
+/// everybody who appends then waits behind it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_partition_waits_for_no_reader() {
     let server = Postgres::start().await;
     let url = partitioned(&server, 10).await;
     let store = open(&url).await;
     store.append_batch(append("s", 0, 5)).await.unwrap();
-    let name = name_of(&url).to_owned();
-    // Reads the log and then waits for the lock below, with its snapshot open.
-    let gate = "select pg_advisory_lock(1)";
-    let holder = open(&url).await;
-    let reader = format!("begin; select count(*) from ms_framework.events; {gate}; commit;");
-    let (made, ()) = tokio::join!(async { store.make_partitions_ahead().await }, async {
-        let _ = (&holder, &reader, &name);
-    });
-    made.unwrap();
+    let mut reader = sqlx::PgConnection::connect(&url).await.unwrap();
+    let mut reading = reader.begin().await.unwrap();
+    sqlx::query("select count(*) from ms_framework.events").execute(&mut *reading).await.unwrap();
+    let made = async {
+        store.make_partitions_ahead().await.unwrap();
+        store.append_batch(append("s", 5, 50)).await.unwrap();
+    };
+    tokio::time::timeout(DEADLINE, made).await.unwrap();
+    reading.rollback().await.unwrap();
+    is_whole(&store, 55).await;
 }
 
 // --- what reads leave out --------------------------------------------------------------------------
 
 /// The partitions that the last statement with this text in it has read, from the plan that the
 /// server logged.
-async fn read_partitions(server: &Postgres, text: &str) -> Vec<u64> {
+fn read_partitions(server: &Postgres, text: &str) -> Vec<u64> {
     let log = server.log();
     let at = log.rfind(&format!("Query Text: {text}")).expect("the statement is in the log");
     let plan = log[at..].lines().skip(1).take_while(|line| line.starts_with('\t'));
@@ -113,4 +115,38 @@ async fn read_partitions(server: &Postgres, text: &str) -> Vec<u64> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_leave_out_partitions_that_cannot_hold_what_they_want() {
+    let server = Postgres::start().await;
+    let url = partitioned(&server, 10).await;
+    let name = name_of(&url);
+    for setting in [
+        "session_preload_libraries = 'auto_explain'",
+        "auto_explain.log_min_duration = 0",
+        "auto_explain.log_analyze = on",
+    ] {
+        server.sql("postgres", &format!("alter database {name} set {setting}")).await;
+    }
+    let store = open(&url).await;
+    for (stream, count) in [("old", 5), ("long", 3), ("filler", 82), ("long", 4), ("new", 26)] {
+        store.append_batch(append(stream, 0, count)).await.unwrap();
+    }
+    let (start, end) = (Version::ZERO, Version::new(u64::MAX));
+    let stream = |name| StreamId::new(name).unwrap();
+
+    // More often than the server plans anew for each value.
+    for _ in 0..8 {
+        let of_stream = "select position, version";
+        assert_eq!(store.read_stream(&stream("old"), start, 100).await.unwrap().len(), 5);
+        assert_eq!(read_partitions(&server, of_stream), [1]);
+        assert_eq!(store.read_stream(&stream("new"), start, 100).await.unwrap().len(), 26);
+        assert_eq!(read_partitions(&server, of_stream), [91, 101, 111]);
+        assert_eq!(store.read_stream_backward(&stream("new"), end, 100).await.unwrap().len(), 26);
+        assert_eq!(read_partitions(&server, of_stream), [91, 101, 111]);
+
+        assert_eq!(store.read_all(Position::new(97), 5).await.unwrap().len(), 5);
+        assert_eq!(read_partitions(&server, "select e.position"), [91, 101]);
+    }
 }
