@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mister_smith::SystemCore;
+use mister_smith::actors::aggregate::actor::AggregateMessage;
 use mister_smith::actors::event::{Decoder, Position, RecordedEvent};
 use mister_smith::actors::projection::{Projection, ProjectionFault};
 use mister_smith::actors::store::replay::{Replay, ReplayFrom};
@@ -181,6 +182,8 @@ async fn run(plan: Plan) {
         cold(&core).await;
         replay(&core, &url, plan.rounds).await;
         core.stop(Duration::from_secs(10)).await;
+        // The lock of the file goes with it.
+        drop(core);
         projected(&url).await;
         if kind == "postgres" {
             let size = "select pg_size_pretty(pg_database_size(current_database()))";
@@ -320,10 +323,16 @@ async fn cold(core: &SystemCore) {
         let path = format!("/domain/aggregates/{}-{id}", Account::<SNAPSHOTS>::CATEGORY);
         let mut times = Vec::new();
         for _ in 0..5 {
-            core.actors().kill(&path).unwrap();
+            let actor = core.actors().find::<AggregateMessage<Account<SNAPSHOTS>>>(&path).unwrap();
+            let life = actor.life();
             let begun = Instant::now();
+            core.actors().kill(&path).unwrap();
+            // A kill takes effect a moment later: until then the old life answers.
+            while actor.life() == life {
+                tokio::task::yield_now().await;
+            }
             let look = |account: &Account<SNAPSHOTS>, _| account.events;
-            while core.commands().look(&id, look).await.ok() != Some(events) {}
+            assert_eq!(core.commands().look(&id, look).await.unwrap(), events);
             times.push(begun.elapsed().as_secs_f64() * 1e3);
         }
         times.sort_by(f64::total_cmp);

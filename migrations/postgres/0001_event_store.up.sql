@@ -11,7 +11,9 @@ create table store_head (
     -- Names this log; a copy on another bus must not be taken for it.
     store_uuid uuid not null default gen_random_uuid(),
     -- How many positions one partition of the events holds.
-    partition_size bigint not null default 10000000
+    partition_size bigint not null default 10000000,
+    -- The time of the last mark, for all nodes to decide on whether to make one.
+    marked_at  bigint
 ) with (fillfactor = 10);
 
 insert into store_head (id, position) values (1, 0);
@@ -59,7 +61,8 @@ create table events (
 
 create index events_stream on events (stream_id, version);
 
--- Makes the partition that holds a position, if it is not there.
+-- Makes the partition that holds a position, if it is not there. Attached, not
+-- made in its place: that waits for no reader, and no append waits for it.
 create function make_partition(at bigint) returns text
 language plpgsql as $$
 declare
@@ -70,12 +73,28 @@ begin
     if to_regclass('ms_framework.' || part) is null then
         -- Two nodes may do so at once.
         perform pg_advisory_xact_lock(7033157212);
-        execute format(
-            'create table if not exists ms_framework.%I partition of ms_framework.events
-                 for values from (%s) to (%s)', part, low, low + size);
+        -- Not to_regclass again: it remembers what it did not find.
+        if not exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                        where i.inhparent = 'ms_framework.events'::regclass
+                          and c.relname = part) then
+            execute format(
+                'create table ms_framework.%I (like ms_framework.events including all)', part);
+            execute format(
+                'alter table ms_framework.events attach partition ms_framework.%I
+                     for values from (%s) to (%s)', part, low, low + size);
+        end if;
     end if;
     return part;
 end $$;
+
+-- Partitions of which no position is taken yet.
+create function partitions_ahead() returns bigint
+language sql stable as $$
+    select count(*)
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid, ms_framework.store_head h
+     where i.inhparent = 'ms_framework.events'::regclass
+       and substr(c.relname, 9)::bigint > h.position
+$$;
 
 select make_partition(1);
 select make_partition(1 + (select partition_size from store_head));

@@ -3,10 +3,12 @@
 //! | module | what it proves |
 //! |---|---|
 //! | [`store`] | the PostgreSQL store keeps every law, and cannot be told from the others |
+//! | [`recovery`] | an append whose connection is cut at a chosen place, or that is undone, is there once |
+//! | [`pruning`] | partitions of the log: made in time, made late, left out by reads |
 //! | [`writers`] | processes that append at once, some of them killed: no gap, no double, no loss |
 //! | [`faults`] | the server killed under load, connections used up |
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
-//! | [`partitions`] | made ahead, pruned, archived, replayed |
+//! | [`partitions`] | made by whoever needs them, archived, replayed |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
@@ -15,6 +17,9 @@ mod faults;
 mod migrations;
 mod node;
 mod partitions;
+mod pruning;
+mod recovery;
 mod server;
 mod store;
+mod wire;
 mod writers;

@@ -18,7 +18,7 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use uuid::Uuid;
 
 use super::{
@@ -108,6 +108,23 @@ impl PgStore {
         self.database.close().await;
     }
 
+    /// Reads, and reads again if the connection was lost: after the server was away, each one that
+    /// waited in the pool tells so by its first use.
+    async fn read<T, F>(&self, read: impl Fn() -> F + Send) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let end = Instant::now() + self.database.options.acquire_timeout;
+        let (_, connections) = self.database.usage();
+        for _ in 0..connections {
+            match read().await {
+                Err(StoreError::Lost { .. }) if Instant::now() < end => {}
+                result => return result,
+            }
+        }
+        read().await
+    }
+
     async fn append(&self, batch: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
@@ -141,7 +158,8 @@ impl EventStore for PgStore {
         after: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        read::stream_page(&self.database, &self.types, stream, after, limit).boxed()
+        self.read(move || read::stream_page(&self.database, &self.types, stream, after, limit))
+            .boxed()
     }
 
     fn read_all(
@@ -149,18 +167,18 @@ impl EventStore for PgStore {
         after: Position,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>> {
-        read::page(&self.database, &self.types, after, limit).boxed()
+        self.read(move || read::page(&self.database, &self.types, after, limit)).boxed()
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
-        lookup::head(&self.database).boxed()
+        self.read(move || lookup::head(&self.database)).boxed()
     }
 
     fn stream_version<'a>(
         &'a self,
         stream: &'a StreamId,
     ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        lookup::stream_version(&self.database, stream).boxed()
+        self.read(move || lookup::stream_version(&self.database, stream)).boxed()
     }
 
     fn read_stream_backward<'a>(
@@ -169,7 +187,8 @@ impl EventStore for PgStore {
         before: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        read::backward_page(&self.database, &self.types, stream, before, limit).boxed()
+        self.read(move || read::backward_page(&self.database, &self.types, stream, before, limit))
+            .boxed()
     }
 
     fn read_matching<'a>(
@@ -178,23 +197,24 @@ impl EventStore for PgStore {
         after: Position,
         limit: usize,
     ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
-        read::matching_page(&self.database, &self.types, filter, after, limit).boxed()
+        self.read(move || read::matching_page(&self.database, &self.types, filter, after, limit))
+            .boxed()
     }
 
     fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
-        lookup::answer(&self.database, key).boxed()
+        self.read(move || lookup::answer(&self.database, key)).boxed()
     }
 
     fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
-        lookup::event_types(&self.database).boxed()
+        self.read(move || lookup::event_types(&self.database)).boxed()
     }
 
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
-        lookup::position_at(&self.database, time).boxed()
+        self.read(move || lookup::position_at(&self.database, time)).boxed()
     }
 
     fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.ear.changed(after).boxed()
+        self.read(move || self.ear.changed(after)).boxed()
     }
 
     fn store_id(&self) -> Uuid {

@@ -16,13 +16,13 @@ use super::{
     database::PgDatabase,
     fault, lookup,
     statement::{LOCK, Place, Write, put},
-    types::Types,
+    types::{Known as KnownTypes, Types},
 };
 use crate::{
     event::{Position, StreamId, Timestamp, Version},
     store::{
         Append, AppendError, AppendOutcome, Appended, ExpectedVersion, IdempotencyKey, StoreError,
-        plan::{Known, Plan, StreamState, mark, plan},
+        plan::{Known, Mark, Plan, StreamState, mark, plan},
     },
 };
 
@@ -37,13 +37,13 @@ const BLOCK: i64 = 1_000;
 pub(super) struct Writer {
     pub(super) connection: PgConnection,
     /// The server's process behind the connection.
-    pub(super) backend: i32,
+    pub(super) backend: Backend,
     types: Arc<Types>,
     streams: Remembered,
     /// Numbers for streams to be made.
     ids: Range<i64>,
-    /// The end of the log, as far as this writer knows.
-    pub(super) head: Position,
+    /// The end of the log, as far as this writer knows: never beyond what is committed.
+    head: Position,
     marked: Option<Timestamp>,
     /// What the statement that is under way would be answered with.
     pub(super) attempt: Option<Attempt>,
@@ -53,16 +53,30 @@ pub(super) struct Writer {
 #[derive(Debug, Default)]
 struct Remembered(IndexMap<StreamId, (i64, StreamState)>);
 
+/// A process of the server. Numbers of processes are used again, so the time belongs to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backend {
+    pub(super) process: i32,
+    /// Microseconds since 1970.
+    pub(super) started_at: i64,
+}
+
 /// A statement of which the outcome is not known yet.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
-    /// The first event that it writes.
-    pub(super) first: Uuid,
-    /// Its place among the events of the batch, from 1, when `outcomes` count from `base`.
-    pub(super) at: u64,
+    /// What it would be answered with, as it was planned.
     pub(super) outcomes: Vec<AppendOutcome>,
     /// The head that the outcomes were planned on.
     pub(super) base: Position,
+    /// What it writes is beyond this.
+    pub(super) after: Position,
+}
+
+/// What was written, to be remembered once it is committed.
+struct Change {
+    streams: Vec<(StreamId, i64, StreamState)>,
+    types: Arc<KnownTypes>,
+    mark: Option<Mark>,
 }
 
 /// What came of a batch.
@@ -96,12 +110,15 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let mut connection = database.connect().await?;
         let row = sqlx::query(
-            "select pg_backend_pid(), position, (select max(at) from position_marks) \
-             from store_head",
+            "select pid, (extract(epoch from backend_start) * 1000000)::int8, position, marked_at \
+             from store_head, pg_stat_activity where pid = pg_backend_pid()",
         )
         .fetch_one(&mut connection)
         .await;
-        let read = |row: PgRow| Ok((row.try_get(0)?, row.try_get::<i64, _>(1)?, row.try_get(2)?));
+        let read = |row: PgRow| {
+            let backend = Backend { process: row.try_get(0)?, started_at: row.try_get(1)? };
+            Ok((backend, row.try_get::<i64, _>(2)?, row.try_get(3)?))
+        };
         let (backend, head, marked) = row.and_then(read).map_err(|error| database.fault(error))?;
         Ok(Self {
             connection,
@@ -127,16 +144,17 @@ impl Writer {
     /// Writes a batch. After an error the writer may be used again unless the connection is lost.
     pub(super) async fn append(&mut self, batch: &[Append]) -> sqlx::Result<Written> {
         self.attempt = None;
-        match self.fast(batch).await {
-            Ok(Some(written)) => Ok(written),
+        let result = match self.fast(batch).await {
             Ok(None) => self.slow(batch).await,
             Err(error) if fault::is_outrun(&error) => self.slow(batch).await,
-            Err(error) => {
-                // What is remembered may be what was wrong.
-                self.streams.0.clear();
-                Err(error)
-            }
+            Ok(Some(written)) => Ok(written),
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            // What is remembered may be what was wrong.
+            self.streams.0.clear();
         }
+        result
     }
 
     /// The fast way; `None` if it is not certain enough.
@@ -159,29 +177,42 @@ impl Writer {
         if plan.accepted.is_empty() {
             return Ok(Some(Written { outcomes: plan.outcomes, head: self.head }));
         }
-        self.write(plan, Position::ZERO).await.map(Some)
+        let types = self.types.known();
+        let mut events = plan.accepted.iter().flat_map(|append| &append.events);
+        if events.any(|event| types.id(event).is_none()) {
+            // A new type is written with its first event, or not at all.
+            return Ok(None);
+        }
+        let (written, change) = self.write(plan, Position::ZERO, types).await?;
+        self.remember(change, written.head);
+        Ok(Some(written))
     }
 
     /// The slow way: under the lock.
     async fn slow(&mut self, batch: &[Append]) -> sqlx::Result<Written> {
         self.attempt = None;
         sqlx::query("begin").execute(&mut self.connection).await?;
-        let result = self.locked(batch).await;
-        match &result {
-            Ok(_) => {
-                // Until this is answered nobody knows.
+        match self.locked(batch).await {
+            Ok((written, change)) => {
+                // Until this is answered nobody knows, and nothing is remembered.
                 sqlx::query("commit").execute(&mut self.connection).await?;
+                self.attempt = None;
+                match change {
+                    Some(change) => self.remember(change, written.head),
+                    None => self.head = written.head,
+                }
+                Ok(written)
             }
-            Err(error) if fault::is_lost(error) => {}
-            Err(_) => {
-                sqlx::query("rollback").execute(&mut self.connection).await?;
-                self.streams.0.clear();
+            Err(error) => {
+                if !fault::is_lost(&error) {
+                    sqlx::query("rollback").execute(&mut self.connection).await?;
+                }
+                Err(error)
             }
         }
-        result
     }
 
-    async fn locked(&mut self, batch: &[Append]) -> sqlx::Result<Written> {
+    async fn locked(&mut self, batch: &[Append]) -> sqlx::Result<(Written, Option<Change>)> {
         sqlx::query("select pg_advisory_xact_lock($1)")
             .bind(LOCK)
             .execute(&mut self.connection)
@@ -202,16 +233,15 @@ impl Writer {
         let found = Found { streams: &self.streams, answers };
         let plan = plan(batch.to_vec(), head, &found);
         if plan.accepted.is_empty() {
-            self.head = head;
-            return Ok(Written { outcomes: plan.outcomes, head });
+            return Ok((Written { outcomes: plan.outcomes, head }, None));
         }
-        self.write(plan, head).await
+        let events = plan.accepted.iter().flat_map(|append| &append.events);
+        let types = self.types.intern(&mut self.connection, events).await?;
+        let (written, change) = self.write(plan, head, types).await?;
+        Ok((written, Some(change)))
     }
 
     async fn look_up(&mut self, mut names: Vec<&str>) -> sqlx::Result<()> {
-        if self.streams.0.len() > MAX_REMEMBERED_STREAMS {
-            self.streams.0.clear();
-        }
         names.sort_unstable();
         names.dedup();
         let rows =
@@ -229,28 +259,38 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes a plan that was made on a head.
-    async fn write(&mut self, plan: Plan, base: Position) -> sqlx::Result<Written> {
+    /// Writes a plan that was made on a head. Nothing of it is remembered yet.
+    async fn write(
+        &mut self,
+        plan: Plan,
+        base: Position,
+        types: Arc<KnownTypes>,
+    ) -> sqlx::Result<(Written, Change)> {
         let places = self.places(&plan).await?;
-        let events = plan.accepted.iter().flat_map(|append| &append.events);
-        let types = self.types.intern(&mut self.connection, events).await?;
         let mark = mark(&plan, base, self.marked);
-        let first = &plan.accepted[0];
-        self.attempt = Some(Attempt {
-            first: *first.events[0].id.as_uuid(),
-            at: first.appended.first_position.get() - base.get(),
-            outcomes: plan.outcomes.clone(),
-            base,
-        });
+        self.attempt = Some(Attempt { outcomes: plan.outcomes.clone(), base, after: self.head });
         let write = Write { plan: &plan, base, places: &places, types: &types, mark };
         let was = put(&mut self.connection, &write).await?;
-        self.marked = mark.map(|mark| mark.at).or(self.marked);
-        for (name, change) in &plan.streams {
-            let state = StreamState { version: change.version, deleted: change.deleted };
-            self.streams.0.insert(name.clone(), (places[name].id, state));
+        let head = was.plus(plan.head.get() - base.get());
+        let streams = plan.streams.into_iter().map(|(name, change)| {
+            let id = places[&name].id;
+            (name, id, StreamState { version: change.version, deleted: change.deleted })
+        });
+        let change = Change { streams: streams.collect(), types, mark };
+        Ok((Written { outcomes: moved(plan.outcomes, base, was), head }, change))
+    }
+
+    /// Takes in what is committed.
+    fn remember(&mut self, change: Change, head: Position) {
+        if self.streams.0.len() + change.streams.len() > MAX_REMEMBERED_STREAMS {
+            self.streams.0.clear();
         }
-        self.head = was.plus(plan.head.get() - base.get());
-        Ok(Written { outcomes: moved(plan.outcomes, base, was), head: self.head })
+        for (name, id, state) in change.streams {
+            self.streams.0.insert(name, (id, state));
+        }
+        self.types.install(change.types);
+        self.marked = change.mark.map(|mark| mark.at).or(self.marked);
+        self.head = head;
     }
 
     /// The number of each changed stream; new ones are given the next.

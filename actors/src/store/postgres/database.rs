@@ -104,7 +104,11 @@ impl PgDatabase {
         })?;
         let connect = connect
             .application_name("smith")
-            .options([("search_path", "ms_framework,ms_projections,public")])
+            .options([
+                ("search_path", "ms_framework,ms_projections,public"),
+                // Each statement has to see what was committed while it waited for the lock.
+                ("default_transaction_isolation", "read committed"),
+            ])
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(options.connections.max(2))
@@ -168,6 +172,13 @@ impl PgDatabase {
     }
 
     pub(crate) fn fault(&self, error: sqlx::Error) -> StoreError {
+        // The pool waits for a server that refuses connections, and then says the same as if all
+        // of them were in use.
+        if matches!(error, sqlx::Error::PoolTimedOut)
+            && self.pool.size() < self.options.connections.max(2)
+        {
+            return StoreError::Lost { store: self.name.clone(), source: Box::new(error) };
+        }
         fault(self.name.clone(), error)
     }
 

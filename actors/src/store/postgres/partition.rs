@@ -13,6 +13,9 @@ use crate::{
     },
 };
 
+/// How many empty partitions there are kept.
+const PARTITIONS_AHEAD: i64 = 2;
+
 /// A partition of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
@@ -26,7 +29,7 @@ pub struct Partition {
 
 impl PgStore {
     /// Makes the partitions after the one that the log is in, so that an append never meets a
-    /// missing one.
+    /// missing one. Says so in the log of the program when none was left.
     ///
     /// # Errors
     ///
@@ -36,13 +39,19 @@ impl PgStore {
     ///
     /// A dropped call made them or not.
     pub async fn make_partitions_ahead(&self) -> Result<(), StoreError> {
+        let pool = self.database.pool()?;
+        let fault = |error| self.database.fault(error);
+        let ahead: i64 =
+            sqlx::query_scalar("select partitions_ahead()").fetch_one(pool).await.map_err(fault)?;
+        if ahead >= PARTITIONS_AHEAD {
+            return Ok(());
+        }
+        if ahead == 0 {
+            tracing::warn!("the log is in its last partition; the next ones are made now");
+        }
         let query = "select make_partition(position + n * partition_size + 1) \
-                     from store_head, generate_series(0, 2) n";
-        sqlx::query(query)
-            .execute(self.database.pool()?)
-            .await
-            .map(drop)
-            .map_err(|error| self.database.fault(error))
+                     from store_head, generate_series(0, $1) n";
+        sqlx::query(query).bind(PARTITIONS_AHEAD).execute(pool).await.map(drop).map_err(fault)
     }
 
     /// The partitions that are there, in the order of positions.

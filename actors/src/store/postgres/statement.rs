@@ -62,7 +62,15 @@ pub(super) async fn put(
     Ok(Position::new(base.cast_unsigned()))
 }
 
+/// The mark is decided on the row: other nodes write marks too, and their times only go up.
 const LOCKED: &str = "with lock as materialized (select pg_advisory_xact_lock(7033157211)), \
+    head as (update store_head set position = position + $1, \
+                 marked_at = case when $29::int8 / 60000000 <= marked_at / 60000000 \
+                                  then marked_at else coalesce($29, marked_at) end \
+               from lock where id = 1 \
+             returning position - $1 as base, marked_at), ";
+
+const LOCKED_ONE: &str = "with lock as materialized (select pg_advisory_xact_lock(7033157211)), \
     head as (update store_head set position = position + $1 from lock where id = 1 \
              returning position - $1 as base), ";
 
@@ -99,7 +107,7 @@ answered as (
 ),
 marked as (
     insert into position_marks (at, position)
-    select $29::int8, base from head where $29 is not null
+    select $29, base from head where marked_at = $29
     on conflict do nothing
 )
 select base / (case when (select count(*) from made) + (select count(*) from moved) = $30
@@ -171,7 +179,7 @@ async fn put_one(
     let place = write.places[stream];
     let known = place.version > Version::ZERO;
     let stream_part = if known { MOVED_ONE } else { MADE_ONE };
-    let text = sqlx::AssertSqlSafe([LOCKED, stream_part, WRITTEN_ONE].concat());
+    let text = sqlx::AssertSqlSafe([LOCKED_ONE, stream_part, WRITTEN_ONE].concat());
     let query = sqlx::query_scalar(text)
         .bind(1_i64)
         .bind(place.id)

@@ -22,6 +22,18 @@ pub(super) struct Known {
 }
 
 impl Known {
+    fn read(rows: &[PgRow]) -> sqlx::Result<Self> {
+        let mut known = Self::default();
+        for row in rows {
+            let id: i32 = row.try_get(0)?;
+            let name: Arc<str> = row.try_get::<String, _>(1)?.into();
+            let version = u16::try_from(row.try_get::<i32, _>(2)?).unwrap_or(u16::MAX);
+            known.ids.entry(Arc::clone(&name)).or_default().insert(version, id);
+            known.names.insert(id, (name, version));
+        }
+        Ok(known)
+    }
+
     pub(super) fn name(&self, id: i32) -> Option<&(Arc<str>, u16)> {
         self.names.get(&id)
     }
@@ -40,26 +52,20 @@ impl Types {
 
     pub(super) async fn reload(&self, database: &PgDatabase) -> Result<Arc<Known>, StoreError> {
         let rows = sqlx::query(ALL).fetch_all(database.pool()?).await;
-        let rows = rows.map_err(|error| database.fault(error))?;
-        self.learn(&rows).map_err(|error| database.fault(error))
-    }
-
-    fn learn(&self, rows: &[PgRow]) -> sqlx::Result<Arc<Known>> {
-        let mut known = Known::default();
-        for row in rows {
-            let id: i32 = row.try_get(0)?;
-            let name: Arc<str> = row.try_get::<String, _>(1)?.into();
-            let version = u16::try_from(row.try_get::<i32, _>(2)?).unwrap_or(u16::MAX);
-            known.ids.entry(Arc::clone(&name)).or_default().insert(version, id);
-            known.names.insert(id, (name, version));
-        }
-        let known = Arc::new(known);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&known);
+        let known = rows.and_then(|rows| Known::read(&rows));
+        let known = Arc::new(known.map_err(|error| database.fault(error))?);
+        self.install(Arc::clone(&known));
         Ok(known)
     }
 
-    /// Gives every type of these events a number, before and apart from their append: a type
-    /// without an event harms nobody.
+    /// What is committed is known from now on.
+    pub(super) fn install(&self, known: Arc<Known>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// Gives every type of these events a number, in the transaction of their append and under its
+    /// lock. To be installed once that is committed: a number that was undone with it must not be
+    /// given to another event.
     pub(super) async fn intern<'a>(
         &self,
         connection: &mut PgConnection,
@@ -72,7 +78,6 @@ impl Types {
         if missing.is_empty() {
             return Ok(known);
         }
-        // Sorted, so that two nodes that bring the same types wait for each other in one order.
         missing.sort_unstable();
         missing.dedup();
         let (names, versions): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
@@ -84,6 +89,6 @@ impl Types {
         .bind(versions)
         .execute(&mut *connection)
         .await?;
-        self.learn(&sqlx::query(ALL).fetch_all(connection).await?)
+        Known::read(&sqlx::query(ALL).fetch_all(connection).await?).map(Arc::new)
     }
 }
