@@ -171,6 +171,9 @@ async fn run(plan: Plan) {
         let mut filled = core.head().get();
         for goal in [plan.log / 100, plan.log / 10, plan.log] {
             fill(&core, goal, &mut filled).await;
+            // The committer hears of what was filled in past it with its next commit.
+            core.commands().send::<Account<true>>("0", 1).await.unwrap();
+            core.wait_for(core.head()).await;
             let now = commands(&core, 64, 1, plan.cell).await;
             println!(
                 "with {filled:>9} events: {:>6.1} k/s at 64, p99 {:.1} ms",

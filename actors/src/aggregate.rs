@@ -26,7 +26,7 @@ pub mod stream;
 pub use snapshot_policy::SnapshotPolicy;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// State that is made of its events, and decides which events a command leads to.
 ///

@@ -54,7 +54,7 @@ impl SnapshotPolicy {
     }
 
     /// Whether it is time.
-    pub(super) fn is_due(&self, since: Since) -> bool {
+    pub(crate) fn is_due(&self, since: Since) -> bool {
         let reached = |limit: Option<u64>, value| limit.is_some_and(|limit| value >= limit);
         since.events > 0
             && (reached(self.events, since.events)
@@ -63,15 +63,15 @@ impl SnapshotPolicy {
     }
 
     /// Whether it is worth it before a life ends.
-    pub(super) fn is_due_at_the_end(&self, since: Since) -> bool {
+    pub(crate) fn is_due_at_the_end(&self, since: Since) -> bool {
         self.on_passivation.is_some_and(|least| since.events >= least.max(1))
     }
 }
 
 /// What came since the last snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Since {
-    pub(super) events: u64,
-    pub(super) bytes: u64,
-    pub(super) age: Duration,
+pub(crate) struct Since {
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+    pub(crate) age: Duration,
 }

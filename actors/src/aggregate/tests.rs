@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{Aggregate, SnapshotPolicy};
-use crate::command::{CommandBus, CommandError, CommandOptions};
+use crate::command::{CommandBus, CommandError, CommandOptions, Middleware};
 use crate::event::{Event, Position, StreamId};
 use crate::pool::{Lease, Pool, PoolArgs, PoolHandle, PoolMessage};
 use crate::store::committer::{Committer, CommitterArgs};
@@ -20,14 +20,14 @@ use crate::store::sqlite::tests::Home;
 use faulty::{Faults, FaultyConnect};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Account {
+pub(crate) struct Account {
     open: bool,
     cents: i64,
     deposits: u64,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Order {
+pub(crate) enum Order {
     Open,
     Deposit(i64),
     Withdraw(i64),
@@ -37,7 +37,7 @@ pub(super) enum Order {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) enum Happened {
+pub(crate) enum Happened {
     #[serde(rename = "account.opened")]
     Opened,
     #[serde(rename = "account.deposited")]
@@ -49,7 +49,7 @@ pub(super) enum Happened {
 impl Event for Happened {}
 
 #[derive(Debug, PartialEq, thiserror::Error)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     #[error("the account is not open")]
     NotOpen,
     #[error("the account is open already")]
@@ -95,9 +95,9 @@ impl Aggregate for Account {
 }
 
 /// Pool, committer and aggregates.
-pub(super) struct Bank {
+pub(crate) struct Bank {
     pub(super) system: ActorSystem,
-    pub(super) bus: CommandBus,
+    pub(crate) bus: CommandBus,
     faults: Arc<Faults>,
     _home: Arc<Home>,
 }
@@ -108,6 +108,14 @@ impl Bank {
     }
 
     pub(super) async fn with(options: CommandOptions) -> Self {
+        Self::made(options, Vec::new()).await
+    }
+
+    pub(crate) async fn guarded(middleware: Vec<Arc<dyn Middleware>>) -> Self {
+        Self::made(CommandOptions::default(), middleware).await
+    }
+
+    async fn made(options: CommandOptions, middleware: Vec<Arc<dyn Middleware>>) -> Self {
         let home = Arc::new(Home::new());
         let path = home.file().await;
         let faults = Arc::new(Faults::default());
@@ -138,7 +146,7 @@ impl Bank {
         Self { system, bus, faults, _home: home }
     }
 
-    pub(super) async fn lease(&self) -> Lease {
+    pub(crate) async fn lease(&self) -> Lease {
         let pool = self.system.find::<PoolMessage>("/resources/pool").unwrap();
         PoolHandle::new(pool).lease().await.unwrap()
     }

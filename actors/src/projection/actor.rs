@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::cache::DocumentCache;
 use super::pages::Pages;
-use super::track::{MAX_PARKED, Step, Track};
+use super::track::{MAX_PARKED, PAGE, Step, Track};
 use super::{Projection, ProjectionError, partition_of};
 use crate::event::Position;
 use crate::pool::{Lease, PoolMessage, store_failure};
@@ -34,12 +34,10 @@ pub const LEASE: Duration = Duration::from_secs(5);
 /// The pause before an event is tried again, doubled with each try.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// After a page with fewer events than this the next one waits a little: a busy log gives many
-/// events at once then, and a transaction for each handful would take what the log itself needs.
-const SMALL_PAGE: usize = 100;
-
-/// The least time between two small pages.
-const PACE: Duration = Duration::from_millis(10);
+/// The least time between a page that was not full and the next one. What comes at once after a
+/// pause is applied at once; a busy log gives full pages then, and a transaction for each handful
+/// of events would take what the log itself needs.
+const PACE: Duration = Duration::from_millis(50);
 
 /// Documents of old builds that are removed at a time.
 const PRUNE: usize = 1_000;
@@ -273,7 +271,7 @@ impl<P: Projection> ProjectionActor<P> {
         let before = track.at;
         let step = track.step(projection, &self.lease, pages, LEASE).await?;
         let passed = track.at.get() - before.get();
-        let small = passed > 0 && passed < SMALL_PAGE as u64;
+        let small = passed > 0 && passed < PAGE as u64;
         self.not_before = small.then(|| Instant::now() + PACE);
         match step {
             Step::Done(changes) if !for_new => {
