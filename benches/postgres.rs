@@ -66,7 +66,7 @@ async fn run(short: bool) {
         let mut raw = Raw::open(&url).await;
         let mut feed = Feed::new(case);
         let per_batch = case.appends * case.events;
-        let rounds = if short { 2 } else { (30_000 / per_batch).clamp(60, 3_000) };
+        let rounds = if short { 2 } else { (60_000 / per_batch).clamp(60, 3_000) };
         // Both get warm, and the streams exist.
         for batch in feed.beginnings() {
             store.append_batch(batch).await.unwrap();

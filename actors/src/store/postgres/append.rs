@@ -108,7 +108,7 @@ impl Writer {
         database: &PgDatabase,
         types: &Arc<Types>,
     ) -> Result<Self, StoreError> {
-        let mut connection = database.connect().await?;
+        let mut connection = database.connect_writer().await?;
         let row = sqlx::query(
             "select pid, (extract(epoch from backend_start) * 1000000)::int8, position, marked_at \
              from store_head, pg_stat_activity where pid = pg_backend_pid()",

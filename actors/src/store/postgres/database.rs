@@ -132,10 +132,19 @@ impl PgDatabase {
         Ok(&self.pool)
     }
 
-    /// A connection of one's own.
-    pub(crate) async fn connect(&self) -> Result<PgConnection, StoreError> {
+    /// The connection that appends.
+    pub(super) async fn connect_writer(&self) -> Result<PgConnection, StoreError> {
         self.pool()?;
-        self.connect.connect().await.map_err(|error| self.fault(error))
+        // Its few statements are planned once, and as for tables of millions of rows: a plan that
+        // was made while a table was small would read all of it for each append later.
+        let connect = self.connect.clone().options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("jit", "off"),
+        ]);
+        connect.connect().await.map_err(|error| self.fault(error))
     }
 
     /// A pool of one connection, for a listener: it cannot share.
