@@ -141,7 +141,7 @@ impl Bank {
             "/resources/pool",
             "/resources/committer",
             options,
-            Vec::new(),
+            middleware,
         );
         Self { system, bus, faults, _home: home }
     }

@@ -9,7 +9,7 @@ use mister_smith_supervisors::ErrorClass;
 use uuid::Uuid;
 
 use super::{CommandEnvelope, CommandError, CommandInfo, Executed, Middleware, Next};
-use crate::aggregate::tests::{Account, Bank, Happened, Order};
+use crate::aggregate::tests::{Account, Bank, Order};
 use crate::aggregate::{self, SnapshotPolicy, snapshot_policy::Since};
 use crate::event::{Metadata, Version};
 use crate::store::RecordedType;
@@ -44,8 +44,7 @@ async fn a_middleware_sees_changes_and_stops_commands() {
     let seen = Arc::<Mutex<Vec<String>>>::default();
     let second = Guard::default();
     let inner = Arc::clone(&second.0);
-    let bank =
-        Bank::guarded(vec![Arc::new(Guard(Arc::clone(&seen))), Arc::new(second)]).await;
+    let bank = Bank::guarded(vec![Arc::new(Guard(Arc::clone(&seen))), Arc::new(second)]).await;
     let actor = Some("ada".to_owned());
     let open = CommandEnvelope::new(Order::Open)
         .key("k")
@@ -92,7 +91,6 @@ fn a_type_is_checked_before_its_first_command() {
         "events of account: account.opened has schema version 2, this program knows versions up \
          to 1; run the newer program"
     );
-    let _: Option<Happened> = None;
 }
 
 #[test]
