@@ -4,7 +4,7 @@
 //! and ends by itself when it was idle for a while or when room is needed. One command's way:
 //!
 //! 1. It is decided on the state *as it will be* when everything before it is in the log, and the
-//!    state moves on at once ([`Pipeline`]). So a busy aggregate does not wait for a commit
+//!    state moves on at once (`actor/pipeline.rs`). So a busy aggregate does not wait for a commit
 //!    before the next decision.
 //! 2. One request at a time is with the committer; what is decided meanwhile goes into the next
 //!    one. The appends of a request are linked: after a refused one none is written.

@@ -1,7 +1,7 @@
 //! Tests of an aggregate without a store: given these events, when this command, then those.
 //!
 //! Every event goes through the codec and back on its way, so that a test also finds out that an
-//! event cannot be read again. See [`Aggregate`](super::Aggregate) for an example.
+//! event cannot be read again. See [`Aggregate`] for an example.
 
 // A test's way to fail is a panic.
 

@@ -151,12 +151,14 @@ impl<P: Projection> Actor for ProjectionActor<P> {
             active: None,
             building: None,
             turn: false,
-            pruning: true,
+            pruning: false,
             shown,
             not_before: None,
             waiting: None,
         };
         projection.begin().await?;
+        // What a life before this one has not removed; mostly nothing.
+        projection.prune().await.map_err(projection_failure)?;
         projection.wait(cx);
         Ok(projection)
     }
@@ -327,14 +329,20 @@ impl<P: Projection> ProjectionActor<P> {
 
     /// While there is nothing to apply: removes what is no longer read, and keeps the claim alive.
     async fn idle(&mut self) -> Result<(), ProjectionError> {
-        if self.pruning && self.args.partition == 0 {
-            self.pruning = self.lease.documents.prune(P::NAME, PRUNE).await?;
+        if self.pruning {
+            self.prune().await?;
         }
         if self.lease.shared {
             for track in self.active.iter().chain(&self.building) {
                 self.lease.documents.commit(track.commit(track.at, LEASE)).await?;
             }
         }
+        Ok(())
+    }
+
+    async fn prune(&mut self) -> Result<(), ProjectionError> {
+        let ours = self.args.partition == 0;
+        self.pruning = ours && self.lease.documents.prune(P::NAME, PRUNE).await?;
         Ok(())
     }
 
@@ -346,7 +354,7 @@ impl<P: Projection> ProjectionActor<P> {
         let at = tracks().map(|track| track.at).min();
         let standby = at.is_none();
         let at = at.unwrap_or_else(|| Position::new(u64::MAX));
-        let again = self.lease.shared || standby || (self.pruning && self.args.partition == 0);
+        let again = self.lease.shared || standby || self.pruning;
         let pause = if self.lease.shared { LEASE / 3 } else { FIRST_PAUSE };
         let not_before = self.not_before;
         self.waiting = Some(cx.spawn_tell(async move {
