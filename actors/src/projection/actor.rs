@@ -354,8 +354,10 @@ impl<P: Projection> ProjectionActor<P> {
         let at = tracks().map(|track| track.at).min();
         let standby = at.is_none();
         let at = at.unwrap_or_else(|| Position::new(u64::MAX));
-        let again = self.lease.shared || standby || self.pruning;
-        let pause = if self.lease.shared { LEASE / 3 } else { FIRST_PAUSE };
+        // A build that is as far takes the place of the other also when no event comes any more.
+        let soon = self.pruning || self.building.is_some();
+        let again = self.lease.shared || standby || soon;
+        let pause = if self.lease.shared && !soon { LEASE / 3 } else { FIRST_PAUSE };
         let not_before = self.not_before;
         self.waiting = Some(cx.spawn_tell(async move {
             let again = async {
