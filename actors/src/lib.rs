@@ -7,6 +7,7 @@
 //! | 1 | [`event`] | ids, places and times of events |
 //! | 2 | [`store`] | the log: append and read; [`store::committer`], the actor that groups commits |
 //! | 2 | [`store::read_model`] | what a read model is written and read through |
+//! | 2 | [`bus`] | messages between actors, by subject |
 //! | 2 | [`pool`] | the actor that owns the connections |
 //! | 3 | [`aggregate`] | state that changes by events only, one actor for each that is live |
 //! | 3 | [`command`], [`query`] | typed commands to aggregates, typed questions to whoever answers |
@@ -16,6 +17,7 @@
 //! sends it to the [`store::committer`]; once it is durable, the [`projection::actor`] is woken.
 
 pub mod aggregate;
+pub mod bus;
 pub mod command;
 pub mod error;
 pub mod event;

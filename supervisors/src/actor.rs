@@ -15,7 +15,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use address::{Address, DEFAULT_ASK_DEADLINE, KillHandle};
+pub use address::{Address, DEFAULT_ASK_DEADLINE, KillHandle, Offered};
 pub use dead_letter::{DeadLetter, DeadLetterCause, DeadLetters};
 pub use mailbox::{DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE, Overflow};
 pub use reply::ReplyPort;

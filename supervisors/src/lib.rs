@@ -59,7 +59,7 @@ mod tree;
 pub use actor::{
     Actor, Address, Context, DEFAULT_ASK_DEADLINE, DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE,
     DeadLetter, DeadLetterCause, DeadLetters, FailureRecord, KillHandle, LATENCY_BUCKETS_NS,
-    Overflow, ReplyPort, SlotKind, SlotState, TaskGuard,
+    Offered, Overflow, ReplyPort, SlotKind, SlotState, TaskGuard,
 };
 pub use actor_system::{ActorSystem, ActorSystemBuilder, check};
 pub use chaos::{ActorKiller, Kill};

@@ -17,6 +17,17 @@ use crate::path::Path;
 /// How long an ask waits for its answer when it does not say.
 pub const DEFAULT_ASK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// What a mailbox did with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It is in the mailbox.
+    Queued,
+    /// It is in the mailbox, and the oldest one is a dead letter.
+    DroppedOldest,
+    /// It is a dead letter itself.
+    DroppedNewest,
+}
+
 /// Where to send messages of type `M`: a handle to the slot, so it survives every restart.
 ///
 /// Cheap to clone; needs no look-up.
@@ -64,7 +75,7 @@ impl<M: Send + 'static> Address<M> {
     /// # Cancel safety
     /// A dropped `tell` either has put the message into the mailbox or drops it.
     pub async fn tell(&self, message: M) -> Result<(), TellError<M>> {
-        match self.offer(Entry::new(message, None)) {
+        match self.push(Entry::new(message, None)) {
             Ok(()) => Ok(()),
             Err(refused) => self.wait(refused).await.map_err(|refused| self.refusal(refused)),
         }
@@ -75,7 +86,18 @@ impl<M: Send + 'static> Address<M> {
     /// # Errors
     /// The message comes back when the mailbox is full or the actor has stopped for good.
     pub fn try_tell(&self, message: M) -> Result<(), TellError<M>> {
-        self.offer(Entry::new(message, None)).map_err(|refused| self.refusal(refused))
+        self.push(Entry::new(message, None)).map_err(|refused| self.refusal(refused))
+    }
+
+    /// Like [`try_tell`](Self::try_tell), and says what the overflow policy did.
+    ///
+    /// # Errors
+    /// The message comes back when the mailbox is full or the actor has stopped for good.
+    pub fn offer(&self, message: M) -> Result<Offered, TellError<M>> {
+        match self.slot.mailbox.push(Entry::new(message, None)) {
+            Ok(taken) => Ok(self.report(taken)),
+            Err(refused) => Err(self.refusal(refused)),
+        }
     }
 
     /// Asks a question and waits up to 5 s for the answer.
@@ -106,7 +128,7 @@ impl<M: Send + 'static> Address<M> {
         let (cell, port) = AskCell::new();
         let entry = Entry::new(question(port), Some(Arc::clone(&cell) as Arc<dyn AskOutcome>));
         let answered = async {
-            if let Err(refused) = self.offer(entry) {
+            if let Err(refused) = self.push(entry) {
                 self.wait(refused).await.map_err(|refused| match refused {
                     Refused::Full(_) => self.full(),
                     Refused::Closed(_) => self.stopped(),
@@ -128,8 +150,10 @@ impl<M: Send + 'static> Address<M> {
         KillHandle { address: self.clone(), life: self.life() }
     }
 
-    fn offer(&self, entry: Entry<M>) -> Result<(), Refused<M>> {
-        self.slot.mailbox.push(entry).map(|taken| self.report(taken))
+    fn push(&self, entry: Entry<M>) -> Result<(), Refused<M>> {
+        self.slot.mailbox.push(entry).map(|taken| {
+            self.report(taken);
+        })
     }
 
     /// Waits for room as the policy says.
@@ -143,20 +167,24 @@ impl<M: Send + 'static> Address<M> {
         let pushed =
             tokio::time::timeout(deadline, self.slot.mailbox.push_when_room(&mut waiting)).await;
         match (pushed, waiting) {
-            (Ok(result), _) => result.map(|taken| self.report(taken)),
+            (Ok(result), _) => result.map(|taken| {
+                self.report(taken);
+            }),
             (Err(_), Some(entry)) => Err(Refused::Full(entry)),
             (Err(_), None) => Ok(()),
         }
     }
 
-    fn report(&self, taken: Taken<M>) {
+    fn report(&self, taken: Taken<M>) -> Offered {
         match taken {
-            Taken::Queued => {}
+            Taken::Queued => Offered::Queued,
             Taken::DroppedOldest(entry) => {
                 self.slot.bury(entry, &DeadLetterCause::DroppedOldest);
+                Offered::DroppedOldest
             }
             Taken::DroppedNewest(entry) => {
                 self.slot.bury(entry, &DeadLetterCause::DroppedNewest);
+                Offered::DroppedNewest
             }
         }
     }

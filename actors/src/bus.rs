@@ -1,0 +1,554 @@
+//! The event bus: messages between the actors of a node, by subject.
+//!
+//! Publishing runs in the caller: it looks up who gets the subject and puts one shared message
+//! into each mailbox. Each subscription is an actor of its own under a supervisor, so a slow one
+//! or one that crashes concerns nobody else.
+//!
+//! | you want | look at |
+//! |---|---|
+//! | to publish | [`EventBus::publish`], [`NewMessage`] |
+//! | to subscribe, with answers, retries and dead letters | [`EventBus::subscribe`], [`Subscription`], [`Handler`] |
+//! | messages in the mailbox of an actor that you have already | [`EventBus::connect`] |
+//! | what happens to the node's actors, as messages | [`lifecycle_feed`] |
+//!
+//! What is promised: the messages of one publisher to one subject reach each subscriber in the
+//! order in which they were published, and are handled in that order, also when one of them is
+//! tried again (unless the subscription says [`Order::Unordered`]). The bus itself is memory:
+//! what must survive the node is an event of the log first and comes to the bus from there.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mister_smith_supervisors::{
+    Address, AskError, ChildSpec, Clock, ErrorClass, LookupError, RestartPolicy, SupervisorError,
+    SupervisorRef,
+};
+use tokio::sync::{Mutex, OnceCell};
+use uuid::Uuid;
+
+use crate::event::{Event, EventId, Timestamp};
+
+mod actor;
+mod held;
+pub mod lifecycle_feed;
+mod message;
+mod routes;
+mod sink;
+mod subject;
+mod subscriber;
+mod subscription;
+
+pub use actor::{BusActor, BusArgs, BusMessage};
+pub use message::{Message, NewMessage};
+pub use subject::{InvalidSubject, MAX_SUBJECT_BYTES, Pattern, SYSTEM, Subject};
+pub use subscriber::SubscriberMessage;
+pub use subscription::{
+    DEFAULT_BUFFER, DEFAULT_HANDLE_DEADLINE, DEFAULT_WAIT, DeadLetterOffice, Delivery,
+    FailureCause, Handler, OfficeError, Order, Outcome, RetryPolicy, Subscription, Undelivered,
+};
+
+use routes::{Group, Routes};
+use sink::{AddressSink, Counts, Offer, Route};
+use subscriber::{Shared, SubscriberActor, SubscriberArgs};
+
+#[cfg(test)]
+mod tests;
+
+/// The bus of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct EventBus(Arc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    ids: IdSource,
+    routes: Routes,
+    numbers: AtomicU64,
+    published: AtomicU64,
+    supervisor: OnceCell<SupervisorRef>,
+    office: OnceCell<Arc<dyn DeadLetterOffice>>,
+    /// One subscription is made or ended at a time.
+    changing: Mutex<()>,
+}
+
+/// Ids without a lock: a counter, spread over 74 bits by a seed.
+struct IdSource {
+    seed: (u64, u64),
+    count: AtomicU64,
+}
+
+impl IdSource {
+    fn next(&self, at: Timestamp) -> EventId {
+        let n = self.count.fetch_add(1, Ordering::Relaxed);
+        let spread = |seed: u64| splitmix(seed.wrapping_add(n));
+        EventId::at(at, spread(self.seed.0), spread(self.seed.1))
+    }
+}
+
+/// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+fn splitmix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Where a published message went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// The message's id.
+    pub id: EventId,
+    /// In how many mailboxes it is.
+    pub delivered: usize,
+    /// How many subscriptions dropped it, or another for it, as they said they would.
+    pub dropped: usize,
+}
+
+/// Some subscribers did not get the message; all others have it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "{delivered} subscriptions have {subject} ({id}), but {} had no room for it: {}; \
+     make the buffer larger, the subscriber faster, or let it drop the oldest",
+    refused.len(), refused.join(", ")
+)]
+#[non_exhaustive]
+pub struct PublishError {
+    /// The message's id. Publish again with it, and those who know it can tell.
+    pub id: EventId,
+    /// Its subject.
+    pub subject: Subject,
+    /// How many have it.
+    pub delivered: usize,
+    /// The subscriptions that had no room.
+    pub refused: Vec<String>,
+}
+
+impl PublishError {
+    /// How to react: later there may be room.
+    #[must_use]
+    pub const fn class(&self) -> ErrorClass {
+        ErrorClass::Transient
+    }
+}
+
+/// Why a subscription was not made, or not ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The name is in use.
+    #[error("there is a subscription {name} already; give this one another name")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// There is none of that name.
+    #[error("there is no subscription {name}")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The bus is not part of a running node.
+    #[error("the bus is not up; start the node first")]
+    NotUp,
+    /// Its actor did not start.
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    /// Its actor is not there.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// Its actor did not answer.
+    #[error(transparent)]
+    Actor(#[from] AskError),
+}
+
+/// How a subscription stands.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct SubscriptionStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it gets.
+    pub pattern: String,
+    /// With whom it shares.
+    pub group: Option<Arc<str>>,
+    /// The actor in whose mailbox its messages are.
+    pub path: String,
+    /// Messages that wait.
+    pub depth: usize,
+    /// Messages that were put into its mailbox.
+    pub delivered: u64,
+    /// Messages that were dropped because it was full.
+    pub dropped: u64,
+    /// Messages whose publishers waited for room in vain.
+    pub refused: u64,
+    /// It gets no messages until it has room again.
+    pub cut_off: bool,
+}
+
+impl EventBus {
+    /// A bus, not yet part of a node: it has a clock and a seed for its messages' ids.
+    #[must_use]
+    pub fn new(clock: Clock, seed: u64) -> Self {
+        let seed = (splitmix(seed), splitmix(!seed));
+        Self(Arc::new(Inner {
+            clock,
+            ids: IdSource { seed, count: AtomicU64::new(0) },
+            routes: Routes::new(),
+            numbers: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            supervisor: OnceCell::new(),
+            office: OnceCell::new(),
+            changing: Mutex::new(()),
+        }))
+    }
+
+    /// Makes it part of a node: under which dynamic supervisor subscriptions live, and where dead
+    /// letters go. Only the first call counts.
+    pub fn attach(&self, supervisor: SupervisorRef, office: Arc<dyn DeadLetterOffice>) {
+        let _ = self.0.supervisor.set(supervisor);
+        let _ = self.0.office.set(office);
+    }
+
+    /// Publishes a message: it is in the mailbox of each of its subscribers when this returns.
+    ///
+    /// Those with room get it at once; then the publisher waits for the others, each as long as
+    /// its own policy says.
+    ///
+    /// # Errors
+    /// Some had no room in time; the others have it.
+    ///
+    /// # Cancel safety
+    /// A dropped call has reached all that had room, and maybe some of the others.
+    pub async fn publish(&self, message: NewMessage) -> Result<Published, PublishError> {
+        let (message, mut published, full) = self.offer(message);
+        if full.is_empty() {
+            return Ok(published);
+        }
+        let mut refused = Vec::new();
+        for route in full {
+            match route.offer(&message).await {
+                true => published.delivered += 1,
+                false => refused.push(route.name.to_string()),
+            }
+        }
+        if refused.is_empty() {
+            return Ok(published);
+        }
+        let Published { id, delivered, .. } = published;
+        Err(PublishError { id, subject: message.subject.clone(), delivered, refused })
+    }
+
+    /// Publishes a message to all who have room now, and waits for nobody.
+    ///
+    /// # Errors
+    /// Some had no room; the others have it.
+    pub fn try_publish(&self, message: NewMessage) -> Result<Published, PublishError> {
+        let (message, published, full) = self.offer(message);
+        if full.is_empty() {
+            return Ok(published);
+        }
+        for route in &full {
+            route.counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        let refused = full.iter().map(|route| route.name.to_string()).collect();
+        let Published { id, delivered, .. } = published;
+        Err(PublishError { id, subject: message.subject.clone(), delivered, refused })
+    }
+
+    /// Publishes an event.
+    ///
+    /// # Errors
+    /// As for [`publish`](Self::publish).
+    ///
+    /// # Panics
+    /// Never: the subject was checked when it was made.
+    pub async fn publish_event<E: Event>(
+        &self,
+        subject: Subject,
+        event: E,
+    ) -> Result<Published, PublishError> {
+        let message = NewMessage::event(subject, event).expect("a subject is one already");
+        self.publish(message).await
+    }
+
+    fn stamp(&self, message: NewMessage) -> Arc<Message> {
+        let NewMessage { subject, id, at, metadata, position, dead_letter, body } = message;
+        let at = at.unwrap_or_else(|| Timestamp::from_micros(self.0.clock.wall_us()));
+        let id = id.unwrap_or_else(|| self.0.ids.next(at));
+        Arc::new(Message { id, subject, at, metadata, position, dead_letter, body })
+    }
+
+    /// Gives it to all that have room; answers who has not.
+    fn offer(&self, message: NewMessage) -> (Arc<Message>, Published, Vec<Arc<Route>>) {
+        let message = self.stamp(message);
+        let targets = self.0.routes.targets(&message.subject);
+        self.0.published.fetch_add(1, Ordering::Relaxed);
+        let mut published = Published { id: message.id, delivered: 0, dropped: 0 };
+        let mut full = Vec::new();
+        for route in &targets.each {
+            match route.try_offer(&message) {
+                Offer::Taken => published.delivered += 1,
+                Offer::Dropped => published.dropped += 1,
+                Offer::Full => full.push(Arc::clone(route)),
+                // It ended a moment ago.
+                Offer::Gone => {}
+            }
+        }
+        for group in &targets.groups {
+            match offer_one(group, &message) {
+                Ok(Offer::Dropped) => published.dropped += 1,
+                Ok(_) => published.delivered += 1,
+                Err(Some(route)) => full.push(route),
+                Err(None) => {}
+            }
+        }
+        (message, published, full)
+    }
+
+    /// Subscribes: from now on messages that match are handed to a handler, one after the other,
+    /// in an actor of its own. `make` makes the handler, anew after each crash.
+    ///
+    /// # Errors
+    /// The name is in use, or the node is not up.
+    ///
+    /// # Cancel safety
+    /// A dropped call has subscribed or not.
+    pub async fn subscribe<H: Handler>(
+        &self,
+        subscription: Subscription,
+        make: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Result<SubscriptionRef, SubscribeError> {
+        let _turn = self.0.changing.lock().await;
+        let supervisor = self.0.supervisor.get().ok_or(SubscribeError::NotUp)?;
+        let office = self.0.office.get().ok_or(SubscribeError::NotUp)?;
+        let Subscription { name, pattern, group, buffer, overflow, policy } = subscription;
+        let exists = || SubscribeError::Exists { name: name.to_string() };
+        if self.0.routes.get(&name).is_some() {
+            return Err(exists());
+        }
+        let shared = Arc::new(Shared::default());
+        let args = SubscriberArgs {
+            name: Arc::clone(&name),
+            make: Arc::new(make),
+            policy,
+            capacity: buffer,
+            shared: Arc::clone(&shared),
+            office: Arc::clone(office),
+        };
+        let spec = ChildSpec::actor::<SubscriberActor<H>>(Arc::clone(&name), args)
+            .restart(RestartPolicy::Transient)
+            .mailbox(buffer, overflow);
+        // A subscriber of that name without a route: its subscription was being made or ended
+        // when the caller went away.
+        if supervisor.child::<SubscriberMessage>(&name).is_some() {
+            supervisor.terminate_child(&name).await?;
+        }
+        let address: Address<SubscriberMessage> = match supervisor.spawn_spec(spec).await {
+            Ok(address) => address,
+            Err(SupervisorError::AlreadyStarted { .. }) => return Err(exists()),
+            Err(error) => return Err(error.into()),
+        };
+        let sink = AddressSink { address: address.clone(), wrap: SubscriberMessage::Deliver };
+        self.insert(Arc::clone(&name), pattern, group, Box::new(sink))?;
+        Ok(SubscriptionRef { name, address, shared })
+    }
+
+    /// Puts the messages that match into the mailbox of an actor, as messages of its own. The
+    /// actor answers nothing and nothing is tried again; the mailbox's own policy says what
+    /// happens when it is full.
+    ///
+    /// # Errors
+    /// The name is in use.
+    pub fn connect<M: Send + 'static>(
+        &self,
+        name: impl Into<Arc<str>>,
+        pattern: Pattern,
+        address: Address<M>,
+        wrap: impl Fn(Arc<Message>) -> M + Send + Sync + 'static,
+    ) -> Result<(), SubscribeError> {
+        self.insert(name.into(), pattern, None, Box::new(AddressSink { address, wrap }))
+    }
+
+    fn insert(
+        &self,
+        name: Arc<str>,
+        pattern: Pattern,
+        group: Option<Arc<str>>,
+        sink: Box<dyn sink::Sink>,
+    ) -> Result<(), SubscribeError> {
+        let route = Arc::new(Route {
+            number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
+            name: Arc::clone(&name),
+            pattern,
+            group,
+            sink,
+            counts: Counts::default(),
+            cut_off: false.into(),
+        });
+        match self.0.routes.insert(route) {
+            true => Ok(()),
+            false => Err(SubscribeError::Exists { name: name.to_string() }),
+        }
+    }
+
+    /// Ends a subscription. What is in its mailbox is handled first; an actor that was
+    /// [connected](Self::connect) is left alone.
+    ///
+    /// # Errors
+    /// There is none of that name, or its actor takes nothing.
+    pub async fn unsubscribe(&self, name: &str) -> Result<(), SubscribeError> {
+        let _turn = self.0.changing.lock().await;
+        let unknown = || SubscribeError::Unknown { name: name.to_owned() };
+        self.0.routes.remove(name).ok_or_else(unknown)?;
+        let supervisor = self.0.supervisor.get().ok_or(SubscribeError::NotUp)?;
+        if let Some(actor) = supervisor.child::<SubscriberMessage>(name) {
+            // One that is gone already has nothing left to handle.
+            let _ = actor.tell(SubscriberMessage::Finish).await;
+        }
+        Ok(())
+    }
+
+    /// Hands a message to one subscription only, whatever its pattern.
+    ///
+    /// # Errors
+    /// There is none of that name, or it has no room.
+    pub async fn deliver_to(&self, name: &str, message: NewMessage) -> Result<(), RedeliverError> {
+        let unknown = || SubscribeError::Unknown { name: name.to_owned() };
+        let route = self.0.routes.get(name).ok_or_else(unknown)?;
+        let message = self.stamp(message);
+        let full = || RedeliverError::Full { name: name.to_owned() };
+        match route.try_offer(&message) {
+            Offer::Taken | Offer::Dropped => Ok(()),
+            Offer::Full => route.offer(&message).await.then_some(()).ok_or_else(full),
+            Offer::Gone => Err(unknown().into()),
+        }
+    }
+
+    /// All subscriptions, in the order in which they were made.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
+        let status = |route: &Arc<Route>| {
+            let Counts { delivered, dropped, refused } = &route.counts;
+            SubscriptionStatus {
+                name: Arc::clone(&route.name),
+                pattern: route.pattern.to_string(),
+                group: route.group.clone(),
+                path: route.sink.path(),
+                depth: route.sink.depth(),
+                delivered: delivered.load(Ordering::Relaxed),
+                dropped: dropped.load(Ordering::Relaxed),
+                refused: refused.load(Ordering::Relaxed),
+                cut_off: route.cut_off.load(Ordering::Relaxed),
+            }
+        };
+        self.0.routes.all().iter().map(status).collect()
+    }
+
+    /// Messages that were published so far.
+    #[must_use]
+    pub fn published(&self) -> u64 {
+        self.0.published.load(Ordering::Relaxed)
+    }
+
+    /// Ends all routes: what is published from now on reaches nobody.
+    pub fn close(&self) {
+        self.0.routes.clear();
+    }
+}
+
+/// Gives a message to one member of a group: the one with the shortest queue, and among equals to
+/// one after the other. If none has room, answers for whom to wait.
+fn offer_one(group: &Group, message: &Arc<Message>) -> Result<Offer, Option<Arc<Route>>> {
+    let count = group.members.len();
+    let first = group.turn.fetch_add(1, Ordering::Relaxed);
+    let mut order: Vec<_> = (0..count).map(|n| &group.members[(first + n) % count]).collect();
+    order.sort_by_key(|route| route.sink.depth());
+    let mut shortest = None;
+    for route in order {
+        match route.try_offer(message) {
+            Offer::Full => shortest = shortest.or(Some(route)),
+            Offer::Gone => {}
+            taken => return Ok(taken),
+        }
+    }
+    Err(shortest.cloned())
+}
+
+/// Why a message did not reach the one subscription that it is for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedeliverError {
+    /// There is no such subscription.
+    #[error(transparent)]
+    Subscription(#[from] SubscribeError),
+    /// It has no room.
+    #[error("subscription {name} has no room; try again later")]
+    Full {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A subscription that was made. Dropping it changes nothing.
+#[derive(Debug, Clone)]
+pub struct SubscriptionRef {
+    name: Arc<str>,
+    address: Address<SubscriberMessage>,
+    shared: Arc<Shared>,
+}
+
+impl SubscriptionRef {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its actor is in the tree.
+    #[must_use]
+    pub fn path(&self) -> String {
+        self.address.path().to_string()
+    }
+
+    /// Messages that were acknowledged.
+    #[must_use]
+    pub fn acked(&self) -> u64 {
+        self.shared.acked.load(Ordering::Relaxed)
+    }
+
+    /// How often a message was put back for another try.
+    #[must_use]
+    pub fn retried(&self) -> u64 {
+        self.shared.retried.load(Ordering::Relaxed)
+    }
+
+    /// Messages that became dead letters.
+    #[must_use]
+    pub fn dead(&self) -> u64 {
+        self.shared.dead.load(Ordering::Relaxed)
+    }
+
+    /// Messages that wait, in the mailbox or for another try.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.address.depth() + self.shared.waiting()
+    }
+}
+
+impl fmt::Debug for EventBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventBus")
+            .field("routes", &self.0.routes)
+            .field("published", &self.published())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A dead letter's name, for those who make one of a message.
+#[must_use]
+pub fn letter_id(subscription: &str, message: EventId) -> Uuid {
+    let key =
+        crate::store::IdempotencyKey::of([subscription.as_bytes(), message.as_uuid().as_bytes()]);
+    uuid::Builder::from_custom_bytes(*key.as_bytes()).into_uuid()
+}

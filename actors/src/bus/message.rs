@@ -1,0 +1,251 @@
+//! What is published: an event with a subject, shared by all who receive it.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::subject::{InvalidSubject, Subject};
+use crate::event::{
+    ContentType, EncodedEvent, Event, EventCodecError, EventId, Metadata, Position, RecordedEvent,
+    Timestamp,
+};
+
+/// A published message. There is one of each, behind an `Arc`, however many receive it.
+#[derive(Debug)]
+pub struct Message {
+    pub(super) id: EventId,
+    pub(super) subject: Subject,
+    pub(super) at: Timestamp,
+    pub(super) metadata: Metadata,
+    pub(super) position: Option<Position>,
+    pub(super) dead_letter: Option<Uuid>,
+    pub(super) body: Body,
+}
+
+/// A message's content: as it was given, and as bytes once somebody needs them.
+pub(super) enum Body {
+    Encoded(EncodedEvent),
+    Typed { value: Arc<dyn Any + Send + Sync>, encode: EncodeFn, encoded: OnceLock<EncodedEvent> },
+}
+
+type EncodeFn = fn(&(dyn Any + Send + Sync)) -> Result<EncodedEvent, EventCodecError>;
+
+fn encode_as<E: Event>(value: &(dyn Any + Send + Sync)) -> Result<EncodedEvent, EventCodecError> {
+    match value.downcast_ref::<E>() {
+        Some(event) => event.encode(),
+        None => unreachable!("the function was made together with the value"),
+    }
+}
+
+impl Message {
+    /// Its identity: what receivers tell repeats by.
+    #[must_use]
+    pub fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// Where it was published.
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// When it was published, or recorded if it comes from the log.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Conversation, cause, actor, headers.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Its place in the log, if it comes from there.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// The dead letter that it is sent again for.
+    #[must_use]
+    pub fn dead_letter(&self) -> Option<Uuid> {
+        self.dead_letter
+    }
+
+    /// The event, of whatever enum the receiver has for it. Within a process an event that was
+    /// published as an `E` is shared and not copied; any other way it is decoded.
+    ///
+    /// # Errors
+    /// It is no `E`.
+    pub fn event<E: Event>(&self) -> Result<Arc<E>, EventCodecError> {
+        if let Body::Typed { value, .. } = &self.body
+            && let Ok(event) = Arc::clone(value).downcast::<E>()
+        {
+            return Ok(event);
+        }
+        let EncodedEvent { event_type, schema_version, codec, data } = self.encoded()?;
+        E::decode(event_type, *schema_version, *codec, data).map(Arc::new)
+    }
+
+    /// Type and payload.
+    ///
+    /// # Errors
+    /// It was published as a value that cannot be written in its codec.
+    pub fn encoded(&self) -> Result<&EncodedEvent, EventCodecError> {
+        match &self.body {
+            Body::Encoded(encoded) => Ok(encoded),
+            Body::Typed { value, encode, encoded } => match encoded.get() {
+                Some(encoded) => Ok(encoded),
+                None => {
+                    let fresh = encode(&**value)?;
+                    Ok(encoded.get_or_init(|| fresh))
+                }
+            },
+        }
+    }
+
+    /// A message that this one causes: the same conversation, and this message as the cause.
+    #[must_use]
+    pub fn causes(&self, message: NewMessage) -> NewMessage {
+        message.metadata(self.metadata.caused_by(*self.id.as_uuid()))
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Encoded(encoded) => {
+                write!(f, "{} ({} bytes)", encoded.event_type, encoded.data.len())
+            }
+            Self::Typed { .. } => f.write_str("a value"),
+        }
+    }
+}
+
+/// A message to be published.
+#[derive(Debug)]
+pub struct NewMessage {
+    pub(super) subject: Subject,
+    pub(super) id: Option<EventId>,
+    pub(super) at: Option<Timestamp>,
+    pub(super) metadata: Metadata,
+    pub(super) position: Option<Position>,
+    pub(super) dead_letter: Option<Uuid>,
+    pub(super) body: Body,
+}
+
+impl NewMessage {
+    /// An event. It is written as bytes only when somebody needs them.
+    ///
+    /// # Errors
+    /// The subject is none.
+    pub fn event<E: Event>(
+        subject: impl TryInto<Subject, Error = impl Into<InvalidSubject>>,
+        event: E,
+    ) -> Result<Self, InvalidSubject> {
+        let subject = subject.try_into().map_err(Into::into)?;
+        let value: Arc<dyn Any + Send + Sync> = Arc::new(event);
+        let body = Body::Typed { value, encode: encode_as::<E>, encoded: OnceLock::new() };
+        Ok(Self::with(subject, body))
+    }
+
+    /// Bytes with the name of their type.
+    ///
+    /// # Errors
+    /// The subject is none.
+    pub fn bytes(
+        subject: impl TryInto<Subject, Error = impl Into<InvalidSubject>>,
+        event_type: impl Into<Arc<str>>,
+        codec: ContentType,
+        data: impl Into<Bytes>,
+    ) -> Result<Self, InvalidSubject> {
+        let subject = subject.try_into().map_err(Into::into)?;
+        let encoded = EncodedEvent {
+            event_type: event_type.into(),
+            schema_version: 1,
+            codec,
+            data: data.into(),
+        };
+        Ok(Self::with(subject, Body::Encoded(encoded)))
+    }
+
+    /// An encoded event.
+    #[must_use]
+    pub fn encoded(subject: Subject, event: EncodedEvent) -> Self {
+        Self::with(subject, Body::Encoded(event))
+    }
+
+    /// An event of the log, with its id, time, metadata and place.
+    #[must_use]
+    pub fn recorded(subject: Subject, event: &RecordedEvent) -> Self {
+        let encoded = EncodedEvent {
+            event_type: Arc::clone(&event.event_type),
+            schema_version: event.schema_version,
+            codec: event.codec,
+            data: event.data.clone(),
+        };
+        let mut message = Self::with(subject, Body::Encoded(encoded))
+            .id(event.id)
+            .at(event.recorded_at)
+            .metadata(Metadata::from_bytes(&event.meta));
+        message.position = Some(event.position);
+        message
+    }
+
+    fn with(subject: Subject, body: Body) -> Self {
+        let metadata = Metadata::default();
+        Self { subject, id: None, at: None, metadata, position: None, dead_letter: None, body }
+    }
+
+    /// Its identity; a new one unless said otherwise.
+    #[must_use]
+    pub fn id(mut self, id: EventId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Its time; when it is published unless said otherwise.
+    #[must_use]
+    pub fn at(mut self, at: Timestamp) -> Self {
+        self.at = Some(at);
+        self
+    }
+
+    /// Conversation, cause, actor, headers.
+    #[must_use]
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = metadata;
+        self
+    }
+
+    /// Its place in a log.
+    #[must_use]
+    pub fn position(mut self, position: Position) -> Self {
+        self.position = Some(position);
+        self
+    }
+
+    /// It is sent again for this dead letter, which is settled when it is handled.
+    #[must_use]
+    pub fn for_dead_letter(mut self, letter: Uuid) -> Self {
+        self.dead_letter = Some(letter);
+        self
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+}
+
+impl From<std::convert::Infallible> for InvalidSubject {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
