@@ -11,7 +11,9 @@
 //! | 2 | [`pool`] | the actor that owns the connections |
 //! | 3 | [`aggregate`] | state that changes by events only, one actor for each that is live |
 //! | 3 | [`command`], [`query`] | typed commands to aggregates, typed questions to whoever answers |
+//! | 3 | [`dead_letter`] | messages that somebody could not handle, and what was decided about them |
 //! | 3 | [`projection`] | read models that follow the log; [`projection::actor`] keeps one |
+//! | 3 | [`saga`] | processes of several steps, each undone if a later one cannot be done |
 //!
 //! One event's way: [`aggregate::registry`] finds the stream's actor ([`aggregate::stream`]), which
 //! sends it to the [`store::committer`]; once it is durable, the [`projection::actor`] is woken.
@@ -19,9 +21,14 @@
 pub mod aggregate;
 pub mod bus;
 pub mod command;
+pub mod dead_letter;
 pub mod error;
 pub mod event;
 pub mod pool;
 pub mod projection;
 pub mod query;
+pub mod saga;
 pub mod store;
+
+#[cfg(test)]
+mod tests;

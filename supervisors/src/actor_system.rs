@@ -156,6 +156,13 @@ impl ActorSystem {
         self.slot.cell().env.clock
     }
 
+    /// A random number from the system's seeded generator.
+    #[must_use]
+    pub fn random_u64(&self) -> u64 {
+        use rand::Rng;
+        self.slot.cell().env.random(|rng| rng.next_u64())
+    }
+
     /// Finds an actor.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Aggregates in a tree of pool, committer and aggregates, on SQLite, with faults between.
 
-mod faulty;
+pub(crate) mod faulty;
 mod laws;
 mod lives;
 

@@ -117,7 +117,7 @@ pub enum Order {
 /// When a message is tried again, and when it becomes a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
-    pub(super) attempts: u32,
+    pub(crate) attempts: u32,
     pub(super) backoff: Backoff,
 }
 
@@ -136,7 +136,7 @@ impl RetryPolicy {
     }
 
     /// The pause after try number `attempt` (the first is 1), with a random number for its jitter.
-    pub(super) fn pause(&self, attempt: u32, random: u64) -> Duration {
+    pub(crate) fn pause(&self, attempt: u32, random: u64) -> Duration {
         let ceiling = self.backoff.ceiling(attempt.saturating_sub(1));
         // The upper 32 bits are enough for a pause.
         ceiling.mul_f64((random >> 32) as f64 / f64::from(u32::MAX))

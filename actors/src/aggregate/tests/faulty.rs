@@ -17,7 +17,7 @@ use crate::store::{
 
 /// What happens to the next commit.
 #[derive(Debug, Clone)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Nothing.
     None,
     /// It is written, and the answer is lost.
@@ -30,32 +30,60 @@ pub(super) enum Fault {
     After(Append),
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Faults {
+/// Hears of each commit, before it is written and after.
+pub(crate) type Hook = Arc<dyn Fn(When) + Send + Sync>;
+
+/// When a hook is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    Before,
+    After,
+}
+
+#[derive(Default)]
+pub(crate) struct Faults {
     plan: Mutex<VecDeque<Fault>>,
     late: Mutex<Vec<Vec<Append>>>,
     commits: Mutex<Vec<usize>>,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl std::fmt::Debug for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Faults").finish_non_exhaustive()
+    }
 }
 
 impl Faults {
-    pub(super) fn then(&self, fault: Fault) {
+    pub(crate) fn hook(&self, hook: Hook) {
+        *self.hook.lock().unwrap() = Some(hook);
+    }
+
+    fn call(&self, when: When) {
+        let hook = self.hook.lock().unwrap().clone();
+        if let Some(hook) = hook {
+            hook(when);
+        }
+    }
+
+    pub(crate) fn then(&self, fault: Fault) {
         self.plan.lock().unwrap().push_back(fault);
     }
 
     /// How many appends each commit had.
-    pub(super) fn commits(&self) -> Vec<usize> {
+    pub(crate) fn commits(&self) -> Vec<usize> {
         self.commits.lock().unwrap().clone()
     }
 }
 
 #[derive(Debug)]
-pub(super) struct FaultyConnect {
+pub(crate) struct FaultyConnect {
     path: PathBuf,
     faults: Arc<Faults>,
 }
 
 impl FaultyConnect {
-    pub(super) fn new(path: &Path, faults: Arc<Faults>) -> Self {
+    pub(crate) fn new(path: &Path, faults: Arc<Faults>) -> Self {
         Self { path: path.to_owned(), faults }
     }
 }
@@ -110,6 +138,13 @@ fn lost() -> StoreError {
 
 impl FaultyStore {
     async fn append(&self, batch: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
+        self.faults.call(When::Before);
+        let result = self.faulty_append(batch).await;
+        self.faults.call(When::After);
+        result
+    }
+
+    async fn faulty_append(&self, batch: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
         self.faults.commits.lock().unwrap().push(batch.len());
         let late = std::mem::take(&mut *self.faults.late.lock().unwrap());
         for late in late {

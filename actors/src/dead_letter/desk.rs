@@ -1,0 +1,284 @@
+//! Where dead letters are handed in, and where a person decides about them.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{DeadLetter, Letter, LetterCommand, LetterSummary, Letters};
+use crate::bus::{
+    DeadLetterOffice, EventBus, InvalidSubject, NewMessage, OfficeError, RedeliverError, Subject,
+    Undelivered, letter_id,
+};
+use crate::command::{CommandBus, CommandError};
+use crate::event::{EncodedEvent, EventId, Metadata, Position};
+use crate::projection::handle::{ProjectionRef, RequestError};
+use crate::projection::{Compare, ListQuery, Projection};
+
+/// Dead letters that are looked at for one page of [`DeadLetters::requeue_all`].
+const PAGE: usize = 200;
+
+/// The dead letters of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct DeadLetters(Arc<Inner>);
+
+struct Inner {
+    bus: EventBus,
+    open: OnceLock<Open>,
+}
+
+/// What is there once the node is up.
+struct Open {
+    commands: CommandBus,
+    letters: ProjectionRef,
+}
+
+/// Why nothing came of a request about dead letters.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeadLetterError {
+    /// The node is not up.
+    #[error("the node is starting; try again")]
+    NotUp,
+    /// The dead letter, or its state, does not allow it.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The list could not be read.
+    #[error(transparent)]
+    Read(#[from] RequestError),
+    /// It could not be sent again; it is open as before.
+    #[error("it could not be sent again: {source}")]
+    Redeliver {
+        /// Why.
+        source: RedeliverError,
+    },
+    /// Its subject is none any more.
+    #[error(transparent)]
+    Subject(#[from] InvalidSubject),
+}
+
+/// What came of sending many dead letters again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Requeued {
+    /// How many were sent.
+    pub requeued: usize,
+    /// Those that were not, and why.
+    pub failed: Vec<(String, String)>,
+}
+
+impl DeadLetters {
+    /// A desk for the subscribers of a bus; [`open`](Self::open) lets it work.
+    #[must_use]
+    pub fn new(bus: EventBus) -> Self {
+        Self(Arc::new(Inner { bus, open: OnceLock::new() }))
+    }
+
+    /// The node is up: dead letters can be kept and read. What subscribers handed in before waits
+    /// until now.
+    pub fn open(&self, commands: CommandBus, letters: ProjectionRef) {
+        let _ = self.0.open.set(Open { commands, letters });
+    }
+
+    fn up(&self) -> Result<&Open, DeadLetterError> {
+        self.0.open.get().ok_or(DeadLetterError::NotUp)
+    }
+
+    /// Keeps a message that could not be handled. Answers the dead letter's id, the same for the
+    /// same message and origin, and how far the log is then.
+    ///
+    /// # Errors
+    /// It is not kept, or not as far as one knows: hand it in again.
+    pub async fn keep(&self, letter: Letter) -> Result<(Uuid, Option<Position>), DeadLetterError> {
+        let id = letter_id(&letter.origin, EventId::new(letter.message_id));
+        let command = LetterCommand::Keep(Box::new(letter));
+        let done = self.up()?.commands.send::<DeadLetter>(&id.to_string(), command).await?;
+        Ok((id, done.position))
+    }
+
+    /// A page of those that wait, by id; of one origin if it is given.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub async fn list(
+        &self,
+        origin: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(Arc<str>, LetterSummary)>, DeadLetterError> {
+        let mut query = ListQuery::first(limit);
+        if let Some(origin) = origin {
+            query = query.filter("origin", Compare::Eq, origin);
+        }
+        if let Some(after) = after {
+            query = query.after(after);
+        }
+        Ok(self.up()?.letters.list(&query).await?)
+    }
+
+    /// One of them, with the whole message.
+    ///
+    /// # Errors
+    /// There is none of that id, or it could not be read.
+    pub async fn show(&self, id: &str) -> Result<DeadLetter, DeadLetterError> {
+        let look = |letter: &DeadLetter, _| letter.clone();
+        let letter = self.up()?.commands.look::<DeadLetter, _>(id, look).await?;
+        match letter.letter {
+            Some(_) => Ok(letter),
+            None => Err(CommandError::rejected(super::LetterRefusal::Unknown).into()),
+        }
+    }
+
+    /// Sends one to its subscriber again, with a note of who asked for it. It is settled when the
+    /// subscriber acknowledges it, and open again when it is given up again.
+    ///
+    /// A node that ends before the subscriber has answered leaves it in the state `requeued`,
+    /// where it can be sent again.
+    ///
+    /// # Errors
+    /// There is none of that id, it was handled or purged, or its subscriber is not there.
+    pub async fn requeue(&self, id: &str, by: &str) -> Result<(), DeadLetterError> {
+        let open = self.up()?;
+        let command = LetterCommand::Requeue { by: by.to_owned() };
+        open.commands.send::<DeadLetter>(id, command).await?;
+        let letter = self.show(id).await?.letter.ok_or(DeadLetterError::NotUp)?;
+        let origin = letter.origin.clone();
+        let message = message(&letter, id)?;
+        if let Err(source) = self.0.bus.deliver_to(&origin, message).await {
+            let command = LetterCommand::Return { reason: source.to_string() };
+            open.commands.send::<DeadLetter>(id, command).await?;
+            return Err(DeadLetterError::Redeliver { source });
+        }
+        Ok(())
+    }
+
+    /// Sends all that are open again, or those of one origin.
+    ///
+    /// # Errors
+    /// They could not be read. What came of each is in the answer.
+    pub async fn requeue_all(
+        &self,
+        origin: Option<&str>,
+        by: &str,
+    ) -> Result<Requeued, DeadLetterError> {
+        let mut done = Requeued::default();
+        let mut after: Option<Arc<str>> = None;
+        loop {
+            let page = self.list(origin, after.as_deref(), PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(done) };
+            after = Some(Arc::clone(last));
+            for (id, _) in page.iter().filter(|(_, one)| one.state == super::LetterState::Open) {
+                match self.requeue(id, by).await {
+                    Ok(()) => done.requeued += 1,
+                    Err(error) => done.failed.push((id.to_string(), error.to_string())),
+                }
+            }
+        }
+    }
+
+    /// Gives one up for good, with a note of who decided it. Its events stay in the log.
+    ///
+    /// # Errors
+    /// There is none of that id, or it was handled or purged.
+    pub async fn purge(&self, id: &str, by: &str) -> Result<(), DeadLetterError> {
+        let command = LetterCommand::Purge { by: by.to_owned() };
+        self.up()?.commands.send::<DeadLetter>(id, command).await?;
+        Ok(())
+    }
+
+    /// Waits until a dead letter that was kept at a position is in the list.
+    pub async fn wait_for(&self, position: Position) {
+        if let Ok(open) = self.up() {
+            open.letters.wait_for(position).await;
+        }
+    }
+}
+
+fn message(letter: &Letter, id: &str) -> Result<NewMessage, DeadLetterError> {
+    let event = EncodedEvent {
+        event_type: letter.event_type.as_str().into(),
+        schema_version: letter.schema_version,
+        codec: letter.codec,
+        data: letter.data.clone(),
+    };
+    let mut message = NewMessage::encoded(Subject::new(letter.subject.as_str())?, event)
+        .id(EventId::new(letter.message_id))
+        .at(letter.published_at)
+        .metadata(Metadata::from_bytes(&letter.meta));
+    if let Some(position) = letter.position {
+        message = message.position(position);
+    }
+    match id.parse() {
+        Ok(id) => Ok(message.for_dead_letter(id)),
+        Err(_) => Err(CommandError::rejected(super::LetterRefusal::Unknown).into()),
+    }
+}
+
+impl Letter {
+    /// A message that a subscriber gave up.
+    ///
+    /// # Errors
+    /// It was published as a value that cannot be written.
+    pub fn of(undelivered: &Undelivered) -> Result<Self, crate::event::EventCodecError> {
+        let message = &undelivered.message;
+        let encoded = message.encoded()?;
+        Ok(Self {
+            origin: undelivered.subscription.to_string(),
+            subject: message.subject().to_string(),
+            message_id: *message.id().as_uuid(),
+            event_type: encoded.event_type.to_string(),
+            schema_version: encoded.schema_version,
+            codec: encoded.codec,
+            data: encoded.data.clone(),
+            meta: message.metadata().to_bytes(),
+            published_at: message.at(),
+            position: message.position(),
+            cause: undelivered.cause,
+            reason: undelivered.reason.clone(),
+            attempts: undelivered.attempts,
+        })
+    }
+}
+
+impl DeadLetterOffice for DeadLetters {
+    fn keep(&self, undelivered: Undelivered) -> BoxFuture<'_, Result<(), OfficeError>> {
+        async move {
+            let letter = match Letter::of(&undelivered) {
+                Ok(letter) => letter,
+                // It never had a form that could be kept: the log line is all there can be.
+                Err(error) => {
+                    tracing::error!(%error, ?undelivered, "a dead letter cannot be written");
+                    return Ok(());
+                }
+            };
+            self.keep(letter).await.map(|_| ()).map_err(|error| refused(&error))
+        }
+        .boxed()
+    }
+
+    fn settle(&self, letter: Uuid) -> BoxFuture<'_, Result<(), OfficeError>> {
+        async move {
+            let open = self.up().map_err(|error| refused(&error))?;
+            let settled =
+                open.commands.send::<DeadLetter>(&letter.to_string(), LetterCommand::Settle).await;
+            settled.map(|_| ()).map_err(|error| refused(&error.into()))
+        }
+        .boxed()
+    }
+}
+
+fn refused(error: &DeadLetterError) -> OfficeError {
+    OfficeError { reason: error.to_string() }
+}
+
+impl fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetters")
+            .field("projection", &Letters::NAME)
+            .field("open", &self.0.open.get().is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,445 @@
+//! A saga as its events make it, and what comes next: pure, without clock, store or task.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::event::{Event, Timestamp};
+
+/// What happened to a saga.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum SagaEvent {
+    /// It was begun.
+    #[serde(rename = "saga.started")]
+    Started {
+        /// The saga's kind.
+        name: String,
+        /// The version of its definition.
+        version: u32,
+        /// What it works on.
+        data: Value,
+        /// By when all steps must be done, or those that are will be undone.
+        deadline: Option<Timestamp>,
+    },
+    /// A step is about to run. It may have had its effect from here on.
+    #[serde(rename = "saga.step_started")]
+    StepStarted {
+        /// The step.
+        step: String,
+        /// Which try.
+        attempt: u32,
+    },
+    /// A step was confirmed. It never runs again.
+    #[serde(rename = "saga.step_completed")]
+    StepCompleted {
+        /// The step.
+        step: String,
+        /// What the saga works on from now on.
+        data: Value,
+    },
+    /// A try of a step did not work.
+    #[serde(rename = "saga.step_failed")]
+    StepFailed {
+        /// The step.
+        step: String,
+        /// Which try.
+        attempt: u32,
+        /// Why.
+        reason: String,
+        /// Whether it may have had its effect all the same.
+        unknown: bool,
+        /// When it is tried again; never if there is no time.
+        retry_at: Option<Timestamp>,
+    },
+    /// From now on what was done is undone, the last step first.
+    #[serde(rename = "saga.compensating")]
+    Compensating {
+        /// Why.
+        reason: String,
+    },
+    /// A step is about to be undone.
+    #[serde(rename = "saga.compensation_started")]
+    CompensationStarted {
+        /// The step.
+        step: String,
+        /// Which try.
+        attempt: u32,
+    },
+    /// A step was undone.
+    #[serde(rename = "saga.compensation_completed")]
+    CompensationCompleted {
+        /// The step.
+        step: String,
+    },
+    /// A try to undo a step did not work.
+    #[serde(rename = "saga.compensation_failed")]
+    CompensationFailed {
+        /// The step.
+        step: String,
+        /// Which try.
+        attempt: u32,
+        /// Why.
+        reason: String,
+        /// When it is tried again.
+        retry_at: Option<Timestamp>,
+    },
+    /// It stands still until a person decides.
+    #[serde(rename = "saga.parked")]
+    Parked {
+        /// Why.
+        reason: String,
+    },
+    /// A person lets it go on.
+    #[serde(rename = "saga.resumed")]
+    Resumed {
+        /// Who.
+        by: String,
+    },
+    /// A person wants it undone.
+    #[serde(rename = "saga.abort_requested")]
+    AbortRequested {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// All steps are done.
+    #[serde(rename = "saga.completed")]
+    Completed {},
+    /// Everything is undone.
+    #[serde(rename = "saga.compensated")]
+    Compensated {},
+}
+
+impl Event for SagaEvent {}
+
+/// Where a saga stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SagaStatus {
+    /// There is none.
+    #[default]
+    None,
+    /// Its steps are run.
+    Running,
+    /// Its steps are undone.
+    Compensating,
+    /// It waits for a person.
+    Parked,
+    /// All steps are done.
+    Completed,
+    /// Everything is undone.
+    Compensated,
+}
+
+impl SagaStatus {
+    /// Whether nothing more will happen to it.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Compensated)
+    }
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StepStatus {
+    /// It runs, or did when its life ended.
+    Running,
+    /// It is tried again at this time.
+    Waiting(Timestamp),
+    /// It was confirmed.
+    Done,
+    /// It did not work, and is not tried again.
+    Failed,
+    /// It is being undone, or was when its life ended.
+    Undoing,
+    /// Undoing it is tried again at this time.
+    UndoWaiting(Timestamp),
+    /// Undoing it did not work, and is not tried again by itself.
+    UndoFailed,
+    /// It was undone.
+    Undone,
+}
+
+/// One step of a saga.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StepState {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub status: StepStatus,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// How often undoing it was tried.
+    pub undo_attempts: u32,
+    /// It may have had its effect: it was confirmed, or one does not know.
+    pub effect: bool,
+    /// What was wrong the last time.
+    pub reason: Option<String>,
+}
+
+/// A saga's state.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SagaState {
+    /// Its kind.
+    pub name: String,
+    /// The version of its definition.
+    pub version: u32,
+    /// What it works on.
+    pub data: Value,
+    /// Where it stands.
+    pub status: SagaStatus,
+    /// The steps that have begun, in their order.
+    pub steps: Vec<StepState>,
+    /// By when all steps must be done.
+    pub deadline: Option<Timestamp>,
+    /// Why it is undone or parked.
+    pub reason: Option<String>,
+    /// It is parked on the way back.
+    pub undoing: bool,
+}
+
+/// What is known of a step before it has run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepShape {
+    /// Its name.
+    pub name: String,
+    /// Whether it can be undone. One that cannot is left as it is.
+    pub undoable: bool,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// Run a step.
+    Run {
+        /// The step's place.
+        step: usize,
+        /// Which try.
+        attempt: u32,
+    },
+    /// Undo a step.
+    Undo {
+        /// The step's place.
+        step: usize,
+        /// Which try.
+        attempt: u32,
+    },
+    /// Write this down.
+    Record(SagaEvent),
+    /// Wait until then.
+    Wait(Timestamp),
+    /// Nothing, by itself.
+    Rest,
+}
+
+impl SagaState {
+    /// The state after an event.
+    pub fn evolve(&mut self, event: SagaEvent) {
+        match event {
+            SagaEvent::Started { name, version, data, deadline } => {
+                *self = Self { name, version, data, deadline, ..Self::default() };
+                self.status = SagaStatus::Running;
+            }
+            SagaEvent::StepStarted { step, attempt } => {
+                let step = self.step(step);
+                step.status = StepStatus::Running;
+                step.attempts = attempt;
+            }
+            SagaEvent::StepCompleted { step, data } => {
+                self.data = data;
+                let step = self.step(step);
+                step.status = StepStatus::Done;
+                step.effect = true;
+                step.reason = None;
+            }
+            SagaEvent::StepFailed { step, reason, unknown, retry_at, .. } => {
+                let step = self.step(step);
+                step.effect |= unknown;
+                step.reason = Some(reason);
+                step.status = retry_at.map_or(StepStatus::Failed, StepStatus::Waiting);
+            }
+            SagaEvent::Compensating { reason } => {
+                self.status = SagaStatus::Compensating;
+                self.undoing = true;
+                self.reason = Some(reason);
+                self.interrupted();
+            }
+            SagaEvent::CompensationStarted { step, attempt } => {
+                let step = self.step(step);
+                step.status = StepStatus::Undoing;
+                step.undo_attempts = attempt;
+            }
+            SagaEvent::CompensationCompleted { step } => {
+                let step = self.step(step);
+                step.status = StepStatus::Undone;
+                step.reason = None;
+            }
+            SagaEvent::CompensationFailed { step, reason, retry_at, .. } => {
+                let step = self.step(step);
+                step.reason = Some(reason);
+                step.status = retry_at.map_or(StepStatus::UndoFailed, StepStatus::UndoWaiting);
+            }
+            SagaEvent::Parked { reason } => {
+                self.status = SagaStatus::Parked;
+                self.reason = Some(reason);
+            }
+            SagaEvent::Resumed { .. } => self.resume(),
+            SagaEvent::AbortRequested { by, reason } => {
+                self.status = SagaStatus::Compensating;
+                self.undoing = true;
+                self.reason = Some(format!("{reason} (by {by})"));
+                self.interrupted();
+            }
+            SagaEvent::Completed {} => self.status = SagaStatus::Completed,
+            SagaEvent::Compensated {} => self.status = SagaStatus::Compensated,
+        }
+    }
+
+    /// A step that was running when the way back began may have had its effect.
+    fn interrupted(&mut self) {
+        for step in &mut self.steps {
+            if step.status == StepStatus::Running {
+                step.effect = true;
+                step.status = StepStatus::Failed;
+            }
+            if let StepStatus::Waiting(_) = step.status {
+                step.status = StepStatus::Failed;
+            }
+        }
+    }
+
+    /// What waits or has failed begins anew, with all its tries.
+    fn resume(&mut self) {
+        self.status = match self.undoing {
+            true => SagaStatus::Compensating,
+            false => SagaStatus::Running,
+        };
+        for step in &mut self.steps {
+            match step.status {
+                StepStatus::UndoFailed | StepStatus::UndoWaiting(_) => {
+                    step.undo_attempts = 0;
+                    step.status = StepStatus::UndoWaiting(Timestamp::from_micros(0));
+                }
+                StepStatus::Waiting(_) => {
+                    step.attempts = 0;
+                    step.status = StepStatus::Waiting(Timestamp::from_micros(0));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn step(&mut self, name: String) -> &mut StepState {
+        let at = self.steps.iter().position(|step| step.name == name).unwrap_or_else(|| {
+            self.steps.push(StepState {
+                name,
+                status: StepStatus::Running,
+                attempts: 0,
+                undo_attempts: 0,
+                effect: false,
+                reason: None,
+            });
+            self.steps.len() - 1
+        });
+        &mut self.steps[at]
+    }
+
+    fn find(&self, name: &str) -> Option<&StepState> {
+        self.steps.iter().find(|step| step.name == name)
+    }
+
+    /// Why it cannot go on with these steps, if it cannot: it has begun others.
+    #[must_use]
+    pub fn misfit(&self, shape: &[StepShape]) -> Option<String> {
+        let mut wanted = shape.iter();
+        self.steps
+            .iter()
+            .find(|step| wanted.next().is_none_or(|wanted| wanted.name != step.name))
+            .map(|step| format!("it has begun step {}, which is not there in its place", step.name))
+    }
+
+    /// The event that tells what one does not know: the life before ended while a step ran.
+    #[must_use]
+    pub fn orphan(&self, now: Timestamp) -> Option<SagaEvent> {
+        let reason = "the saga was interrupted while it ran".to_owned();
+        let step = self
+            .steps
+            .iter()
+            .find(|step| matches!(step.status, StepStatus::Running | StepStatus::Undoing))?;
+        let (name, retry_at) = (step.name.clone(), Some(now));
+        Some(match step.status {
+            StepStatus::Running => SagaEvent::StepFailed {
+                step: name,
+                attempt: step.attempts,
+                reason,
+                unknown: true,
+                retry_at,
+            },
+            _ => SagaEvent::CompensationFailed {
+                step: name,
+                attempt: step.undo_attempts,
+                reason,
+                retry_at,
+            },
+        })
+    }
+
+    /// What comes next. Nothing runs when this is asked; see [`orphan`](Self::orphan).
+    #[must_use]
+    pub fn next(&self, shape: &[StepShape], now: Timestamp) -> Next {
+        match self.status {
+            SagaStatus::Running => self.next_step(shape, now),
+            SagaStatus::Compensating => self.next_undo(shape, now),
+            _ => Next::Rest,
+        }
+    }
+
+    fn next_step(&self, shape: &[StepShape], now: Timestamp) -> Next {
+        if let Some(deadline) = self.deadline.filter(|deadline| *deadline <= now) {
+            let reason = format!("its deadline ({deadline}) has passed");
+            return Next::Record(SagaEvent::Compensating { reason });
+        }
+        for (place, wanted) in shape.iter().enumerate() {
+            match self.find(&wanted.name) {
+                None => return Next::Run { step: place, attempt: 1 },
+                Some(step) => match step.status {
+                    StepStatus::Done => {}
+                    StepStatus::Waiting(at) if at > now => {
+                        return Next::Wait(self.deadline.map_or(at, |deadline| deadline.min(at)));
+                    }
+                    StepStatus::Waiting(_) => {
+                        return Next::Run { step: place, attempt: step.attempts + 1 };
+                    }
+                    _ => return Next::Rest,
+                },
+            }
+        }
+        Next::Record(SagaEvent::Completed {})
+    }
+
+    fn next_undo(&self, shape: &[StepShape], now: Timestamp) -> Next {
+        for (place, wanted) in shape.iter().enumerate().rev() {
+            let Some(step) = self.find(&wanted.name) else { continue };
+            if !wanted.undoable || !step.effect {
+                continue;
+            }
+            match step.status {
+                StepStatus::Undone => {}
+                StepStatus::UndoWaiting(at) if at > now => return Next::Wait(at),
+                StepStatus::Undoing => return Next::Rest,
+                StepStatus::UndoFailed => {
+                    let why = step.reason.clone().unwrap_or_default();
+                    let reason = format!("step {} cannot be undone: {why}", step.name);
+                    return Next::Record(SagaEvent::Parked { reason });
+                }
+                _ => return Next::Undo { step: place, attempt: step.undo_attempts + 1 },
+            }
+        }
+        Next::Record(SagaEvent::Compensated {})
+    }
+}

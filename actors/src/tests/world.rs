@@ -1,0 +1,166 @@
+//! A whole node without its edge, on a SQLite file, whose commits can fail in chosen ways.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mister_smith_supervisors::{
+    ActorSystem, ChildSpec, Clock, HealthSpec, Policies, Strategy, SupervisorSpec,
+};
+use tokio::sync::watch;
+
+use crate::aggregate::tests::faulty::{Faults, FaultyConnect};
+use crate::bus::{BusActor, BusArgs, EventBus};
+use crate::command::{CommandBus, CommandOptions};
+use crate::dead_letter::{DeadLetters, Letters};
+use crate::event::Position;
+use crate::pool::{Lease, Pool, PoolArgs, PoolHandle, PoolMessage};
+use crate::projection::handle::{Node, PlanArgs, ProjectionRef, register};
+use crate::saga::manager::{ManagerArgs, SagaManager};
+use crate::saga::{Definition, Definitions, OpenSagas, Sagas};
+use crate::store::committer::{Committer, CommitterArgs, CommitterHandle, CommitterMessage};
+use crate::store::sqlite::tests::Home;
+
+pub(crate) const POOL: &str = "/resources/pool";
+pub(crate) const COMMITTER: &str = "/resources/committer";
+
+pub(crate) struct World {
+    pub(crate) system: ActorSystem,
+    pub(crate) bus: EventBus,
+    pub(crate) letters: DeadLetters,
+    pub(crate) sagas: Sagas,
+    pub(crate) faults: Arc<Faults>,
+    summaries: ProjectionRef,
+    home: Arc<Home>,
+    path: std::path::PathBuf,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(Vec::new()).await
+    }
+
+    pub(crate) async fn with(sagas: Vec<Arc<dyn Definition>>) -> Self {
+        let home = Arc::new(Home::new());
+        let path = home.file().await;
+        Self::on(home, path, sagas).await
+    }
+
+    /// The same store with another program.
+    pub(crate) async fn again(self, sagas: Vec<Arc<dyn Definition>>) -> Self {
+        self.system.shutdown(Duration::from_secs(20)).await;
+        self.bus.close();
+        let (home, path) = (Arc::clone(&self.home), self.path.clone());
+        drop(self);
+        Self::on(home, path, sagas).await
+    }
+
+    async fn on(
+        home: Arc<Home>,
+        path: std::path::PathBuf,
+        sagas: Vec<Arc<dyn Definition>>,
+    ) -> Self {
+        let patient = Duration::from_secs(1);
+        let faults = Arc::new(Faults::default());
+        let connect = Arc::new(FaultyConnect::new(&path, Arc::clone(&faults)));
+        let head = Arc::new(watch::Sender::new(Position::ZERO));
+        let committer = CommitterArgs::new(POOL, Arc::clone(&head));
+        let resources = SupervisorSpec::new("resources")
+            .strategy(Strategy::RestForOne)
+            .intensity(10_000, patient)
+            .child(ChildSpec::component::<Pool>("pool", PoolArgs::new(connect)))
+            .child(ChildSpec::component::<Committer>("committer", committer));
+
+        let bus = EventBus::new(Clock::starting_at(1_000_000), 11);
+        let letters = DeadLetters::new(bus.clone());
+        let args = BusArgs::new(bus.clone(), "/messaging/subscriptions", Arc::new(letters.clone()));
+        let subscriptions =
+            SupervisorSpec::dynamic("subscriptions").intensity(10_000, patient).keep_children();
+        let messaging = SupervisorSpec::new("messaging")
+            .intensity(10_000, patient)
+            .child(subscriptions)
+            .child(ChildSpec::component::<BusActor>("bus", args));
+
+        let given = PlanArgs {
+            pool: POOL.into(),
+            owner: "test".into(),
+            head: head.subscribe(),
+            health: HealthSpec::every(Duration::from_secs(60)),
+        };
+        let (listed, open) = (register(Letters), register(OpenSagas));
+        let mut projections = SupervisorSpec::new("projections").intensity(10_000, patient);
+        for plan in [listed.plan, open.plan] {
+            if let Node::Actor(actor) = plan(given.clone()) {
+                projections = projections.child(actor);
+            }
+        }
+        let definitions = Definitions::new(sagas).unwrap();
+        let manager = ManagerArgs {
+            pool: POOL.into(),
+            committer: COMMITTER.into(),
+            running: "/sagas/running".into(),
+            owner: "test".into(),
+            definitions: definitions.clone(),
+        };
+        let sagas = SupervisorSpec::new("sagas")
+            .strategy(Strategy::RestForOne)
+            .intensity(10_000, patient)
+            .child(ChildSpec::component::<SagaManager>("manager", manager))
+            .child(SupervisorSpec::dynamic("running").intensity(10_000, patient));
+        let root = SupervisorSpec::new("world")
+            .strategy(Strategy::RestForOne)
+            .intensity(10_000, patient)
+            .child(resources)
+            .child(messaging)
+            .child(SupervisorSpec::dynamic("aggregates").intensity(10_000, patient))
+            .child(projections)
+            .child(sagas);
+        let epoch_us = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        let system = ActorSystem::builder(root)
+            .policies(Policies::new())
+            .epoch_us(epoch_us)
+            .start()
+            .await
+            .unwrap();
+        let aggregates = system.supervisor("/aggregates").unwrap();
+        let commands =
+            CommandBus::new(aggregates, POOL, COMMITTER, CommandOptions::default(), Vec::new());
+        let pool = PoolHandle::new(system.find::<PoolMessage>(POOL).unwrap());
+        let find = system.clone();
+        let find = Arc::new(move |path: &str| find.find(path));
+        let listed = listed.handle.bind(pool.clone(), "/projections", Arc::clone(&find) as _);
+        let summaries = open.handle.bind(pool.clone(), "/projections", find);
+        letters.open(commands, listed);
+        let committer = system.find::<CommitterMessage>(COMMITTER).unwrap();
+        let random = system.clone();
+        let sagas = Sagas::new(
+            definitions,
+            CommitterHandle::new(committer),
+            pool,
+            summaries.clone(),
+            system.clock(),
+            move || random.random_u64(),
+        );
+        Self { system, bus, letters, sagas, faults, summaries, home, path }
+    }
+
+    /// Waits until everything that is in the log is in the lists.
+    pub(crate) async fn settled(&self) {
+        let head = self.lease().await.store.head().await.unwrap();
+        self.summaries.wait_for(head).await;
+        self.letters.wait_for(head).await;
+    }
+
+    pub(crate) async fn lease(&self) -> Lease {
+        loop {
+            let pool = self.system.find::<PoolMessage>(POOL).unwrap();
+            if let Ok(lease) = PoolHandle::new(pool).lease().await
+                && lease.store.head().await.is_ok()
+            {
+                return lease;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
