@@ -6,15 +6,18 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "postgres")]
 mod archive;
+mod dead_letters;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod events;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod migrate;
+mod node;
 mod output;
 mod projections;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod replay;
 mod run;
+mod sagas;
 mod store;
 
 /// Actors under supervision trees, with the event store inside.
@@ -43,6 +46,10 @@ enum Command {
     Archive(archive::Archive),
     /// See and steer the read models of a running node
     Projections(projections::Projections),
+    /// See and steer the sagas of a running node
+    Sagas(sagas::Sagas),
+    /// See, send again or give up messages that a subscriber could not handle
+    DeadLetters(dead_letters::DeadLetters),
 }
 
 impl Cli {
@@ -68,6 +75,8 @@ impl Cli {
             #[cfg(feature = "postgres")]
             Command::Archive(archive) => archive.execute().await,
             Command::Projections(projections) => projections.execute().await,
+            Command::Sagas(sagas) => sagas.execute().await,
+            Command::DeadLetters(letters) => letters.execute().await,
         }
     }
 }

@@ -5,6 +5,9 @@
 //! | `POST /api/v1/data/ingest` | CloudEvents in, answered when they are durable | `http/ingest.rs` |
 //! | `GET /api/v1/streams…`, `/api/v1/events` | what was projected, what is in the log | `http/query.rs` |
 //! | `GET /api/v1/projections…`, `POST …` | read models: how they stand, pause, rebuild, parked events | `http/projections.rs` |
+//! | `GET /api/v1/bus` | the bus and its subscriptions | `http/bus.rs` |
+//! | `GET /api/v1/dead-letters…`, `POST …` | messages that could not be handled: requeue, purge | `http/dead_letters.rs` |
+//! | `GET /api/v1/sagas…`, `POST …` | sagas: how they stand, retry, abort | `http/sagas.rs` |
 //! | `GET /debug/tree`, `POST /debug/actors/…` | the live tree | [`crate::debug`] |
 //! | `GET /healthz`, `/readyz` | is it alive, is it ready | [`crate::debug`] |
 //!
@@ -20,8 +23,11 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use mister_smith_actors::aggregate::registry::Aggregates;
+use mister_smith_actors::bus::EventBus;
+use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::projection::handle::ProjectionRef;
+use mister_smith_actors::saga::Sagas;
 use mister_smith_supervisors::ActorSystem;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -30,12 +36,15 @@ use tokio::task::JoinSet;
 use crate::debug;
 
 pub mod body;
+mod bus;
 pub mod cloudevents;
+mod dead_letters;
 mod guard;
 mod ingest;
 mod problem;
 mod projections;
 mod query;
+mod sagas;
 mod server;
 
 pub(crate) use problem::Problem;
@@ -114,6 +123,9 @@ pub(crate) struct Node {
     pub(crate) pool: PoolHandle,
     pub(crate) aggregates: Aggregates,
     pub(crate) projections: Vec<ProjectionRef>,
+    pub(crate) bus: EventBus,
+    pub(crate) letters: DeadLetters,
+    pub(crate) sagas: Sagas,
 }
 
 impl Node {
@@ -169,6 +181,13 @@ impl Edge {
             .route("/api/v1/streams/{*rest}", get(query::stream))
             .route("/api/v1/projections", get(projections::list))
             .route("/api/v1/projections/{*rest}", get(projections::get).post(projections::act))
+            .route("/api/v1/bus", get(bus::show))
+            .route("/api/v1/dead-letters", get(dead_letters::list))
+            .route("/api/v1/dead-letters/requeue", post(dead_letters::requeue_all))
+            .route("/api/v1/dead-letters/{id}", get(dead_letters::show))
+            .route("/api/v1/dead-letters/{id}/{action}", post(dead_letters::act))
+            .route("/api/v1/sagas", get(sagas::list))
+            .route("/api/v1/sagas/{name}/{*rest}", get(sagas::show).post(sagas::act))
             .route("/debug/tree", get(debug::tree))
             .route("/debug/actors/{*rest}", post(debug::act))
             .route("/healthz", get(debug::healthz))

@@ -1,9 +1,14 @@
 //! What an application imports: `use mister_smith::prelude::*;`
 
 pub use mister_smith_actors::aggregate::{Aggregate, SnapshotPolicy};
+pub use mister_smith_actors::bus::{
+    Delivery, EventBus, Handler, NewMessage, Order, Outcome, Pattern, RetryPolicy, Subject,
+    Subscription,
+};
 pub use mister_smith_actors::command::{CommandEnvelope, CommandError, CommandOptions, Executed};
 pub use mister_smith_actors::event::{Event, Metadata, StreamId};
 pub use mister_smith_actors::query::Query;
+pub use mister_smith_actors::saga::{Saga, Step, StepContext, StepError};
 pub use mister_smith_supervisors::{
     Actor, Address, AskError, AutoShutdown, Backoff, ChildSpec, ComponentType, Context, ErrorClass,
     ExitReason, Failure, Health, HealthSpec, LifecycleEvent, LifecycleKind, OnCrash, Overflow,

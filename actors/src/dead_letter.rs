@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::aggregate::Aggregate;
 use crate::bus::FailureCause;
 use crate::event::{ContentType, Event, Position, RecordedEvent, Timestamp};
-use crate::projection::{Projection, ProjectionFault};
+use crate::projection::{EventFilter, Projection, ProjectionFault};
 
 mod desk;
 
@@ -248,6 +248,10 @@ pub struct Letters;
 impl Projection for Letters {
     type Document = LetterSummary;
     const NAME: &'static str = "dead_letters";
+
+    fn filter(&self) -> EventFilter {
+        EventFilter::ALL.categories([DeadLetter::CATEGORY])
+    }
 
     fn ids(&self, event: &RecordedEvent) -> Vec<Arc<str>> {
         match event.stream.as_str().strip_prefix("dead_letter-") {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::event::RecordedEvent;
+pub use crate::store::EventFilter;
 pub use crate::store::read_model::documents::{Document, Documents, Parked, Progress};
 pub use crate::store::read_model::query::{Compare, ListQuery};
 pub use crate::store::read_model::{Claim, Epoch, ProjectionError};
@@ -87,6 +88,11 @@ pub trait Projection: Send + Sync + 'static {
     /// Over how many actors the documents are spread, by their ids. The events of one document
     /// keep their order.
     const PARTITIONS: u16 = 1;
+
+    /// Which events it wants; all of them unless said otherwise. Others are not even read.
+    fn filter(&self) -> EventFilter {
+        EventFilter::ALL
+    }
 
     /// The documents that an event changes, or may change.
     fn ids(&self, event: &RecordedEvent) -> Vec<Arc<str>>;

@@ -2,30 +2,20 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use hyper::Method;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
+use super::node::{NodeArg, escaped};
 use super::output::{self, write};
-use crate::system::DEFAULT_LISTEN;
 
 /// Options of `smith projections`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Projections {
     #[command(subcommand)]
     action: Action,
-    /// Address of the node
-    #[arg(long, value_name = "ADDR", default_value = DEFAULT_LISTEN, env = "SMITH_LISTEN", global = true)]
-    node: String,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    node: NodeArg,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -48,10 +38,6 @@ enum Action {
     Skip { name: String, id: String },
 }
 
-fn escaped(name: &str) -> String {
-    utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
-}
-
 impl Projections {
     pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
         let act = |name: &str, action: &str| {
@@ -72,43 +58,14 @@ impl Projections {
             Action::Retry { name, id } => parked(name, id, "retry"),
             Action::Skip { name, id } => parked(name, id, "skip"),
         };
-        let answer = self.ask(method, &path).await?;
-        match (&self.action, self.json) {
+        let answer = self.node.ask(method, &path).await?;
+        match (&self.action, self.node.json) {
             (_, true) => output::json(&answer)?,
             (Action::List, false) => write(format_args!("{}", table(&answer)))?,
             (Action::Parked { .. }, false) => write(format_args!("{}", parked_table(&answer)))?,
             (_, false) => write(format_args!("done: {answer}\n"))?,
         };
         Ok(ExitCode::SUCCESS)
-    }
-
-    async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Value> {
-        let node = self.node.trim_start_matches("http://").trim_end_matches('/');
-        let unreachable = || format!("no node at {node}; start one, or give --node its address");
-        let stream = TcpStream::connect(node).await.with_context(unreachable)?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::builder().method(method).uri(path).header("host", node);
-        let request = request.body(Empty::<Bytes>::new())?;
-        let exchange = async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            anyhow::Ok((head.status, body.collect().await?.to_bytes()))
-        };
-        tokio::pin!(exchange);
-        let (status, body) = tokio::select! {
-            biased;
-            answer = &mut exchange => answer?,
-            // A node that closes after its answer ends the connection first.
-            _ = connection => exchange.await?,
-        };
-        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if !status.is_success() {
-            match answer["detail"].as_str() {
-                Some(detail) => bail!("{detail}"),
-                None => bail!("the node answered {status}"),
-            }
-        }
-        Ok(answer)
     }
 }
 

@@ -3,9 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mister_smith_actors::bus::lifecycle_feed::{LifecycleFeed, LifecycleFeedArgs, LifecycleQueue};
+use mister_smith_actors::bus::{BusActor, BusArgs, EventBus};
+use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::Position;
 use mister_smith_actors::pool::{Connect, Pool, PoolArgs};
 use mister_smith_actors::projection::handle::{Node, Plan, PlanArgs};
+use mister_smith_actors::saga::Definitions;
+use mister_smith_actors::saga::manager::{ManagerArgs, SagaManager};
 use mister_smith_actors::store::committer::{Committer, CommitterArgs};
 use mister_smith_actors::store::feed::{Feed, FeedArgs};
 use mister_smith_supervisors::{
@@ -18,6 +23,8 @@ use crate::http::{Edge, HttpServer};
 pub(super) const COMMITTER: &str = "/resources/store.committer";
 pub(super) const AGGREGATES: &str = "/domain/aggregates";
 pub(super) const PROJECTIONS: &str = "/domain/projections";
+const SUBSCRIPTIONS: &str = "/messaging/subscriptions";
+const RUNNING_SAGAS: &str = "/domain/sagas/running";
 pub(super) const AGENTS: &str = "/agents";
 
 /// Where the pool of a kind of store is.
@@ -35,6 +42,10 @@ pub(super) struct Parts<'a> {
     /// Who this node is to the others on its store.
     pub(super) owner: Arc<str>,
     pub(super) projections: Vec<Plan>,
+    pub(super) bus: &'a EventBus,
+    pub(super) letters: &'a DeadLetters,
+    pub(super) lifecycle: &'a LifecycleQueue,
+    pub(super) definitions: &'a Definitions,
     pub(super) edge: Option<&'a Edge>,
 }
 
@@ -45,6 +56,9 @@ const PATIENCE: (u32, Duration) = (1_000, Duration::from_secs(60));
 
 /// The root is less patient: a whole part of the tree that gives up again and again is broken.
 const ROOT_PATIENCE: (u32, Duration) = (100, Duration::from_secs(60));
+
+/// How often components are asked how they are.
+const HEALTH_PERIOD: Duration = Duration::from_secs(5);
 
 /// How restarts are spaced, by component type.
 pub(super) fn policies() -> Policies {
@@ -60,15 +74,18 @@ pub(super) fn policies() -> Policies {
     Policies::recommended()
         .set(ComponentType::Resource, spaced(10, 5_000))
         .set(ComponentType::Store, spaced(5, 1_000))
+        .set(ComponentType::EventBus, spaced(5, 1_000))
         .set(ComponentType::Projection, spaced(10, 5_000))
+        .set(ComponentType::Saga, spaced(5, 1_000))
         .set(ComponentType::Aggregate, spaced(5, 1_000))
         .set(ComponentType::Edge, spaced(5, 1_000))
 }
 
 /// The whole tree; children start from top to bottom.
 pub(super) fn root(parts: Parts<'_>) -> SupervisorSpec {
-    let Parts { name, kind, connect, head, owner, projections, edge } = parts;
-    let health = HealthSpec::every(Duration::from_secs(5));
+    let messaging = messaging(&parts);
+    let Parts { name, kind, connect, head, owner, projections, definitions, edge, .. } = parts;
+    let health = HealthSpec::every(HEALTH_PERIOD);
     let path = pool(kind);
     let pool = ChildSpec::component::<Pool>(format!("pool.{kind}"), PoolArgs::new(connect));
     let committer = ChildSpec::component::<Committer>(
@@ -84,6 +101,7 @@ pub(super) fn root(parts: Parts<'_>) -> SupervisorSpec {
         let feed = FeedArgs::new(&path, Arc::clone(head));
         resources = resources.child(ChildSpec::component::<Feed>("store.feed", feed));
     }
+    let sagas = sagas(&path, &owner, definitions);
     let given = PlanArgs { pool: path.into(), owner, head: head.subscribe(), health };
     let projections = projections.into_iter().map(|plan| plan(given.clone()));
     let projections = projections.fold(patient("projections"), |all, node| match node {
@@ -96,7 +114,7 @@ pub(super) fn root(parts: Parts<'_>) -> SupervisorSpec {
     let (restarts, period) = PATIENCE;
     let aggregates =
         SupervisorSpec::dynamic("aggregates").intensity(restarts, period).max_children(100_000);
-    let domain = patient("domain").child(aggregates).child(projections);
+    let domain = patient("domain").child(aggregates).child(projections).child(sagas);
     let agents = SupervisorSpec::dynamic("agents").intensity(restarts, period).keep_children();
 
     let (restarts, period) = ROOT_PATIENCE;
@@ -104,6 +122,7 @@ pub(super) fn root(parts: Parts<'_>) -> SupervisorSpec {
         .strategy(Strategy::RestForOne)
         .intensity(restarts, period)
         .child(resources)
+        .child(messaging)
         .child(domain)
         .child(agents);
     match edge {
@@ -115,6 +134,37 @@ pub(super) fn root(parts: Parts<'_>) -> SupervisorSpec {
             ),
         ),
     }
+}
+
+/// The bus, its subscriptions, and what is published about the node itself.
+fn messaging(parts: &Parts<'_>) -> SupervisorSpec {
+    let (restarts, period) = PATIENCE;
+    let subscriptions =
+        SupervisorSpec::dynamic("subscriptions").intensity(restarts, period).keep_children();
+    let bus = BusArgs::new(parts.bus.clone(), SUBSCRIPTIONS, Arc::new(parts.letters.clone()));
+    let lifecycle = LifecycleFeedArgs::new(parts.lifecycle.clone(), parts.bus.clone());
+    patient("messaging")
+        .child(subscriptions)
+        .child(
+            ChildSpec::component::<BusActor>("bus", bus).health(HealthSpec::every(HEALTH_PERIOD)),
+        )
+        .child(ChildSpec::component::<LifecycleFeed>("lifecycle", lifecycle))
+}
+
+/// The manager, and the sagas that run: they end with it, and it starts them again.
+fn sagas(pool: &str, owner: &Arc<str>, definitions: &Definitions) -> SupervisorSpec {
+    let (restarts, period) = PATIENCE;
+    let manager = ManagerArgs {
+        pool: pool.into(),
+        committer: COMMITTER.into(),
+        running: RUNNING_SAGAS.into(),
+        owner: Arc::clone(owner),
+        definitions: definitions.clone(),
+    };
+    patient("sagas")
+        .strategy(Strategy::RestForOne)
+        .child(ChildSpec::component::<SagaManager>("manager", manager))
+        .child(SupervisorSpec::dynamic("running").intensity(restarts, period).max_children(100_000))
 }
 
 fn patient(id: &str) -> SupervisorSpec {

@@ -16,6 +16,7 @@ const LAYERS: [(u32, &[&str]); 4] = [
             "command",
             "query",
             "projection",
+            "dead_letter",
             "saga",
             "outbox",
             "inbox",
@@ -37,7 +38,7 @@ const NAMES_AN_ADAPTER: [(&str, &str); 4] = [
         "migrations are SQL, and find the file that the adapter would open",
     ),
     ("src/cli/archive.rs", "only one kind of store has partitions"),
-    ("src/system.rs", "locks the file that the adapter would open"),
+    ("src/system/builder.rs", "locks the file that the adapter would open"),
 ];
 
 /// More code lines than this, and a file is several ideas.

@@ -48,7 +48,8 @@ fn paths(view: &Value) -> Vec<String> {
 
 /// What differs from run to run, by the name of its field.
 fn redact(value: &mut Value, port: &str) {
-    const VOLATILE: [&str; 6] = ["up_for_ms", "started_at_us", "busy_us", "for_us", "at_us", "seq"];
+    const VOLATILE: [&str; 7] =
+        ["up_for_ms", "started_at_us", "busy_us", "for_us", "at_us", "seq", "handled"];
     match value {
         Value::Object(members) => {
             for (name, value) in members {

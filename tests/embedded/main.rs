@@ -22,3 +22,4 @@ mod node;
 mod process;
 mod queries;
 mod readme;
+mod sagas;

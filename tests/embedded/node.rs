@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mister_smith::SystemCore;
 use mister_smith::http::Limits;
+use mister_smith::{SystemBuilder, SystemCore};
 use mister_smith_testkit::{Client, Reply};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -33,9 +33,17 @@ impl Node {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
+        Self::made(limits, |builder| builder).await
+    }
+
+    /// A node of an application.
+    pub(crate) async fn made(
+        limits: Limits,
+        make: impl FnOnce(SystemBuilder) -> SystemBuilder,
+    ) -> Self {
         let dir = TempDir::with_prefix("smith-").unwrap();
         let store = format!("sqlite://{}", dir.path().join("smith.db").display());
-        let core = SystemCore::embedded().store(store).limits(limits);
+        let core = make(SystemCore::embedded().store(store).limits(limits));
         let core = core.listen("127.0.0.1:0".parse().unwrap()).start().await.unwrap();
         let client = Client::new(core.addr().unwrap());
         Self { core, client, _dir: dir }

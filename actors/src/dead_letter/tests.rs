@@ -49,8 +49,7 @@ async fn subscribe(
 }
 
 async fn publish(world: &World, number: u64) {
-    let mut metadata = Metadata::default();
-    metadata.actor = Some("billing".to_owned());
+    let metadata = Metadata { actor: Some("billing".to_owned()), ..Metadata::default() };
     let message = NewMessage::event("invoice.sent", Invoice::Sent { number }).unwrap();
     world.bus.publish(message.metadata(metadata)).await.unwrap();
 }

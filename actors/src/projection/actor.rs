@@ -311,12 +311,17 @@ impl<P: Projection> ProjectionActor<P> {
     }
 
     async fn try_to_switch(&mut self) -> Result<(), ProjectionError> {
-        let Some(building) = &self.building else { return Ok(()) };
+        let Some(building) = &mut self.building else { return Ok(()) };
         let as_far = match &self.active {
             Some(active) => building.at >= active.at,
             None => building.at >= *self.args.done.borrow(),
         };
-        if as_far && self.lease.documents.activate(P::NAME, building.part.build).await? {
+        if !as_far {
+            return Ok(());
+        }
+        // The database compares the checkpoints.
+        building.save(&self.lease, LEASE).await?;
+        if self.lease.documents.activate(P::NAME, building.part.build).await? {
             tracing::info!(projection = P::NAME, build = building.part.build, "switched");
             self.args.done.send_replace(building.at);
             self.active = self.building.take();

@@ -267,6 +267,8 @@ impl ProjectionRef {
         let progress = lease.documents.progress(self.inner.name).await?;
         let active = progress.iter().filter(|part| part.active);
         let position = active.clone().map(|part| part.position).min().unwrap_or_default();
+        // The database hears of events that the projection does not want now and then only.
+        let position = position.max(self.position());
         let parked = match active.clone().next() {
             None => 0,
             Some(part) => {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::event::{Position, RecordedEvent};
-use crate::store::{EventStore, StoreError};
+use crate::store::{EventStore, MatchingPage, StoreError};
 
 /// Pages that are kept.
 const KEPT: usize = 8;
@@ -14,9 +14,20 @@ const KEPT: usize = 8;
 pub(super) struct Page {
     events: Arc<Vec<RecordedEvent>>,
     from: usize,
+    scanned_to: Position,
 }
 
 impl Page {
+    /// The events that a projection wants.
+    pub(super) fn matching(page: MatchingPage) -> Self {
+        Self { events: Arc::new(page.events), from: 0, scanned_to: page.scanned_to }
+    }
+
+    /// Everything up to here was looked at, if it is further than the last event.
+    pub(super) const fn scanned_to(&self) -> Position {
+        self.scanned_to
+    }
+
     pub(super) fn events(&self) -> &[RecordedEvent] {
         &self.events[self.from..]
     }
@@ -47,7 +58,7 @@ impl Pages {
             }
             kept.push(Arc::clone(&events));
         }
-        Ok(Page { events, from: 0 })
+        Ok(Page { events, from: 0, scanned_to: Position::ZERO })
     }
 
     fn find(&self, after: Position) -> Option<Page> {
@@ -56,7 +67,7 @@ impl Pages {
             let (first, last) = (events.first()?.position, events.last()?.position);
             let inside = first <= after.next() && after < last;
             let from = usize::try_from(after.next().get().checked_sub(first.get())?).ok()?;
-            inside.then(|| Page { events: Arc::clone(events), from })
+            inside.then(|| Page { events: Arc::clone(events), from, scanned_to: Position::ZERO })
         })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use indexmap::IndexMap;
 
-use super::pages::Pages;
+use super::pages::{Page, Pages};
 use super::{Projection, ProjectionError, partition_of};
 use crate::event::{Position, RecordedEvent};
 use crate::pool::Lease;
@@ -25,6 +25,9 @@ pub(super) const PAGE: usize = 500;
 
 /// Documents that a partition keeps decoded.
 const REMEMBERED: usize = 10_000;
+
+/// Events that a projection does not want, and that a crash may go over again.
+const PASSED_OVER: u64 = 10_000;
 
 /// How often an event is tried before it is parked.
 pub(super) const ATTEMPTS: u32 = 3;
@@ -55,6 +58,9 @@ pub(super) struct Track<P: Projection> {
     partitions: u16,
     pub(super) epoch: Epoch,
     pub(super) at: Position,
+    /// The checkpoint in the database. It is behind `at` only by events that the projection does
+    /// not want.
+    saved: Position,
     documents: IndexMap<Arc<str>, Option<P::Document>>,
     parked: BTreeSet<Arc<str>>,
     limit: usize,
@@ -87,6 +93,7 @@ impl<P: Projection> Track<P> {
             partitions,
             epoch: claim.epoch,
             at: claim.checkpoint,
+            saved: claim.checkpoint,
             documents: IndexMap::new(),
             parked: parked.into_iter().map(|parked| parked.id).filter(ours).collect(),
             limit: PAGE,
@@ -119,13 +126,22 @@ impl<P: Projection> Track<P> {
         pages: &Pages,
         until: Duration,
     ) -> Result<Step, ProjectionError> {
-        let page = pages.read(&*lease.store, self.at, PAGE).await?;
+        let filter = projection.filter();
+        let page = match filter.is_all() {
+            true => pages.read(&*lease.store, self.at, PAGE).await?,
+            false => Page::matching(lease.store.read_matching(&filter, self.at, PAGE).await?),
+        };
         let events = page.events();
+        let whole = events.len() <= self.limit;
         let events = &events[..events.len().min(self.limit)];
-        let Some(last) = events.last() else { return Ok(Step::Nothing) };
+        let last = events.last().map_or(self.at, |last| last.position);
+        let to = if whole { page.scanned_to().max(last) } else { last };
+        if events.is_empty() {
+            return self.pass_over(to, lease, until).await;
+        }
         self.load(projection, lease, events).await?;
         let parking = self.attempts >= ATTEMPTS;
-        let mut commit = self.commit(last.position, until);
+        let mut commit = self.commit(to, until);
         match self.apply(projection, events, parking, &mut commit) {
             Ok(()) => {}
             Err(Poison { index: 0, reason }) => {
@@ -154,7 +170,8 @@ impl<P: Projection> Track<P> {
             self.documents.clear();
             return Err(error);
         }
-        self.at = last.position;
+        self.at = to;
+        self.saved = to;
         self.parked.extend(parked);
         self.attempts = 0;
         self.limit = PAGE;
@@ -162,6 +179,38 @@ impl<P: Projection> Track<P> {
             self.documents.clear();
         }
         Ok(Step::Done(changes))
+    }
+
+    /// Goes past events that the projection does not want. A crash goes over them again, so a
+    /// checkpoint for many of them will do.
+    async fn pass_over(
+        &mut self,
+        to: Position,
+        lease: &Lease,
+        until: Duration,
+    ) -> Result<Step, ProjectionError> {
+        if to == self.at {
+            return Ok(Step::Nothing);
+        }
+        if to.get() - self.saved.get() >= PASSED_OVER {
+            lease.documents.commit(self.commit(to, until)).await?;
+            self.saved = to;
+        }
+        self.at = to;
+        Ok(Step::Done(Vec::new()))
+    }
+
+    /// Brings the checkpoint up to where the build is.
+    pub(super) async fn save(
+        &mut self,
+        lease: &Lease,
+        until: Duration,
+    ) -> Result<(), ProjectionError> {
+        if self.saved < self.at {
+            lease.documents.commit(self.commit(self.at, until)).await?;
+            self.saved = self.at;
+        }
+        Ok(())
     }
 
     fn is_ours(&self, id: &str) -> bool {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::state::{SagaEvent, SagaStatus};
 use super::{CATEGORY, parts_of};
 use crate::event::{Event, RecordedEvent, Timestamp};
-use crate::projection::{Projection, ProjectionFault};
+use crate::projection::{EventFilter, Projection, ProjectionFault};
 
 /// A saga as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,10 @@ pub struct OpenSagas;
 impl Projection for OpenSagas {
     type Document = SagaSummary;
     const NAME: &'static str = "sagas";
+
+    fn filter(&self) -> EventFilter {
+        EventFilter::ALL.categories([CATEGORY])
+    }
 
     fn ids(&self, event: &RecordedEvent) -> Vec<Arc<str>> {
         match event.stream.category() == CATEGORY && event.event_type.starts_with("saga.") {

@@ -26,6 +26,8 @@ fn trip() -> Trip {
     Trip { city: "Rome".to_owned(), booked: Vec::new() }
 }
 
+type Hook = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// A service that has an effect once a key, as the steps demand of it.
 #[derive(Default)]
 struct Agency {
@@ -36,7 +38,7 @@ struct Agency {
     /// What to answer to the next calls of a step, its own keys apart.
     plan: Mutex<BTreeMap<String, Vec<Answer>>>,
     /// Called before the effect of each call, and after it.
-    hook: Mutex<Option<Arc<dyn Fn(&str) + Send + Sync>>>,
+    hook: Mutex<Option<Hook>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,0 +1,405 @@
+//! From settings to a running node.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mister_smith_actors::aggregate::registry::Aggregates;
+use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
+use mister_smith_actors::bus::EventBus;
+use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
+use mister_smith_actors::command::{CommandBus, CommandOptions, Middleware};
+use mister_smith_actors::dead_letter::{DeadLetters, Letters};
+use mister_smith_actors::event::Position;
+use mister_smith_actors::pool::{PoolHandle, PoolMessage, connector};
+use mister_smith_actors::projection::Projection;
+use mister_smith_actors::projection::handle::{ProjectionRef, Registered, register};
+use mister_smith_actors::projection::streams::Streams;
+use mister_smith_actors::query::QueryBus;
+use mister_smith_actors::saga::{Definition, Definitions, OpenSagas, Sagas};
+use mister_smith_actors::store::RecordedType;
+use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
+use mister_smith_supervisors::{
+    ActorSystem, Clock, DeadLetters as Undeliverable, LookupError, Observer,
+};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::{DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError, lock, plan};
+use crate::http::{self, Edge, Limits};
+
+/// Whether an aggregate type can work with the event types that a store holds.
+type TypeCheck = fn(&[RecordedType]) -> Result<(), InvalidAggregate>;
+
+/// Builds a [`SystemCore`].
+pub struct SystemBuilder {
+    name: String,
+    store: String,
+    listen: Option<SocketAddr>,
+    limits: Limits,
+    seed: Option<u64>,
+    observers: Vec<Arc<dyn Observer>>,
+    dead_letters: Option<Arc<dyn Undeliverable>>,
+    commands: CommandOptions,
+    middleware: Vec<Arc<dyn Middleware>>,
+    checks: Vec<TypeCheck>,
+    projections: Vec<Registered>,
+    sagas: Vec<Arc<dyn Definition>>,
+    production: bool,
+}
+
+impl SystemBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            name: "node".to_owned(),
+            store: DEFAULT_STORE.to_owned(),
+            listen: None,
+            limits: Limits::default(),
+            seed: None,
+            observers: Vec::new(),
+            dead_letters: None,
+            commands: CommandOptions::default(),
+            middleware: Vec::new(),
+            checks: Vec::new(),
+            projections: vec![register(Streams)],
+            sagas: Vec::new(),
+            production: false,
+        }
+    }
+
+    /// The node's name, shown at the top of its tree.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The store, by URL: `sqlite://PATH` or a plain path, made if missing; or `postgres://…`.
+    #[must_use]
+    pub fn store(mut self, url: impl Into<String>) -> Self {
+        self.store = url.into();
+        self
+    }
+
+    /// Serves HTTP on a loopback address; port 0 picks a free one.
+    #[must_use]
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.listen = Some(addr);
+        self
+    }
+
+    /// What the HTTP edge takes at most.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The seed of the node's randomness. From the clock unless set.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Hears every lifecycle event of the node.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Takes messages to actors that nobody will handle. Without it they are logged. What
+    /// subscribers of the bus give up is kept in the store instead, see
+    /// [`SystemCore::dead_letters`].
+    #[must_use]
+    pub fn dead_letters(mut self, hook: impl Undeliverable) -> Self {
+        self.dead_letters = Some(Arc::new(hook));
+        self
+    }
+
+    /// Checks an aggregate type before the node is up: its category, the shape of its events, and
+    /// that every version of them that the store holds can be read.
+    ///
+    /// A type that is not named here works too, and finds out with its first command.
+    #[must_use]
+    pub fn aggregate<A: Aggregate>(mut self) -> Self {
+        self.checks.push(aggregate::check::<A>);
+        self
+    }
+
+    /// Keeps a read model. It is made of the whole log, in the background.
+    #[must_use]
+    pub fn projection<P: Projection>(mut self, projection: P) -> Self {
+        self.projections.push(register(projection));
+        self
+    }
+
+    /// Adds a kind of saga.
+    #[must_use]
+    pub fn saga(mut self, saga: impl Definition + 'static) -> Self {
+        self.sagas.push(Arc::new(saga));
+        self
+    }
+
+    /// Nothing is migrated by itself: a store that is not at this program's version is an error
+    /// that says what to run.
+    #[must_use]
+    pub fn production(mut self, production: bool) -> Self {
+        self.production = production;
+        self
+    }
+
+    /// How aggregates live: idle time, deadline, retries, how many.
+    #[must_use]
+    pub fn commands(mut self, options: CommandOptions) -> Self {
+        self.commands = options;
+        self
+    }
+
+    /// Lets a middleware see every command, after those added before it.
+    #[must_use]
+    pub fn middleware(mut self, middleware: impl Middleware + 'static) -> Self {
+        self.middleware.push(Arc::new(middleware));
+        self
+    }
+
+    /// Migrates the store, starts every actor in order, and returns when the node is up.
+    ///
+    /// # Errors
+    /// See [`SystemError`]; each names what was wrong and what to do.
+    pub async fn start(self) -> Result<SystemCore, SystemError> {
+        let connect = connector(&self.store)
+            .map_err(|source| SystemError::Store { url: self.store.clone(), source })?;
+        let listener = match self.listen {
+            Some(addr) => Some(bind(addr).await?),
+            None => None,
+        };
+        let kind = kind(&self.store);
+        let prepared = prepare_store(&self.store, self.production).await?;
+        let head = Arc::new(watch::Sender::new(Position::ZERO));
+        let edge =
+            listener.map(|(listener, addr)| Edge::new(Arc::new(listener), addr, self.limits));
+        let epoch_us = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        let seed = self.seed.unwrap_or(epoch_us.cast_unsigned());
+        let definitions = Definitions::new(self.sagas)?;
+        let bus = EventBus::new(Clock::starting_at(epoch_us), seed);
+        let letters = DeadLetters::new(bus.clone());
+        let lifecycle = LifecycleQueue::default();
+        let own = [register(Letters), register(OpenSagas)];
+        let (handles, plans) = self
+            .projections
+            .into_iter()
+            .chain(own)
+            .map(|one| (one.handle, one.plan))
+            .unzip::<_, _, Vec<_>, _>();
+        let root = plan::root(plan::Parts {
+            name: &self.name,
+            kind,
+            connect,
+            head: &head,
+            // Two nodes of one name on one store are two; a process that was killed and started
+            // again is another one, too.
+            owner: format!("{} {}/{epoch_us}", self.name, std::process::id()).into(),
+            projections: plans,
+            bus: &bus,
+            letters: &letters,
+            lifecycle: &lifecycle,
+            definitions: &definitions,
+            edge: edge.as_ref(),
+        });
+        let mut builder = ActorSystem::builder(root)
+            .policies(plan::policies())
+            .seed(seed)
+            .epoch_us(epoch_us)
+            .observer(log_event)
+            .observer(lifecycle);
+        for observer in self.observers {
+            builder = builder.observer(move |event: &_| observer.on_event(event));
+        }
+        if let Some(hook) = self.dead_letters {
+            builder = builder.dead_letters(move |letter| hook.on_dead_letter(letter));
+        }
+        let actors = builder.start().await?;
+        let pool = pool(&actors, kind)?;
+        if let Err(error) = check(&pool, &self.checks).await {
+            actors.shutdown(DEFAULT_STOP_DEADLINE).await;
+            return Err(error);
+        }
+        let commands = CommandBus::new(
+            actors.supervisor(plan::AGGREGATES)?,
+            plan::pool(kind),
+            plan::COMMITTER,
+            self.commands,
+            self.middleware,
+        );
+        let find = actors.clone();
+        let find = Arc::new(move |path: &str| find.find(path));
+        let projections: Vec<ProjectionRef> = handles
+            .into_iter()
+            .map(|handle| handle.bind(pool.clone(), plan::PROJECTIONS, Arc::clone(&find) as _))
+            .collect();
+        let named = |name: &str| {
+            let found = projections.iter().find(|projection| projection.name() == name);
+            found.cloned().expect("the node has put it there")
+        };
+        letters.open(commands.clone(), named(Letters::NAME));
+        let random = actors.clone();
+        let sagas = Sagas::new(
+            definitions,
+            CommitterHandle::new(actors.find::<CommitterMessage>(plan::COMMITTER)?),
+            pool.clone(),
+            named(OpenSagas::NAME),
+            actors.clock(),
+            move || random.random_u64(),
+        );
+        let addr = edge.as_ref().map(Edge::addr);
+        if let Some(edge) = &edge {
+            edge.open(http::Node {
+                actors: actors.clone(),
+                pool: pool.clone(),
+                aggregates: aggregates(&actors, kind)?,
+                projections: projections.clone(),
+                bus: bus.clone(),
+                letters: letters.clone(),
+                sagas: sagas.clone(),
+            });
+        }
+        let inner = Inner {
+            actors,
+            addr,
+            kind,
+            store: prepared.name,
+            created: prepared.created,
+            edge,
+            head,
+            pool,
+            projections,
+            commands,
+            queries: QueryBus::new(),
+            bus,
+            letters,
+            sagas,
+            _lock: prepared.lock,
+        };
+        Ok(SystemCore(Arc::new(inner)))
+    }
+}
+
+impl fmt::Debug for SystemBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SystemBuilder")
+            .field("name", &self.name)
+            .field("store", &self.store)
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
+    }
+}
+
+fn pool(actors: &ActorSystem, kind: &str) -> Result<PoolHandle, LookupError> {
+    actors.find::<PoolMessage>(&plan::pool(kind)).map(PoolHandle::new)
+}
+
+pub(super) fn aggregates(actors: &ActorSystem, kind: &str) -> Result<Aggregates, LookupError> {
+    let supervisor = actors.supervisor(plan::AGGREGATES)?;
+    Ok(Aggregates::new(supervisor, plan::pool(kind), plan::COMMITTER))
+}
+
+/// The kind of store that an address names. [`connector`] has refused what is neither.
+fn kind(url: &str) -> &'static str {
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        Some("postgres" | "postgresql") => "postgres",
+        _ => "sqlite",
+    }
+}
+
+async fn check(pool: &PoolHandle, checks: &[TypeCheck]) -> Result<(), SystemError> {
+    if checks.is_empty() {
+        return Ok(());
+    }
+    let recorded = pool.lease().await?.store.event_types().await?;
+    checks.iter().try_for_each(|check| check(&recorded)).map_err(SystemError::from)
+}
+
+/// Binds before anything starts, so that a port in use leaves nothing behind, and keeps the socket
+/// for the node's whole life: a restart of the HTTP actor refuses no connection.
+async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), SystemError> {
+    if !is_loopback(addr.ip()) {
+        return Err(SystemError::NotLoopback { addr });
+    }
+    let listener = TcpListener::bind(addr).await.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => SystemError::InUse { addr },
+        _ => SystemError::Listen { addr, source },
+    })?;
+    let bound = listener.local_addr().map_err(|source| SystemError::Listen { addr, source })?;
+    Ok((listener, bound))
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// A store that a node may work on.
+struct Prepared {
+    name: String,
+    created: bool,
+    /// A file is one node's; a server is shared.
+    lock: Option<lock::StoreLock>,
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+async fn prepare_store(url: &str, production: bool) -> Result<Prepared, SystemError> {
+    use crate::migrate::{self, MigrateError};
+    #[cfg(feature = "sqlite")]
+    let lock = match kind(url) {
+        "sqlite" => {
+            let path = std::path::Path::new(url);
+            Some(lock::StoreLock::take(&mister_smith_actors::store::sqlite::file_of(path))?)
+        }
+        _ => None,
+    };
+    #[cfg(not(feature = "sqlite"))]
+    let lock = None;
+    if production {
+        let status = migrate::status(url).await?;
+        let pending = status.pending();
+        if !pending.is_empty() && status.problems.is_empty() {
+            return Err(SystemError::Migrate(MigrateError::Pending {
+                store: status.store.clone(),
+                count: pending.len(),
+                names: pending.join(", "),
+            }));
+        }
+    }
+    // With nothing pending this applies nothing, and refuses what is wrong.
+    let report = migrate::up(url).await?;
+    Ok(Prepared { name: report.store, created: report.created, lock })
+}
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+async fn prepare_store(url: &str, _: bool) -> Result<Prepared, SystemError> {
+    let source = mister_smith_actors::pool::AddressError::NotBuilt { feature: "sqlite" };
+    Err(SystemError::Store { url: url.to_owned(), source })
+}
+
+/// Every failure and restart, in the log once.
+fn log_event(event: &mister_smith_supervisors::LifecycleEvent) {
+    use mister_smith_supervisors::LifecycleKind as Kind;
+    let (path, life) = (&event.path, event.life);
+    match &event.kind {
+        Kind::Failed { reason } | Kind::StartFailed { reason } => {
+            tracing::warn!(actor.path = %path, life, %reason, "{}", event.kind.name());
+        }
+        Kind::Escalated { reason } => {
+            tracing::error!(actor.path = %path, life, %reason, "escalated");
+        }
+        Kind::Stuck => tracing::error!(actor.path = %path, life, "stuck"),
+        Kind::Restarted { restarts } => {
+            tracing::info!(actor.path = %path, life, restarts, "restarted");
+        }
+        kind => tracing::debug!(actor.path = %path, life, "{}", kind.name()),
+    }
+}
