@@ -9,6 +9,7 @@
 //! | to publish | [`EventBus::publish`], [`NewMessage`] |
 //! | to subscribe, with answers, retries and dead letters | [`EventBus::subscribe`], [`Subscription`], [`Handler`] |
 //! | messages in the mailbox of an actor that you have already | [`EventBus::connect`] |
+//! | messages between processes | [`queue`], [`wire`] |
 //! | what happens to the node's actors, as messages | [`lifecycle_feed`] |
 //!
 //! What is promised: the messages of one publisher to one subject reach each subscriber in the
@@ -33,11 +34,13 @@ mod actor;
 mod held;
 pub mod lifecycle_feed;
 mod message;
+pub mod queue;
 mod routes;
 mod sink;
 mod subject;
 mod subscriber;
 mod subscription;
+pub mod wire;
 
 pub use actor::{BusActor, BusArgs, BusMessage};
 pub use message::{Message, NewMessage};

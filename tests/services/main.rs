@@ -9,6 +9,7 @@
 //! | [`faults`] | the server killed under load, connections used up |
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
+//! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
@@ -18,6 +19,7 @@ mod migrations;
 mod node;
 mod partitions;
 mod pruning;
+mod queues;
 mod recovery;
 mod server;
 mod store;

@@ -177,3 +177,13 @@ impl Seen {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_in_process_keeps_every_law() {
+    let broker = super::queue::in_process::Broker::default();
+    Box::pin(super::queue::conformance::run(&move |options| {
+        let queue = broker.queue(options);
+        async move { Arc::new(queue) as _ }.boxed()
+    }))
+    .await;
+}

@@ -4,18 +4,21 @@
 //! |---|---|
 //! | a node of your own, to talk to and to kill | [`Smith`] |
 //! | a PostgreSQL server of your own, to kill and start again | [`Postgres`] |
+//! | a NATS or Redis server of your own, to kill and start again | [`Broker`] |
 //! | requests to any address, with the failures as values | [`Client`] |
 //! | something to become true | [`eventually`] |
 //!
 //! Everything here has a deadline. What fails says what was seen last, and a node that is dropped
 //! by a panicking test prints all that it wrote.
 
+mod broker;
 mod client;
 mod output;
 mod postgres;
 mod smith;
 mod wait;
 
+pub use broker::Broker;
 pub use client::{Client, ClientError, Reply};
 pub use output::{Line, Stream};
 pub use postgres::Postgres;

@@ -1,0 +1,215 @@
+//! Queues on real brokers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use mister_smith::actors::bus::Subject;
+use mister_smith::actors::bus::queue::nats::Connection;
+use mister_smith::actors::bus::queue::{
+    MessageQueue, QueueError, QueueOptions, conformance, connect,
+};
+use mister_smith::actors::bus::wire::WireMessage;
+use mister_smith::actors::bus::{Pattern, queue};
+use mister_smith_testkit::{Broker, eventually};
+
+use crate::server::DEADLINE;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_keeps_every_law_of_queues() {
+    let server = Broker::nats().await;
+    let connection = Connection::open(&server.url()).await.unwrap();
+    ready(&connection).await;
+    Box::pin(conformance::run(&move |options| {
+        let queue = connection.queue(options);
+        async move { Arc::new(queue) as Arc<dyn MessageQueue> }.boxed()
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_keeps_every_law_of_queues() {
+    let server = Broker::redis().await;
+    let url = server.url();
+    Box::pin(conformance::run(&move |options| {
+        let url = url.clone();
+        async move { connect(&url, options).await.unwrap() }.boxed()
+    }))
+    .await;
+}
+
+async fn ready(connection: &Connection) {
+    eventually(DEADLINE, async || match connection.is_connected() {
+        true => Ok(()),
+        false => Err("not connected".to_owned()),
+    })
+    .await;
+}
+
+fn message(n: usize) -> WireMessage {
+    WireMessage::new(&Subject::of(["load", "n"]), format!("m{n}"), n.to_string().into_bytes())
+}
+
+/// Sends what is not sent yet, as often as it takes; as a sender must that wants it there.
+async fn send_all(queue: &dyn MessageQueue, messages: &[WireMessage]) {
+    let mut rest = messages;
+    while !rest.is_empty() {
+        match queue.send(rest).await {
+            Ok(_) => return,
+            Err(error) => {
+                rest = &rest[error.sent..];
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Receives until `count` different messages were acknowledged; in the order of their first
+/// coming.
+async fn receive_all(queue: &dyn MessageQueue, count: usize) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let mut order = Vec::new();
+    while seen.len() < count {
+        let Ok(page) = queue.receive(100, Duration::from_millis(200)).await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        for one in page {
+            if seen.insert(one.message.id.clone()) {
+                order.push(one.message.id.clone());
+            }
+            // One that cannot be acknowledged comes again.
+            let _ = queue.ack(&one.receipt).await;
+        }
+    }
+    order
+}
+
+/// The broker is killed again and again while messages go through it.
+async fn killed_under_load(server: Broker) {
+    const COUNT: usize = 2_000;
+    let options =
+        || QueueOptions::new("load", "g").ack_within(Duration::from_secs(2)).sole_sender();
+    let sender = connect(&server.url(), options()).await.unwrap();
+    let receiver = connect(&server.url(), options()).await.unwrap();
+    eventually(DEADLINE, async || receiver.waiting().await.map_err(|error| error.to_string()))
+        .await;
+    let sending = tokio::spawn(async move {
+        let all: Vec<_> = (0..COUNT).map(message).collect();
+        for part in all.chunks(20) {
+            send_all(&*sender, part).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let receiving = tokio::spawn(async move { receive_all(&*receiver, COUNT).await });
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.kill9();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        server.restart().await;
+    }
+    let deadline = Duration::from_secs(120);
+    tokio::time::timeout(deadline, sending).await.expect("all were sent").unwrap();
+    let order = tokio::time::timeout(deadline, receiving).await.expect("all came").unwrap();
+    let sent: Vec<_> = (0..COUNT).map(|n| format!("m{n}")).collect();
+    assert!(order == sent, "they changed places");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_killed_under_load_loses_nothing() {
+    killed_under_load(Broker::nats().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_killed_under_load_loses_nothing() {
+    killed_under_load(Broker::redis().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_down_at_the_start_is_used_when_it_comes() {
+    let server = Broker::nats_that_is_down();
+    let queue = connect(&server.url(), QueueOptions::new("late", "g")).await.unwrap();
+    let error = queue.send(&[message(1)]).await.unwrap_err();
+    assert!(matches!(error.source, QueueError::Unreachable { .. }), "{error}");
+    server.restart().await;
+    let subject = Subject::of(["late", "n"]);
+    send_all(&*queue, &[WireMessage::new(&subject, "m1", b"1".as_slice())]).await;
+    assert_eq!(receive_all(&*queue, 1).await, ["m1"]);
+}
+
+/// A server that comes back without its data shows it: the last number is lower.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_forgot_everything_is_noticed() {
+    for server in [Broker::nats().await, Broker::redis().await] {
+        let queue = connect(&server.url(), QueueOptions::new("load", "g")).await.unwrap();
+        send_all(&*queue, &(0..10).map(message).collect::<Vec<_>>()).await;
+        let before = queue.tail().await.unwrap();
+        server.kill9();
+        server.forget();
+        server.restart().await;
+        let after =
+            eventually(DEADLINE, async || queue.tail().await.map_err(|error| error.to_string()))
+                .await;
+        assert!(after < before, "{after} {before}");
+        send_all(&*queue, &[message(7)]).await;
+        assert_eq!(receive_all(&*queue, 1).await, ["m7"], "what was known before is not any more");
+    }
+}
+
+/// Our patterns and nats-server's agree on random subjects.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wildcards_are_those_of_the_server() {
+    use futures_util::StreamExt;
+    let server = Broker::nats().await;
+    let connection = Connection::open(&server.url()).await.unwrap();
+    ready(&connection).await;
+    let client = connection.client();
+    let patterns = ["a", "a.*", "a.>", "*.b", "*.*.c", "a.*.c", "*.b.>", "b.>"];
+    let subjects = ["a", "b", "a.b", "b.b", "a.b.c", "a.c.c", "b.b.c.d", "c", "b.a"];
+    let mut streams = Vec::new();
+    for pattern in patterns {
+        streams.push(client.subscribe(pattern).await.unwrap());
+    }
+    client.flush().await.unwrap();
+    for subject in subjects {
+        client.publish(subject, "x".into()).await.unwrap();
+    }
+    for pattern in patterns {
+        // Each stream ends with this one.
+        let last = pattern.replace('>', "end").replace('*', "end");
+        client.publish(last, "end".into()).await.unwrap();
+    }
+    for (pattern, stream) in patterns.iter().zip(&mut streams) {
+        let ours = Pattern::new(*pattern).unwrap();
+        let wanted: Vec<_> = subjects
+            .iter()
+            .filter(|subject| ours.matches(&Subject::new(**subject).unwrap()))
+            .map(|subject| (*subject).to_owned())
+            .collect();
+        let mut got = Vec::new();
+        while got.len() < wanted.len() {
+            let message = stream.next().await.unwrap();
+            assert_eq!(&message.payload[..], b"x", "{pattern}: {got:?} {wanted:?}");
+            got.push(message.subject.to_string());
+        }
+        assert_eq!(got, wanted, "{pattern}");
+        let next = stream.next().await.unwrap();
+        assert_eq!(&next.payload[..], b"end", "{pattern}: {}", next.subject);
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_refused() {
+    let error = connect("kafka://x", QueueOptions::new("q", "g")).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "kafka://x is not the address of a queue; give memory:, nats://HOST:PORT or \
+         redis://HOST:PORT"
+    );
+    let error = queue::connect("memory:", QueueOptions::new("a b", "g")).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#""a b" is no name of a queue or a group; use letters, digits, - and _"#
+    );
+}
