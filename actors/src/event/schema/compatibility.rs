@@ -8,9 +8,9 @@
 //! Where the languages leave a choice, the stricter reading is taken: what is read must be what
 //! was written, and not only something. An Avro `timestamp-millis` read as `timestamp-micros`, or
 //! a Protobuf `int64` read as `int32`, can be decoded and is wrong. There is one exception, made
-//! because nobody could ever add a property otherwise: a JSON Schema that does not mention
-//! `additionalProperties` is taken to write the properties that it declares and no others. One
-//! that says `additionalProperties: true` is taken at its word.
+//! because nobody could ever add a property otherwise: a JSON Schema that describes an object and
+//! does not mention `additionalProperties` is taken to write the properties that it declares and
+//! no others. One that says `additionalProperties: true`, or nothing at all, is taken at its word.
 
 use std::fmt;
 use std::str::FromStr;

@@ -7,6 +7,7 @@ mod json;
 mod laws;
 mod protobuf;
 mod registry;
+mod sound;
 
 /// The paths and rules of what stops `reader` from reading `writer`.
 fn found(reader: &Schema, writer: &Schema) -> Vec<(String, Rule)> {

@@ -9,9 +9,13 @@ use std::collections::BTreeSet;
 use super::{AvroSchema, Field, Primitive, Shape, Type, unqualified};
 use crate::event::schema::compatibility::{Problem, Rule, any_member, member};
 
+/// How deep types are nested in each other, at most.
+const MAX_DEPTH: usize = 128;
+
 /// What stops `reader` from reading everything that was written under `writer`.
 pub(in crate::event::schema) fn problems(reader: &AvroSchema, writer: &AvroSchema) -> Vec<Problem> {
-    let mut resolve = Resolve { reader, writer, done: BTreeSet::new(), problems: Vec::new() };
+    let mut resolve =
+        Resolve { reader, writer, done: BTreeSet::new(), depth: 0, problems: Vec::new() };
     resolve.check(&writer.root, &reader.root, "");
     resolve.problems
 }
@@ -21,6 +25,7 @@ struct Resolve<'a> {
     writer: &'a AvroSchema,
     /// Pairs of named types that were compared: once is enough, wherever they are used.
     done: BTreeSet<(&'a str, &'a str)>,
+    depth: usize,
     problems: Vec<Problem>,
 }
 
@@ -81,6 +86,16 @@ impl<'a> Resolve<'a> {
         if !self.done.insert((written, read)) {
             return;
         }
+        if self.depth > MAX_DEPTH {
+            let detail = "cannot be compared: the types are nested too deep".to_owned();
+            return self.report(path, Rule::Comparable, detail);
+        }
+        self.depth += 1;
+        self.check_new(written, read, path);
+        self.depth -= 1;
+    }
+
+    fn check_new(&mut self, written: &'a str, read: &'a str, path: &str) {
         let (Some(from), Some(to)) = (self.writer.named(written), self.reader.named(read)) else {
             return;
         };

@@ -4,21 +4,21 @@
 //! not pass may be compatible for a reason that keywords do not show; where that is likely, the
 //! answer is [`Rule::Comparable`], which says that nobody knows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::JsonSchema;
 use super::merge::{flatten, intersect, is_open};
 use super::numbers::equal;
 use super::same::same;
 use super::types::{Types, finite};
+use super::{JsonSchema, canonical};
 use crate::event::schema::compatibility::{Problem, Rule};
 
 type Keywords = Map<String, Value>;
 
 /// How many pairs of parts are looked at, at most: unions of unions multiply.
-const MAX_STEPS: usize = 20_000;
+const MAX_STEPS: usize = 50_000;
 
 /// How deep parts are nested, at most.
 const MAX_DEPTH: usize = 100;
@@ -43,6 +43,7 @@ pub(in crate::event::schema) fn problems(reader: &JsonSchema, writer: &JsonSchem
         reader,
         writer,
         under_way: BTreeSet::new(),
+        disjoint: BTreeMap::new(),
         steps: 0,
         depth: 0,
         problems: Vec::new(),
@@ -59,6 +60,8 @@ pub(super) struct Compare<'a> {
     /// Pairs that are being compared, further out: a pair that comes again inside itself holds if
     /// the rest of it does.
     under_way: BTreeSet<(String, String)>,
+    /// Unions of the reader, as text, and whether their branches are disjoint.
+    disjoint: BTreeMap<String, bool>,
     steps: usize,
     depth: usize,
     problems: Vec<Problem>,
@@ -232,14 +235,18 @@ impl Compare<'_> {
     /// Everything that the writer writes has to pass one branch of the reader's union.
     fn check_reader_union(&mut self, writer: &Keywords, branches: &[Value], path: &str) {
         for piece in pieces(writer) {
-            if branches.iter().any(|branch| self.passes(|this| this.check(&piece, branch, path))) {
+            let (ours, theirs) = (self.reader, self.writer);
+            // The same branch is the common case, and cheaper to find than to compare with all.
+            if branches.iter().any(|branch| same((theirs, &piece), (ours, branch))) {
                 continue;
             }
-            let (ours, theirs) = (self.reader, self.writer);
             let near = |branch: &&Value| !disjoint((theirs, &piece), (ours, branch), 0);
-            let mut near = branches.iter().filter(near);
-            match (near.next(), near.next()) {
-                (Some(branch), None) => self.check(&piece, branch, path),
+            let near: Vec<&Value> = branches.iter().filter(near).collect();
+            if near.iter().any(|branch| self.passes(|this| this.check(&piece, branch, path))) {
+                continue;
+            }
+            match near.as_slice() {
+                [branch] => self.check(&piece, branch, path),
                 _ => {
                     let keywords = piece.as_object().cloned().unwrap_or_default();
                     let what = describe(&keywords);
@@ -252,12 +259,17 @@ impl Compare<'_> {
         }
     }
 
-    fn all_disjoint(&self, branches: &[Value]) -> bool {
-        branches.iter().enumerate().all(|(at, one)| {
-            branches[at + 1..]
-                .iter()
-                .all(|other| disjoint((self.reader, one), (self.reader, other), 0))
-        })
+    /// Whether no two branches of the reader's union take the same. Asked for each branch of the
+    /// writer's union, and found out once.
+    fn all_disjoint(&mut self, branches: &[Value]) -> bool {
+        let reader = self.reader;
+        let find_out = || {
+            branches.iter().enumerate().all(|(at, one)| {
+                branches[at + 1..].iter().all(|other| disjoint((reader, one), (reader, other), 0))
+            })
+        };
+        let key = canonical(&Value::Array(branches.to_vec()));
+        *self.disjoint.entry(key).or_insert_with(find_out)
     }
 }
 

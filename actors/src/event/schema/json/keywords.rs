@@ -259,6 +259,8 @@ struct Object<'a> {
     patterns: Option<&'a Keywords>,
     required: BTreeSet<&'a str>,
     additional: Option<&'a Value>,
+    /// It says that there are objects, or what is in them.
+    describes: bool,
 }
 
 impl<'a> Object<'a> {
@@ -269,6 +271,9 @@ impl<'a> Object<'a> {
             patterns: keywords.get("patternProperties").and_then(Value::as_object),
             required: required.filter_map(Value::as_str).collect(),
             additional: keywords.get("additionalProperties"),
+            describes: ["type", "properties", "required"]
+                .iter()
+                .any(|key| keywords.contains_key(*key)),
         }
     }
 
@@ -280,10 +285,11 @@ impl<'a> Object<'a> {
         self.properties?.get(name)
     }
 
-    /// What is written as this property; `None` if it is not. A schema that says nothing about
-    /// other properties writes none, but for those that it requires.
+    /// What is written as this property; `None` if it is not. A schema that describes objects and
+    /// says nothing about other properties writes none, but for those that it requires.
     fn may_write(&self, name: &str) -> Option<&'a Value> {
-        let undeclared = self.required.contains(name).then_some(EVERYTHING);
+        let anything = !self.describes || self.required.contains(name);
+        let undeclared = anything.then_some(EVERYTHING);
         let writes = self.property(name).or(self.additional).or(undeclared)?;
         (*writes != Value::Bool(false)).then_some(writes)
     }

@@ -190,6 +190,22 @@ fn both(key: &str, first: Value, second: Value) -> Result<Option<Value>, NotMerg
     }))
 }
 
+/// Two schemas that hold together, each part of them once: with all repetitions, a recursive schema
+/// would double with each level.
 fn all_of(first: Value, second: Value) -> Value {
-    Value::Object(Map::from_iter([("allOf".to_owned(), Value::Array(vec![first, second]))]))
+    let mut parts = Vec::new();
+    collect(first, &mut parts);
+    collect(second, &mut parts);
+    Value::Object(Map::from_iter([("allOf".to_owned(), Value::Array(parts))]))
+}
+
+fn collect(schema: Value, parts: &mut Vec<Value>) {
+    match schema {
+        Value::Object(mut map) if map.len() == 1 && map.contains_key("allOf") => {
+            let Some(Value::Array(all)) = map.remove("allOf") else { return };
+            all.into_iter().for_each(|part| collect(part, parts));
+        }
+        part if parts.contains(&part) => {}
+        part => parts.push(part),
+    }
 }

@@ -6,18 +6,28 @@ use serde_json::Value;
 
 use super::JsonSchema;
 
-/// Whether a part of one schema says the same as a part of another, references followed.
-pub(super) fn same(one: (&JsonSchema, &Value), other: (&JsonSchema, &Value)) -> bool {
-    same_after(one, other, &mut BTreeSet::new())
+/// How deep parts are looked into; what is deeper is taken to be different.
+const MAX_DEPTH: usize = 256;
+
+/// Pairs of references that were followed, and how deep this is.
+#[derive(Default)]
+struct Seen {
+    pairs: BTreeSet<(String, String)>,
+    depth: usize,
 }
 
-fn same_after(
-    one: (&JsonSchema, &Value),
-    other: (&JsonSchema, &Value),
-    seen: &mut BTreeSet<(String, String)>,
-) -> bool {
+/// Whether a part of one schema says the same as a part of another, references followed.
+pub(super) fn same(one: (&JsonSchema, &Value), other: (&JsonSchema, &Value)) -> bool {
+    same_after(one, other, &mut Seen::default())
+}
+
+fn same_after(one: (&JsonSchema, &Value), other: (&JsonSchema, &Value), seen: &mut Seen) -> bool {
+    if seen.depth > MAX_DEPTH {
+        return false;
+    }
+    seen.depth += 1;
     let (left, right) = (one.0, other.0);
-    match (one.1, other.1) {
+    let same = match (one.1, other.1) {
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len()
                 && a.iter().all(|(key, a)| {
@@ -39,15 +49,13 @@ fn same_after(
                 && a.iter().zip(b).all(|(a, b)| same_after((left, a), (right, b), seen))
         }
         (a, b) => a == b,
-    }
+    };
+    seen.depth -= 1;
+    same
 }
 
-fn same_target(
-    one: (&JsonSchema, &str),
-    other: (&JsonSchema, &str),
-    seen: &mut BTreeSet<(String, String)>,
-) -> bool {
-    if !seen.insert((one.1.to_owned(), other.1.to_owned())) {
+fn same_target(one: (&JsonSchema, &str), other: (&JsonSchema, &str), seen: &mut Seen) -> bool {
+    if !seen.pairs.insert((one.1.to_owned(), other.1.to_owned())) {
         return true;
     }
     match (one.0.resolve(one.1), other.0.resolve(other.1)) {

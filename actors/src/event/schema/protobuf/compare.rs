@@ -11,12 +11,16 @@ use std::collections::BTreeSet;
 use super::{Enum, Field, Label, Message, Of, ProtobufSchema, Scalar};
 use crate::event::schema::compatibility::{Problem, Rule, any_member, member};
 
+/// How deep messages are nested in each other, at most: as deep as readers go.
+const MAX_DEPTH: usize = 100;
+
 /// What stops `reader` from reading everything that was written under `writer`.
 pub(in crate::event::schema) fn problems(
     reader: &ProtobufSchema,
     writer: &ProtobufSchema,
 ) -> Vec<Problem> {
-    let mut compare = Compare { reader, writer, done: BTreeSet::new(), problems: Vec::new() };
+    let mut compare =
+        Compare { reader, writer, done: BTreeSet::new(), depth: 0, problems: Vec::new() };
     compare.check_message(&writer.root, &reader.root, "");
     compare.problems
 }
@@ -26,6 +30,7 @@ struct Compare<'a> {
     writer: &'a ProtobufSchema,
     /// Pairs of messages and enums that were compared: once is enough, wherever they are used.
     done: BTreeSet<(&'a str, &'a str)>,
+    depth: usize,
     problems: Vec<Problem>,
 }
 
@@ -38,6 +43,16 @@ impl<'a> Compare<'a> {
         if !self.done.insert((written, read)) {
             return;
         }
+        if self.depth > MAX_DEPTH {
+            let detail = "cannot be compared: the messages are nested too deep".to_owned();
+            return self.report(path, Rule::Comparable, detail);
+        }
+        self.depth += 1;
+        self.check_new(written, read, path);
+        self.depth -= 1;
+    }
+
+    fn check_new(&mut self, written: &'a str, read: &'a str, path: &str) {
         let (from, to) = (self.writer.message(written), self.reader.message(read));
         for (number, field) in &to.fields {
             let path = member(path, &field.name);

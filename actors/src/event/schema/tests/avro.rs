@@ -247,3 +247,27 @@ fn without_the_feature_payloads_are_refused_with_the_cure() {
     let error = record(A).validate(&[4]).unwrap_err();
     assert!(error.to_string().contains("feature codec-avro"), "{error}");
 }
+
+#[test]
+fn types_that_are_nested_too_deep_are_refused() {
+    // Each record is declared before the one that has a field of it.
+    let chain: Vec<_> = (0..2_000)
+        .map(|at| {
+            let below =
+                if at == 0 { "\"null\"".to_owned() } else { format!(r#"["null", "R{}"]"#, at - 1) };
+            format!(
+                r#"{{"name": "f{at}", "type": {{"type": "record", "name": "R{at}", "fields": [
+                    {{"name": "next", "type": {below}}}]}}}}"#
+            )
+        })
+        .collect();
+    let writer =
+        avro(&format!(r#"{{"type": "record", "name": "Top", "fields": [{}]}}"#, chain.join(",")));
+    let reader = avro(
+        r#"{"type": "record", "name": "Top", "fields": [{"name": "f1999", "type":
+            {"type": "record", "name": "R1999", "fields": [{"name": "next", "type":
+                {"type": "record", "name": "N", "fields": [{"name": "next", "type": "N"}]}}]}}]}"#,
+    );
+    let found = found(&reader, &writer);
+    assert!(found.iter().any(|(_, rule)| *rule == Rule::Comparable), "{}", found.len());
+}

@@ -115,6 +115,12 @@ fn a_closed_reader_takes_what_it_knows() {
                 &[("b", Rule::Type)],
             ),
             (
+                "a writer that says nothing writes anything",
+                r#"{"properties": {"a": {"properties": {"b": {"type": "string"}}}}}"#,
+                r#"{"type": "object", "properties": {"a": {}}}"#,
+                &[("a.b", Rule::Type)],
+            ),
+            (
                 "a map's values",
                 r#"{"type": "object", "additionalProperties": {"type": "integer"}}"#,
                 r#"{"type": "object", "additionalProperties": {"type": "string"}}"#,
@@ -482,4 +488,57 @@ fn nothing_is_fetched() {
     assert_eq!(error.class(), ErrorClass::Permanent);
     let error = Schema::json(r#"{"$ref": "file:///etc/passwd"}"#).unwrap().validate(b"1");
     assert!(error.unwrap_err().to_string().contains("nothing is fetched"));
+}
+
+#[test]
+fn schemas_without_end_are_refused_and_not_followed() {
+    let chain = |last: &str| {
+        let link = |at: usize| {
+            format!(r##""d{at}": {{"properties": {{"x": {{"$ref": "#/$defs/d{}"}}}}}}"##, at + 1)
+        };
+        let links: Vec<_> = (0..5_000).map(link).collect();
+        format!(
+            r##"{{"$ref": "#/$defs/d0", "$defs": {{{}, "d5000": {{"type": "{last}"}}}}}}"##,
+            links.join(",")
+        )
+    };
+    let (reader, writer) = (json(&chain("string")), json(&chain("integer")));
+    let found = found(&reader, &writer);
+    assert!(
+        found.iter().all(|(_, rule)| *rule == Rule::Comparable) && found.len() == 1,
+        "{found:?}"
+    );
+
+    // Each level holds more schemas together than the one above.
+    let growing = |of: &str| {
+        format!(
+            r##"{{"allOf": [{{"$ref": "#/$defs/a"}}, {{"$ref": "#/$defs/b"}}], "$defs": {{
+                "a": {{"properties": {{"n": {{"$ref": "#/$defs/a"}}, "v": {{"type": "{of}"}}}}}},
+                "b": {{"properties": {{"n": {{"allOf": [{{"$ref": "#/$defs/a"}}, {{"$ref": "#/$defs/b"}},
+                    {{"$ref": "#/$defs/b"}}]}}}}}}}}}}"##
+        )
+    };
+    let found = found_in(&growing("string"), &growing("integer"));
+    assert!(found.contains(&("v".to_owned(), Rule::Type)), "{found:?}");
+}
+
+fn found_in(reader: &str, writer: &str) -> Vec<(String, Rule)> {
+    found(&json(reader), &json(writer))
+}
+
+#[test]
+fn large_unions_are_compared() {
+    let branch = |at: usize, of: &str| {
+        format!(
+            r#"{{"type": "object", "properties": {{"kind": {{"const": "k{at}"}}, "v": {{"type": "{of}"}}}}, "required": ["kind"]}}"#
+        )
+    };
+    let union = |count: usize, of: &str| {
+        let branches: Vec<_> = (0..count).map(|at| branch(at, of)).collect();
+        format!(r#"{{"oneOf": [{}]}}"#, branches.join(","))
+    };
+    assert_eq!(found_in(&union(121, "integer"), &union(120, "integer")), []);
+    assert_eq!(found_in(&union(120, "number"), &union(120, "integer")), []);
+    let narrowed = found_in(&union(120, "integer"), &union(120, "number"));
+    assert_eq!(narrowed, [("v".to_owned(), Rule::Type)]);
 }

@@ -368,3 +368,18 @@ fn bytes_from_anywhere_do_no_harm() {
     let groups = vec![0x0b; 1 << 16];
     assert!(schemas[0].validate(&groups).is_err(), "groups in groups in groups");
 }
+
+#[test]
+fn messages_that_are_nested_too_deep_are_refused() {
+    let chain = |of| {
+        let link = |at: i32| {
+            declared(&format!("M{at}"), [typed("x", 1, Type::Message, &format!(".p.M{}", at + 1))])
+        };
+        let mut messages: Vec<_> = (0..3_000).map(link).collect();
+        messages.push(declared("M3000", [field("x", 1, of)]));
+        schema(file(messages, [], "proto3"), "p.M0")
+    };
+    let found = found(&chain(Type::Int32), &chain(Type::String));
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].1, Rule::Comparable);
+}
