@@ -128,6 +128,33 @@ async fn a_subject_is_a_stream_of_the_log() {
     assert_eq!(&*events[0].event_type, "schema.registered");
 }
 
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn schemas_survive_the_program() {
+    use crate::store::sqlite::tests::Home;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+    let home = Home::new();
+    let file = home.file().await;
+    let schemas =
+        [with("integer"), protobuf::message("M", [protobuf::field("a", 1, protobuf::Type::Int32)])];
+    for round in 0..2 {
+        let store = SqliteStore::open(&file, SqliteOptions::default()).await.unwrap();
+        let storage = EventStoreSchemas::new(Arc::new(store), || Timestamp::from_micros(7));
+        let registry = SchemaRegistry::new(Arc::new(storage));
+        for (subject, schema) in ["a", "b"].into_iter().zip(&schemas) {
+            if round == 0 {
+                assert_eq!(registry.register(subject, schema).await.unwrap(), 1);
+                registry.set_compatibility(subject, CompatibilityMode::Full).await.unwrap();
+            }
+            let kept = registry.get(subject, 1).await.unwrap();
+            assert_eq!(kept.as_bytes(), schema.as_bytes());
+            assert_eq!(registry.compatibility(subject).await.unwrap(), CompatibilityMode::Full);
+        }
+        assert_eq!(registry.subjects().await.unwrap().len(), 2);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn registries_that_register_at_once_never_share_a_number() {
     for round in 0..20 {
