@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 pub mod metadata;
 mod number;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod stream_id;
 mod timestamp;
 pub mod typed;

@@ -44,6 +44,8 @@ mod plan;
 pub mod postgres;
 pub mod read_model;
 pub mod replay;
+#[cfg(feature = "schema")]
+pub mod schemas;
 pub mod snapshot;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
