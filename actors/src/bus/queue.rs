@@ -50,7 +50,7 @@ pub struct QueueOptions {
     /// What is removed from it.
     pub keep: Keep,
     /// Nobody else sends to it: then messages never change places, even if a connection breaks
-    /// between two of one call. Only JetStream needs to be told.
+    /// between two of one call.
     pub sole_sender: bool,
     /// How long a receiver may take before the message is delivered again; 30 s.
     pub ack_within: Duration,
@@ -261,6 +261,16 @@ pub struct SendError {
     pub last: u64,
     /// What happened to the next one.
     pub source: QueueError,
+}
+
+impl SendError {
+    /// The error of what was left after another one.
+    #[cfg(any(feature = "nats", feature = "redis"))]
+    fn after(mut self, before: &Self) -> Self {
+        self.sent += before.sent;
+        self.last = self.last.max(before.last);
+        self
+    }
 }
 
 /// A fault of a queue.

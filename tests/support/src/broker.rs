@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -55,9 +56,7 @@ impl Broker {
     }
 
     fn new(kind: Kind) -> Self {
-        // A port that is free now; the server takes it a moment later.
-        let port = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = port.local_addr().expect("it is bound").port();
+        let port = free_port();
         let dir = TempDir::with_prefix("broker-").expect("a temporary directory");
         Self { kind, dir, port, child: Mutex::new(None) }
     }
@@ -141,6 +140,19 @@ impl Broker {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
+}
+
+/// A port that is free now; the server takes it a moment later.
+///
+/// Not one of those that the system gives to connections: a client that tries to reach a server
+/// that is down on such a port can get it for its own end, and is connected with itself.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 10_000).unwrap_or(0);
+    (0..10_000)
+        .map(|_| 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// Debian keeps servers where a user's PATH does not look.

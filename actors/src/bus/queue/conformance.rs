@@ -170,6 +170,11 @@ async fn a_full_queue_says_so(open: Open<'_>) {
     assert!(matches!(error.source, QueueError::Full { .. }), "{error}");
     let got = take(&*queue, 5).await;
     assert_eq!(got[4].message.id, "full-4", "nothing that was taken is thrown away");
+    for one in &got {
+        queue.ack(&one.receipt).await.expect("it is reachable");
+    }
+    let sent = queue.send(&messages("full", 8..12)).await;
+    sent.expect("what was handled takes no room");
 }
 
 async fn numbers_go_up(open: Open<'_>) {

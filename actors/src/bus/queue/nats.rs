@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -41,6 +41,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A dead connection is noticed after two of these.
 const PING: Duration = Duration::from_secs(10);
+
+/// Handled messages are removed after this many acknowledgements.
+const PURGE_EVERY: u64 = 256;
 
 /// The header that the server tells repeats by.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -121,6 +124,7 @@ impl Connection {
             options,
             open: Mutex::new(None),
             stale: AtomicBool::new(false),
+            done: AtomicU64::new(0),
         }
     }
 }
@@ -148,6 +152,7 @@ pub struct NatsQueue {
     open: Mutex<Option<Open>>,
     /// The server did not know the stream or the consumer: they are made again.
     stale: AtomicBool,
+    done: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -179,15 +184,14 @@ impl NatsQueue {
     }
 
     fn config(&self) -> Config {
-        let QueueOptions { name, subjects, keep, .. } = &self.options;
+        let QueueOptions { name, subjects, .. } = &self.options;
         let bound = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         Config {
             name: name.clone(),
             subjects: subjects.clone(),
-            retention: match keep {
-                Keep::UntilHandled => RetentionPolicy::Interest,
-                Keep::Everything => RetentionPolicy::Limits,
-            },
+            // Not by interest: a server that was killed can come back without a consumer, and
+            // then throws away what it acknowledges. What was handled is purged by us.
+            retention: RetentionPolicy::Limits,
             // What does not fit is refused, so that its sender knows; nothing is thrown away.
             discard: DiscardPolicy::New,
             storage: StorageType::File,
@@ -359,7 +363,35 @@ impl NatsQueue {
         let wrong = || QueueError::Receipt { queue: self.options.name.clone() };
         let acker = receipt.0.downcast_ref::<Acker>().ok_or_else(wrong)?;
         self.connected()?;
-        acker.double_ack_with(kind).await.map_err(|error| self.unreachable(error))
+        let done = matches!(kind, AckKind::Ack | AckKind::Term);
+        acker.double_ack_with(kind).await.map_err(|error| self.unreachable(error))?;
+        if done && self.done.fetch_add(1, Ordering::Relaxed) % PURGE_EVERY == PURGE_EVERY - 1 {
+            self.purge().await;
+        }
+        Ok(())
+    }
+
+    /// Removes what all groups have handled.
+    async fn purge(&self) {
+        if self.options.keep == Keep::Everything {
+            return;
+        }
+        let Ok(open) = self.open().await else { return };
+        let mut least = u64::MAX;
+        let mut consumers = open.stream.consumers();
+        while let Some(consumer) = consumers.next().await {
+            match consumer {
+                Ok(info) => least = least.min(info.ack_floor.stream_sequence),
+                // Without all of them one does not know.
+                Err(_) => return,
+            }
+        }
+        if least == u64::MAX || least == 0 {
+            return;
+        }
+        if let Err(error) = open.stream.purge().sequence(least + 1).await {
+            tracing::debug!(queue = self.options.name, %error, "not purged");
+        }
     }
 }
 
@@ -400,7 +432,18 @@ impl MessageQueue for NatsQueue {
         &'a self,
         messages: &'a [WireMessage],
     ) -> BoxFuture<'a, Result<SentAll, SendError>> {
-        self.publish(messages).boxed()
+        async move {
+            match self.publish(messages).await {
+                // It may be full of what is handled already.
+                Err(error) if matches!(error.source, QueueError::Full { .. }) => {
+                    self.purge().await;
+                    let rest = self.publish(&messages[error.sent..]).await;
+                    rest.map_err(|again| again.after(&error))
+                }
+                done => done,
+            }
+        }
+        .boxed()
     }
 
     fn receive(

@@ -37,17 +37,20 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(3);
 const TRIM_EVERY: u64 = 256;
 
 /// Puts a message in, unless it is there or there is no room. Answers how many were put in so far
-/// in all, and whether this one was; or -1.
+/// in all, and whether this one was; or -1 if there is no room, and -2 if the one that it has to
+/// follow is not there.
 ///
-/// KEYS: stream, number of messages ever, the message's id. ARGV: most messages, dedupe time in
-/// ms, id, subject, headers, payload.
+/// KEYS: stream, number of messages ever, the last message's id, the message's id. ARGV: most
+/// messages, dedupe time in ms, id, subject, headers, payload, the id before or nothing.
 const PUT: &str = r"
-local known = redis.call('GET', KEYS[3])
+local known = redis.call('GET', KEYS[4])
 if known then return {tonumber(known), 1} end
+if ARGV[7] ~= '' and redis.call('GET', KEYS[3]) ~= ARGV[7] then return {-2, 0} end
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return {-1, 0} end
 redis.call('XADD', KEYS[1], '*', 'id', ARGV[3], 'subject', ARGV[4], 'headers', ARGV[5], 'payload', ARGV[6])
 local number = redis.call('INCR', KEYS[2])
-redis.call('SET', KEYS[3], number, 'PX', ARGV[2])
+redis.call('SET', KEYS[4], number, 'PX', ARGV[2])
+redis.call('SET', KEYS[3], ARGV[3])
 return {number, 0}
 ";
 
@@ -146,13 +149,24 @@ impl RedisQueue {
         format!("{}:count", self.options.name)
     }
 
-    async fn put(&self, message: &WireMessage) -> Result<(i64, bool), QueueError> {
+    async fn put(
+        &self,
+        message: &WireMessage,
+        before: Option<&WireMessage>,
+    ) -> Result<(i64, bool), QueueError> {
         let name = &self.options.name;
         let headers = serde_json::to_string(&message.headers).unwrap_or_default();
         let window =
             i64::try_from(self.options.dedupe_within.as_millis().max(1)).unwrap_or(i64::MAX);
         let most = i64::try_from(self.options.max_messages).unwrap_or(i64::MAX);
-        let keys = vec![name.clone(), self.counter(), format!("{name}:id:{}", message.id)];
+        let keys = vec![
+            name.clone(),
+            self.counter(),
+            format!("{name}:last"),
+            format!("{name}:id:{}", message.id),
+        ];
+        // A message whose predecessor got lost on the way is refused: it does not overtake.
+        let before = before.filter(|_| self.options.sole_sender).map_or("", |before| &before.id);
         let args: Vec<Value> = vec![
             most.into(),
             window.into(),
@@ -160,14 +174,45 @@ impl RedisQueue {
             message.subject.as_str().into(),
             headers.into(),
             Value::Bytes(message.payload.clone()),
+            before.into(),
         ];
         let answer: Result<(i64, i64), Error> = self.client.eval(PUT, keys, args).await;
         match answer.map_err(|error| self.fault(&error))? {
             (-1, _) => {
                 Err(QueueError::Full { queue: name.clone(), detail: format!("{most} messages") })
             }
+            (-2, _) => Err(QueueError::Unreachable {
+                queue: name.clone(),
+                reason: "the message before was lost on the way".to_owned(),
+            }),
             (number, known) => Ok((number, known == 1)),
         }
+    }
+
+    async fn put_all(&self, messages: &[WireMessage]) -> Result<SentAll, SendError> {
+        let mut done = SentAll::default();
+        let mut sent = 0;
+        self.make().await.map_err(|source| SendError { sent, last: 0, source })?;
+        for window in messages.chunks(WINDOW) {
+            let begun = sent;
+            // One connection keeps their order.
+            let puts = window.iter().enumerate().map(|(n, one)| {
+                let before = (begun + n).checked_sub(1).map(|before| &messages[before]);
+                self.put(one, before)
+            });
+            let puts = futures_util::future::join_all(puts);
+            for put in puts.await {
+                match put {
+                    Ok((number, known)) => {
+                        sent += 1;
+                        done.last = done.last.max(u64::try_from(number).unwrap_or(0));
+                        done.duplicates += u64::from(known);
+                    }
+                    Err(source) => return Err(SendError { sent, last: done.last, source }),
+                }
+            }
+        }
+        Ok(done)
     }
 
     /// What others have had for too long.
@@ -319,7 +364,7 @@ fn received(id: String, fields: &HashMap<String, Value>, delivered: u64) -> Rece
         payload: fields
             .get("payload")
             .and_then(Value::as_bytes)
-            .map_or(Bytes::new(), |bytes| Bytes::copy_from_slice(bytes)),
+            .map_or(Bytes::new(), Bytes::copy_from_slice),
     };
     Received { message, delivered, receipt: Receipt(Arc::new(id)) }
 }
@@ -330,24 +375,15 @@ impl MessageQueue for RedisQueue {
         messages: &'a [WireMessage],
     ) -> BoxFuture<'a, Result<SentAll, SendError>> {
         async move {
-            let mut done = SentAll::default();
-            let mut sent = 0;
-            self.make().await.map_err(|source| SendError { sent, last: 0, source })?;
-            for window in messages.chunks(WINDOW) {
-                // One connection keeps their order.
-                let puts = futures_util::future::join_all(window.iter().map(|one| self.put(one)));
-                for put in puts.await {
-                    match put {
-                        Ok((number, known)) => {
-                            sent += 1;
-                            done.last = done.last.max(u64::try_from(number).unwrap_or(0));
-                            done.duplicates += u64::from(known);
-                        }
-                        Err(source) => return Err(SendError { sent, last: done.last, source }),
-                    }
+            match self.put_all(messages).await {
+                // It may be full of what is handled already.
+                Err(error) if matches!(error.source, QueueError::Full { .. }) => {
+                    self.trim().await;
+                    let rest = self.put_all(&messages[error.sent..]).await;
+                    rest.map_err(|again| again.after(&error))
                 }
+                done => done,
             }
-            Ok(done)
         }
         .boxed()
     }
