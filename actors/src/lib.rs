@@ -13,6 +13,7 @@
 //! | 3 | [`command`], [`query`] | typed commands to aggregates, typed questions to whoever answers |
 //! | 3 | [`dead_letter`] | messages that somebody could not handle, and what was decided about them |
 //! | 3 | [`projection`] | read models that follow the log; [`projection::actor`] keeps one |
+//! | 3 | [`outbox`] | from the log, and from applications' own tables, to queues and the bus |
 //! | 3 | [`saga`] | processes of several steps, each undone if a later one cannot be done |
 //!
 //! One event's way: [`aggregate::registry`] finds the stream's actor ([`aggregate::stream`]), which
@@ -24,6 +25,7 @@ pub mod command;
 pub mod dead_letter;
 pub mod error;
 pub mod event;
+pub mod outbox;
 pub mod pool;
 pub mod projection;
 pub mod query;

@@ -15,6 +15,7 @@ use mister_smith_supervisors::{
     ReplyPort, StartError, SupervisedComponent, SupervisionMetadata,
 };
 
+use crate::store::messages::MessageTables;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
 use crate::store::{EventStore, StoreError};
@@ -33,6 +34,8 @@ pub struct Lease {
     pub snapshots: Arc<dyn SnapshotStore>,
     /// The documents of projections.
     pub documents: Arc<dyn Documents>,
+    /// Messages of applications' own transactions.
+    pub messages: Arc<dyn MessageTables>,
     /// Keeps the store's files small.
     pub upkeep: Arc<dyn Upkeep>,
     /// Other nodes may work on the same store.

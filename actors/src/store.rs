@@ -39,6 +39,7 @@ pub mod conformance;
 pub mod feed;
 mod filter;
 pub mod memory;
+pub mod messages;
 mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -32,6 +32,7 @@ pub(super) const SQLITE: &[Migration] = &[
     migration!("sqlite", 2, "0002_stream_summaries"),
     migration!("sqlite", 3, "0003_streams_and_snapshots"),
     migration!("sqlite", 4, "0004_projections"),
+    migration!("sqlite", 6, "0006_messages"),
 ];
 
 /// Of the PostgreSQL database, in order.
@@ -40,6 +41,7 @@ pub(super) const POSTGRES: &[Migration] = &[
     migration!("postgres", 1, "0001_event_store"),
     migration!("postgres", 4, "0004_projections"),
     migration!("postgres", 5, "0005_archives"),
+    migration!("postgres", 6, "0006_messages"),
 ];
 
 /// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.

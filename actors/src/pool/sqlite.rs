@@ -47,6 +47,7 @@ impl Connections for SqliteConnections {
             store: Arc::clone(&self.store) as _,
             snapshots: Arc::clone(&self.store) as _,
             documents: Arc::clone(&self.documents) as _,
+            messages: Arc::clone(&self.store) as _,
             upkeep: Arc::clone(&self.store) as _,
             shared: false,
         }

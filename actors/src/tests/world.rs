@@ -17,7 +17,10 @@ use crate::pool::{Lease, Pool, PoolArgs, PoolHandle, PoolMessage};
 use crate::projection::handle::{Node, PlanArgs, ProjectionRef, register};
 use crate::saga::manager::{ManagerArgs, SagaManager};
 use crate::saga::{Definition, Definitions, OpenSagas, Sagas};
-use crate::store::committer::{Committer, CommitterArgs, CommitterHandle, CommitterMessage};
+use crate::store::Append;
+use crate::store::committer::{
+    Committed, Committer, CommitterArgs, CommitterHandle, CommitterMessage,
+};
 use crate::store::sqlite::tests::Home;
 
 pub(crate) const POOL: &str = "/resources/pool";
@@ -29,6 +32,8 @@ pub(crate) struct World {
     pub(crate) letters: DeadLetters,
     pub(crate) sagas: Sagas,
     pub(crate) faults: Arc<Faults>,
+    pub(crate) head: Arc<watch::Sender<Position>>,
+    committer: CommitterHandle,
     summaries: ProjectionRef,
     home: Arc<Home>,
     path: std::path::PathBuf,
@@ -132,17 +137,27 @@ impl World {
         let listed = listed.handle.bind(pool.clone(), "/projections", Arc::clone(&find) as _);
         let summaries = open.handle.bind(pool.clone(), "/projections", find);
         letters.open(commands, listed);
-        let committer = system.find::<CommitterMessage>(COMMITTER).unwrap();
+        let committer = CommitterHandle::new(system.find::<CommitterMessage>(COMMITTER).unwrap());
         let random = system.clone();
         let sagas = Sagas::new(
             definitions,
-            CommitterHandle::new(committer),
+            committer.clone(),
             pool,
             summaries.clone(),
             system.clock(),
             move || random.random_u64(),
         );
-        Self { system, bus, letters, sagas, faults, summaries, home, path }
+        Self { system, bus, letters, sagas, faults, head, committer, summaries, home, path }
+    }
+
+    /// The file of the store.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Appends through the committer.
+    pub(crate) async fn commit(&self, append: Append) -> Committed {
+        self.committer.submit(vec![append]).await?.durable().await
     }
 
     /// Waits until everything that is in the log is in the lists.

@@ -1,0 +1,3 @@
+drop table ms_messaging.inbox;
+drop table ms_messaging.outbox;
+drop schema ms_messaging;
