@@ -14,6 +14,7 @@ use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::command::CommandBus;
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::Position;
+use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::projection::ProjectionError;
 use mister_smith_actors::projection::handle::ProjectionRef;
@@ -63,6 +64,7 @@ struct Inner {
     bus: EventBus,
     letters: DeadLetters,
     sagas: Sagas,
+    nudge: Nudge,
     _lock: Option<lock::StoreLock>,
 }
 
@@ -156,6 +158,12 @@ impl SystemCore {
     #[must_use]
     pub fn sagas(&self) -> &Sagas {
         &self.0.sagas
+    }
+
+    /// Says that a transaction with messages in the outbox table was committed: they are sent at
+    /// once, and not with the next look at the table.
+    pub fn nudge_outbox(&self) {
+        self.0.nudge.nudge();
     }
 
     /// Typed questions, and who answers them.

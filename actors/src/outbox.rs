@@ -33,12 +33,13 @@ mod tests;
 
 /// Where a relay sends events.
 pub trait Outlet: Send + Sync + fmt::Debug {
-    /// Sends events, in this order.
+    /// Sends events of a log, in this order.
     ///
     /// # Errors
     /// Those before [`OutletError::sent`] have arrived.
     fn send<'a>(
         &'a self,
+        store: Uuid,
         events: &'a [(Subject, RecordedEvent)],
     ) -> BoxFuture<'a, Result<u64, OutletError>>;
 
@@ -66,37 +67,37 @@ pub struct OutletError {
 /// The subject of an event, or that it is not sent.
 pub type SubjectOf = Arc<dyn Fn(&RecordedEvent) -> Option<Subject> + Send + Sync>;
 
-/// `events.CATEGORY.TYPE`: `account.opened` of stream `account-17` is published to
-/// `events.account.account.opened`.
-#[must_use]
-pub fn default_subject(event: &RecordedEvent) -> Option<Subject> {
-    Some(Subject::of(["events", event.stream.category(), &event.event_type]))
+/// `PREFIX.CATEGORY.TYPE`: with the prefix `events`, `account.opened` of stream `account-17` is
+/// published to `events.account.account.opened`.
+pub fn subject_under(prefix: &str) -> SubjectOf {
+    let prefix = prefix.to_owned();
+    Arc::new(move |event| Some(Subject::of([&*prefix, event.stream.category(), &event.event_type])))
 }
 
 /// A queue.
 #[derive(Debug)]
 pub struct QueueOutlet {
     queue: Arc<dyn MessageQueue>,
-    store: Uuid,
 }
 
 impl QueueOutlet {
     /// Sends the events of a log to a queue.
     #[must_use]
-    pub fn new(queue: Arc<dyn MessageQueue>, store: Uuid) -> Self {
-        Self { queue, store }
+    pub fn new(queue: Arc<dyn MessageQueue>) -> Self {
+        Self { queue }
     }
 }
 
 impl Outlet for QueueOutlet {
     fn send<'a>(
         &'a self,
+        store: Uuid,
         events: &'a [(Subject, RecordedEvent)],
     ) -> BoxFuture<'a, Result<u64, OutletError>> {
         async move {
             let messages: Vec<_> = events
                 .iter()
-                .map(|(subject, event)| WireMessage::recorded(self.store, subject, event))
+                .map(|(subject, event)| WireMessage::recorded(store, subject, event))
                 .collect();
             let sent = self.queue.send(&messages).await;
             sent.map(|done| done.last).map_err(|error| OutletError {
@@ -141,6 +142,7 @@ impl BusOutlet {
 impl Outlet for BusOutlet {
     fn send<'a>(
         &'a self,
+        _: Uuid,
         events: &'a [(Subject, RecordedEvent)],
     ) -> BoxFuture<'a, Result<u64, OutletError>> {
         async move {

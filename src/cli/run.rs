@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use mister_smith_actors::bus::queue::{self, QueueOptions};
+use mister_smith_actors::store::EventFilter;
 
 use crate::runtime::{Signals, hard_exit_code};
 use crate::system::{DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, SystemCore};
@@ -20,6 +22,12 @@ pub(super) struct Run {
     /// Loopback address to listen on; port 0 picks a free one
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_LISTEN, env = "SMITH_LISTEN")]
     listen: SocketAddr,
+    /// Queue that every event is sent to: nats://HOST:PORT or redis://HOST:PORT
+    #[arg(long, value_name = "URL", env = "SMITH_OUTBOX")]
+    outbox: Option<String>,
+    /// Name of that queue, and first part of the subjects in it
+    #[arg(long, value_name = "NAME", default_value = "events", env = "SMITH_OUTBOX_NAME")]
+    outbox_name: String,
     /// In `production` nothing is migrated by itself: run `smith migrate up` first
     #[arg(long, value_name = "NAME", default_value = "development", env = "SMITH_ENV")]
     env: String,
@@ -41,7 +49,15 @@ impl Run {
     pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
         let mut signals = Signals::listen()?;
         let production = self.env.eq_ignore_ascii_case("production");
-        let node = SystemCore::embedded().store(&self.store).production(production);
+        let mut node = SystemCore::embedded().store(&self.store).production(production);
+        if let Some(url) = &self.outbox {
+            let name = &self.outbox_name;
+            // Nobody else sends to it: the events of two logs do not mix in one queue.
+            let options = QueueOptions::new(name, "smith").keep_everything().sole_sender();
+            let queue = queue::connect(url, options).await;
+            let queue = queue.map_err(|error| anyhow::anyhow!("--outbox {url}: {error}"))?;
+            node = node.outbox(name, queue, EventFilter::ALL);
+        }
         let node = node.listen(self.listen).start().await?;
         announce(&node);
         tokio::select! {

@@ -9,17 +9,20 @@ use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
+use mister_smith_actors::bus::queue::MessageQueue;
 use mister_smith_actors::command::{CommandBus, CommandOptions, Middleware};
 use mister_smith_actors::dead_letter::{DeadLetters, Letters};
 use mister_smith_actors::event::Position;
+use mister_smith_actors::outbox::table::Nudge;
+use mister_smith_actors::outbox::{BusOutlet, QueueOutlet, subject_under};
 use mister_smith_actors::pool::{PoolHandle, PoolMessage, connector};
 use mister_smith_actors::projection::Projection;
 use mister_smith_actors::projection::handle::{ProjectionRef, Registered, register};
 use mister_smith_actors::projection::streams::Streams;
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::{Definition, Definitions, OpenSagas, Sagas};
-use mister_smith_actors::store::RecordedType;
 use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
+use mister_smith_actors::store::{EventFilter, RecordedType};
 use mister_smith_supervisors::{
     ActorSystem, Clock, DeadLetters as Undeliverable, LookupError, Observer,
 };
@@ -46,6 +49,9 @@ pub struct SystemBuilder {
     checks: Vec<TypeCheck>,
     projections: Vec<Registered>,
     sagas: Vec<Arc<dyn Definition>>,
+    outboxes: Vec<plan::Sending>,
+    to_bus: Option<EventFilter>,
+    table: Option<Arc<dyn MessageQueue>>,
     production: bool,
 }
 
@@ -64,6 +70,9 @@ impl SystemBuilder {
             checks: Vec::new(),
             projections: vec![register(Streams)],
             sagas: Vec::new(),
+            outboxes: Vec::new(),
+            to_bus: None,
+            table: None,
             production: false,
         }
     }
@@ -143,6 +152,36 @@ impl SystemBuilder {
         self
     }
 
+    /// Sends the events of the log that the filter lets through to a queue, in the order of the
+    /// log and at least once, under `NAME.CATEGORY.TYPE`. The name is the relay's, too: its place
+    /// in the log is kept under it.
+    #[must_use]
+    pub fn outbox(mut self, name: &str, queue: Arc<dyn MessageQueue>, filter: EventFilter) -> Self {
+        self.outboxes.push(plan::Sending {
+            name: name.to_owned(),
+            outlet: Arc::new(QueueOutlet::new(queue)),
+            filter,
+            subject: subject_under(name),
+        });
+        self
+    }
+
+    /// Publishes the events of the log that the filter lets through on the node's bus, under
+    /// `events.CATEGORY.TYPE`.
+    #[must_use]
+    pub fn publish_events(mut self, filter: EventFilter) -> Self {
+        self.to_bus = Some(filter);
+        self
+    }
+
+    /// Sends what applications put into the outbox table, with transactions of their own, to a
+    /// queue.
+    #[must_use]
+    pub fn outbox_table(mut self, queue: Arc<dyn MessageQueue>) -> Self {
+        self.table = Some(queue);
+        self
+    }
+
     /// Nothing is migrated by itself: a store that is not at this program's version is an error
     /// that says what to run.
     #[must_use]
@@ -189,6 +228,14 @@ impl SystemBuilder {
         let bus = EventBus::new(Clock::starting_at(epoch_us), seed);
         let letters = DeadLetters::new(bus.clone());
         let lifecycle = LifecycleQueue::default();
+        let mut relays = self.outboxes;
+        relays.extend(self.to_bus.map(|filter| plan::Sending {
+            name: "bus".to_owned(),
+            outlet: Arc::new(BusOutlet::new(bus.clone())),
+            filter,
+            subject: subject_under("events"),
+        }));
+        let nudge = Nudge::default();
         let own = [register(Letters), register(OpenSagas)];
         let (handles, plans) = self
             .projections
@@ -209,6 +256,8 @@ impl SystemBuilder {
             letters: &letters,
             lifecycle: &lifecycle,
             definitions: &definitions,
+            relays,
+            table: self.table.map(|queue| (queue, nudge.clone())),
             edge: edge.as_ref(),
         });
         let mut builder = ActorSystem::builder(root)
@@ -283,6 +332,7 @@ impl SystemBuilder {
             bus,
             letters,
             sagas,
+            nudge,
             _lock: prepared.lock,
         };
         Ok(SystemCore(Arc::new(inner)))

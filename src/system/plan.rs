@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mister_smith_actors::bus::lifecycle_feed::{LifecycleFeed, LifecycleFeedArgs, LifecycleQueue};
+use mister_smith_actors::bus::queue::MessageQueue;
 use mister_smith_actors::bus::{BusActor, BusArgs, EventBus};
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::Position;
+use mister_smith_actors::outbox::relay::{Relay, RelayArgs};
+use mister_smith_actors::outbox::table::{Nudge, TableArgs, TableRelay};
+use mister_smith_actors::outbox::{Outlet, SubjectOf};
 use mister_smith_actors::pool::{Connect, Pool, PoolArgs};
 use mister_smith_actors::projection::handle::{Node, Plan, PlanArgs};
 use mister_smith_actors::saga::Definitions;
 use mister_smith_actors::saga::manager::{ManagerArgs, SagaManager};
+use mister_smith_actors::store::EventFilter;
 use mister_smith_actors::store::committer::{Committer, CommitterArgs};
 use mister_smith_actors::store::feed::{Feed, FeedArgs};
 use mister_smith_supervisors::{
@@ -46,8 +51,22 @@ pub(super) struct Parts<'a> {
     pub(super) letters: &'a DeadLetters,
     pub(super) lifecycle: &'a LifecycleQueue,
     pub(super) definitions: &'a Definitions,
+    /// What is sent, and where to.
+    pub(super) relays: Vec<Sending>,
+    pub(super) table: Option<(Arc<dyn MessageQueue>, Nudge)>,
     pub(super) edge: Option<&'a Edge>,
 }
+
+/// Events of the log that are sent somewhere.
+pub(super) struct Sending {
+    pub(super) name: String,
+    pub(super) outlet: Arc<dyn Outlet>,
+    pub(super) filter: EventFilter,
+    pub(super) subject: SubjectOf,
+}
+
+/// How long the inbox table remembers.
+const REMEMBER: Duration = Duration::from_secs(7 * 86_400);
 
 /// A node must not stop for a burst of failures that it can outlive: a database that is down for
 /// minutes, an operator or a test that kills one actor after the other. Backoffs keep the tries
@@ -82,8 +101,8 @@ pub(super) fn policies() -> Policies {
 }
 
 /// The whole tree; children start from top to bottom.
-pub(super) fn root(parts: Parts<'_>) -> SupervisorSpec {
-    let messaging = messaging(&parts);
+pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
+    let messaging = messaging(&mut parts);
     let Parts { name, kind, connect, head, owner, projections, definitions, edge, .. } = parts;
     let health = HealthSpec::every(HEALTH_PERIOD);
     let path = pool(kind);
@@ -137,18 +156,39 @@ pub(super) fn root(parts: Parts<'_>) -> SupervisorSpec {
 }
 
 /// The bus, its subscriptions, and what is published about the node itself.
-fn messaging(parts: &Parts<'_>) -> SupervisorSpec {
+fn messaging(parts: &mut Parts<'_>) -> SupervisorSpec {
     let (restarts, period) = PATIENCE;
     let subscriptions =
         SupervisorSpec::dynamic("subscriptions").intensity(restarts, period).keep_children();
     let bus = BusArgs::new(parts.bus.clone(), SUBSCRIPTIONS, Arc::new(parts.letters.clone()));
     let lifecycle = LifecycleFeedArgs::new(parts.lifecycle.clone(), parts.bus.clone());
-    patient("messaging")
+    let health = HealthSpec::every(HEALTH_PERIOD);
+    let mut messaging = patient("messaging")
         .child(subscriptions)
-        .child(
-            ChildSpec::component::<BusActor>("bus", bus).health(HealthSpec::every(HEALTH_PERIOD)),
-        )
-        .child(ChildSpec::component::<LifecycleFeed>("lifecycle", lifecycle))
+        .child(ChildSpec::component::<BusActor>("bus", bus).health(health))
+        .child(ChildSpec::component::<LifecycleFeed>("lifecycle", lifecycle));
+    let path: Arc<str> = pool(parts.kind).into();
+    for Sending { name, outlet, filter, subject } in std::mem::take(&mut parts.relays) {
+        let args = RelayArgs {
+            name: name.as_str().into(),
+            pool: Arc::clone(&path),
+            owner: Arc::clone(&parts.owner),
+            head: parts.head.subscribe(),
+            outlet,
+            filter,
+            subject,
+            done: Arc::default(),
+        };
+        let relay = ChildSpec::component::<Relay>(format!("outbox.{name}"), args);
+        messaging = messaging.child(relay.health(health));
+    }
+    if let Some((queue, nudge)) = parts.table.take() {
+        let owner = Arc::clone(&parts.owner);
+        let args = TableArgs { pool: path, owner, queue, nudge, remember: REMEMBER };
+        let table = ChildSpec::component::<TableRelay>("outbox.table", args);
+        messaging = messaging.child(table.health(health));
+    }
+    messaging
 }
 
 /// The manager, and the sagas that run: they end with it, and it starts them again.

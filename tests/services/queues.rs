@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use mister_smith::SystemCore;
+use mister_smith::actors::aggregate::stream::Incoming;
 use mister_smith::actors::bus::Subject;
 use mister_smith::actors::bus::queue::nats::Connection;
 use mister_smith::actors::bus::queue::{
@@ -12,6 +14,8 @@ use mister_smith::actors::bus::queue::{
 };
 use mister_smith::actors::bus::wire::WireMessage;
 use mister_smith::actors::bus::{Pattern, queue};
+use mister_smith::actors::event::{ContentType, StreamId};
+use mister_smith::actors::store::{EventFilter, IdempotencyKey};
 use mister_smith_testkit::{Broker, eventually};
 
 use crate::server::DEADLINE;
@@ -189,7 +193,7 @@ async fn wildcards_are_those_of_the_server() {
     }
     for pattern in patterns {
         // Each stream ends with this one.
-        let last = pattern.replace('>', "end").replace('*', "end");
+        let last = pattern.replace(['>', '*'], "end");
         client.publish(last, "end".into()).await.unwrap();
     }
     for (pattern, stream) in patterns.iter().zip(&mut streams) {
@@ -224,4 +228,83 @@ async fn an_address_that_is_none_is_refused() {
         error.to_string(),
         r#""a b" is no name of a queue or a group; use letters, digits, - and _"#
     );
+}
+
+/// A node whose broker is down takes events all the same, and the broker gets them when it comes;
+/// one that comes back without its data gets them again. Each event arrives, in the order of the
+/// log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_sends_what_is_in_its_log_whatever_happens_to_the_broker() {
+    const NAME: &str = "shop";
+    let server = Broker::nats_that_is_down();
+    let url = server.url();
+    let dir = tempfile::tempdir().unwrap();
+    let options = || QueueOptions::new(NAME, "readers").keep_everything().sole_sender();
+    let queue = connect(&url, options()).await.unwrap();
+    let core = SystemCore::embedded()
+        .store(format!("sqlite://{}", dir.path().join("smith.db").display()))
+        .outbox(NAME, queue, EventFilter::ALL)
+        .start()
+        .await
+        .unwrap();
+    let streams = core.aggregates().unwrap();
+    let ingest = async |from: usize, to: usize| {
+        for n in from..to {
+            let event = Incoming {
+                event_type: "order.placed".into(),
+                codec: ContentType::Json,
+                data: n.to_string().into_bytes().into(),
+                meta: Default::default(),
+                key: IdempotencyKey::of([n.to_string()]),
+            };
+            let stream = StreamId::new(format!("order-{}", n % 3)).unwrap();
+            streams.ingest(&stream, vec![event]).await.unwrap();
+        }
+    };
+    ingest(0, 100).await;
+    server.restart().await;
+    let reader = connect(&url, options()).await.unwrap();
+    // What was acknowledged may come again: a server that is killed forgets some of that.
+    let positions = async |seen: &mut BTreeSet<u64>, count: usize| {
+        let mut order = Vec::new();
+        while order.len() < count {
+            let page = reader.receive(100, Duration::from_millis(200)).await;
+            let Ok(page) = page else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            for one in page {
+                let position: u64 = one.message.headers["Smith-Position"].parse().unwrap();
+                if seen.insert(position) {
+                    order.push(position);
+                }
+                let _ = reader.ack(&one.receipt).await;
+            }
+        }
+        order
+    };
+    let wait = Duration::from_secs(60);
+    let mut seen = BTreeSet::new();
+    let got = tokio::time::timeout(wait, positions(&mut seen, 100)).await.expect("all came");
+    assert_eq!(got, (1..=100).collect::<Vec<_>>());
+
+    server.kill9();
+    ingest(100, 150).await;
+    server.restart().await;
+    let got = tokio::time::timeout(wait, positions(&mut seen, 50)).await.expect("all came");
+    assert_eq!(got, (101..=150).collect::<Vec<_>>());
+
+    // Power loss, as far as the broker is concerned.
+    server.kill9();
+    server.forget();
+    server.restart().await;
+    ingest(150, 160).await;
+    // Whoever comes first makes the stream again, and the last ten may be in it before the rest is
+    // sent again.
+    let mut again = BTreeSet::new();
+    let wait = Duration::from_secs(20);
+    let came = tokio::time::timeout(wait, positions(&mut again, 160)).await;
+    assert!(came.is_ok(), "only {again:?}\n{}", core.tree());
+    assert_eq!(again, (1..=160).collect::<BTreeSet<_>>());
+    assert!(core.stop(wait).await);
 }

@@ -229,11 +229,17 @@ impl Relay {
             }
             return Ok(true);
         }
-        match self.args.outlet.send(&events).await {
+        match self.args.outlet.send(self.lease.store.store_id(), &events).await {
             Ok(last) => {
-                self.at = scanned_to;
-                self.mark(last);
-                self.save_marks().await?;
+                let before = last.saturating_sub(events.len() as u64);
+                if last > 0 && self.marks.last().is_some_and(|mark| mark.number > last) {
+                    // It lost messages while nobody looked, and numbers these from there on.
+                    self.go_back(before).await?;
+                } else {
+                    self.at = scanned_to;
+                    self.mark(last);
+                    self.save_marks().await?;
+                }
                 Ok(true)
             }
             Err(error) => {
@@ -251,11 +257,15 @@ impl Relay {
     async fn look_back(&mut self) -> Result<(), Trouble> {
         let tail = self.args.outlet.tail().await.map_err(Trouble::Outlet)?;
         self.doubtful = false;
-        let (Some(tail), Some(last)) = (tail, self.marks.last()) else { return Ok(()) };
-        if tail >= last.number {
-            return Ok(());
+        match (tail, self.marks.last()) {
+            (Some(tail), Some(last)) if tail < last.number => self.go_back(tail).await,
+            _ => Ok(()),
         }
-        let had = last.number;
+    }
+
+    /// Goes back to the last mark that an outlet with numbers up to this one has.
+    async fn go_back(&mut self, tail: u64) -> Result<(), Trouble> {
+        let had = self.marks.last().map_or(0, |mark| mark.number);
         self.marks.retain(|mark| mark.number <= tail);
         let back = self.marks.last().map_or(Position::ZERO, |mark| mark.position);
         tracing::warn!(

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::relay::{Relay, RelayArgs, RelayMessage};
 use super::table::{Nudge, TableArgs, TableMessage, TableRelay};
-use super::{BusOutlet, Outlet, OutletError, QueueOutlet, default_subject};
+use super::{BusOutlet, Outlet, OutletError, QueueOutlet, subject_under};
 use crate::bus::queue::in_process::Broker;
 use crate::bus::queue::{MessageQueue, QueueOptions};
 use crate::bus::wire::WireMessage;
@@ -59,6 +59,7 @@ impl Post {
 impl Outlet for Post {
     fn send<'a>(
         &'a self,
+        _: uuid::Uuid,
         events: &'a [(Subject, RecordedEvent)],
     ) -> BoxFuture<'a, Result<u64, OutletError>> {
         async move {
@@ -117,7 +118,7 @@ async fn relay(outlet: Arc<dyn Outlet>, filter: EventFilter) -> Running {
         head: world.head.subscribe(),
         outlet,
         filter,
-        subject: Arc::new(default_subject),
+        subject: subject_under("events"),
         done: Arc::clone(&done),
     };
     let supervisor = world.system.supervisor("/aggregates").unwrap();
@@ -186,7 +187,7 @@ async fn the_bus_hears_what_is_in_the_log() {
         head: running.world.head.subscribe(),
         outlet: Arc::new(BusOutlet::new(running.world.bus.clone())),
         filter: EventFilter::ALL,
-        subject: Arc::new(default_subject),
+        subject: subject_under("events"),
         done: Arc::default(),
     };
     let supervisor = running.world.system.supervisor("/aggregates").unwrap();
@@ -246,8 +247,8 @@ async fn a_queue_tells_repeats_by_the_log_and_the_position() {
     let broker = Broker::default();
     let queue = Arc::new(broker.queue(QueueOptions::new("events", "g").keep_everything()));
     let receiver = Arc::clone(&queue);
-    let store = uuid::Uuid::from_u128(7);
-    let running = relay(Arc::new(QueueOutlet::new(queue, store)), EventFilter::ALL).await;
+    let running = relay(Arc::new(QueueOutlet::new(queue)), EventFilter::ALL).await;
+    let store = running.world.lease().await.store.store_id();
     running.append("order-1", 5).await;
     running.reached(5).await;
     let got = receiver.receive(10, DEADLINE).await.unwrap();

@@ -60,10 +60,6 @@ fn headers(message: &WireMessage) -> String {
 
 /// A message from its columns.
 fn message(id: String, subject: String, headers: &str, payload: Vec<u8>) -> WireMessage {
-    let mut message = WireMessage::default();
-    message.id = id;
-    message.subject = subject;
-    message.headers = serde_json::from_str(headers).unwrap_or_default();
-    message.payload = payload.into();
-    message
+    let headers = serde_json::from_str(headers).unwrap_or_default();
+    WireMessage { id, subject, headers, payload: payload.into() }
 }

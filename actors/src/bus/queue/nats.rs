@@ -24,6 +24,7 @@ use async_nats::{Client, ConnectOptions, HeaderMap};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::{
     Keep, MessageQueue, QueueError, QueueOptions, Receipt, Received, Reject, SendError, SentAll,
@@ -44,6 +45,12 @@ const PING: Duration = Duration::from_secs(10);
 
 /// Handled messages are removed after this many acknowledgements.
 const PURGE_EVERY: u64 = 256;
+
+/// How much longer than it was asked to the server may take.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// The pause before a consumer is made again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The header that the server tells repeats by.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -342,21 +349,32 @@ impl NatsQueue {
         max: usize,
         wait: Option<Duration>,
     ) -> Result<Vec<Received>, QueueError> {
-        let batch = match wait {
-            None => consumer.fetch().max_messages(max).messages().await,
-            Some(wait) => consumer.batch().max_messages(1).expires(wait).messages().await,
-        };
-        let mut batch = batch.map_err(|error| self.judge(error.to_string()))?;
         let mut found = Vec::new();
-        while let Some(message) = batch.next().await {
-            match message {
-                Ok(message) => found.push(received(message)),
-                // What came is good; the rest comes again.
-                Err(error) if found.is_empty() => return Err(self.judge(error.to_string())),
-                Err(_) => break,
+        let fetching = async {
+            let batch = match wait {
+                None => consumer.fetch().max_messages(max).messages().await,
+                Some(wait) => consumer.batch().max_messages(1).expires(wait).messages().await,
+            };
+            let mut batch = batch.map_err(|error| self.judge(error.to_string()))?;
+            while let Some(message) = batch.next().await {
+                match message {
+                    Ok(message) => found.push(received(message)),
+                    // What came is good; the rest comes again.
+                    Err(error) if found.is_empty() => return Err(self.judge(error.to_string())),
+                    Err(_) => break,
+                }
             }
+            Ok(())
+        };
+        // A server that came back without the stream does not answer at all.
+        let fetched = tokio::time::timeout(wait.unwrap_or_default() + SLACK, fetching).await;
+        match fetched {
+            Ok(Err(error)) => Err(error),
+            Err(_) if found.is_empty() => {
+                Err(self.failed(self.unreachable("the server did not answer")))
+            }
+            _ => Ok(found),
         }
-        Ok(found)
     }
 
     async fn settle(&self, receipt: &Receipt, kind: AckKind) -> Result<(), QueueError> {
@@ -457,7 +475,14 @@ impl MessageQueue for NatsQueue {
             if !now.is_empty() || wait.is_zero() {
                 return Ok(now);
             }
+            let began = Instant::now();
             let mut first = self.fetch(&open.consumer, 1, Some(wait)).await?;
+            if first.is_empty() && began.elapsed() < wait / 2 {
+                // The server ends a wait at once, and without an error, when it does not know the
+                // consumer (any more).
+                self.stale.store(true, Ordering::Relaxed);
+                tokio::time::sleep(PAUSE.min(wait)).await;
+            }
             if !first.is_empty() && max > 1 {
                 first.extend(self.fetch(&open.consumer, max - 1, None).await?);
             }
