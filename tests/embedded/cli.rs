@@ -91,7 +91,7 @@ async fn migrate_goes_up_and_down_and_says_how_things_stand() {
     });
     let status = ok(dir, &with(&["migrate", "status", "--json"])).await;
     let status: Value = serde_json::from_str(&status).unwrap();
-    assert_eq!((&status["version"], &status["newest"]), (&3.into(), &4.into()));
+    assert_eq!((&status["version"], &status["newest"]), (&3.into(), &6.into()));
     let error = refused(dir, &with(&["migrate", "down", "--to", "9"])).await;
     assert_eq!(error, "error: a.db is at version 3; it cannot go down to 9\n");
 }
@@ -101,14 +101,14 @@ async fn nothing_is_migrated_by_itself_in_production() {
     let dir = TempDir::new().unwrap();
     let run = ["run", "--store", "a.db", "--listen", "127.0.0.1:0", "--env", "production"];
     ok(dir.path(), &["migrate", "up", "--store", "a.db"]).await;
-    ok(dir.path(), &["migrate", "down", "--to", "3", "--store", "a.db"]).await;
+    ok(dir.path(), &["migrate", "down", "--to", "4", "--store", "a.db"]).await;
     let error = refused(dir.path(), &run).await;
     assert_eq!(
         error,
-        "error: a.db needs a migration (0004_projections), and nothing is migrated by itself in \
+        "error: a.db needs a migration (0006_messages), and nothing is migrated by itself in \
          production; run `smith migrate up`\n"
     );
-    assert!(ok(dir.path(), &["migrate", "status", "--store", "a.db"]).await.contains("version 3"));
+    assert!(ok(dir.path(), &["migrate", "status", "--store", "a.db"]).await.contains("version 4"));
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@
 //! is claimed by the next who asks, and "later" is a claim that makes it look as old as it has to.
 //! Nothing is trimmed that a group has not handled: a full stream refuses.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +19,6 @@ use fred::types::config::{Config, ReconnectPolicy, UnresponsiveConfig};
 use fred::types::streams::{XReadResponse, XReadValue};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use uuid::Uuid;
 
 use super::{
     Keep, MessageQueue, QueueError, QueueOptions, Receipt, Received, Reject, SendError, SentAll,
@@ -101,11 +99,13 @@ impl RedisQueue {
             Config::from_url(url).map_err(|_| QueueError::Unknown { url: url.to_owned() })?;
         let client = client(config.clone(), COMMAND_TIMEOUT, &options).await?;
         let reader = client_for_reads(config, &options).await?;
+        // The client has made up a name for itself.
+        let consumer = format!("{}-{}", std::process::id(), reader.id());
         Ok(Self {
             client,
             reader,
             options,
-            consumer: Uuid::now_v7().to_string(),
+            consumer,
             made: AtomicBool::new(false),
             acks: AtomicU64::new(0),
         })
@@ -235,7 +235,7 @@ impl RedisQueue {
         let mut found = Vec::with_capacity(entries.len());
         for (id, fields) in entries {
             let delivered = self.deliveries(&id).await?;
-            found.push(received(id, &fields, delivered));
+            found.push(received((id, fields), delivered));
         }
         Ok(found)
     }
@@ -275,7 +275,7 @@ impl RedisQueue {
             Err(error) => return Err(self.fault(&error)),
         };
         let entries = read.into_values().flatten();
-        Ok(entries.map(|(id, fields)| received(id, &fields, 1)).collect())
+        Ok(entries.map(|entry| received(entry, 1)).collect())
     }
 
     async fn trim(&self) {
@@ -355,7 +355,7 @@ async fn client_for_reads(config: Config, options: &QueueOptions) -> Result<Clie
     client(config, Duration::from_secs(60), options).await
 }
 
-fn received(id: String, fields: &HashMap<String, Value>, delivered: u64) -> Received {
+fn received((id, fields): Entry, delivered: u64) -> Received {
     let text = |name: &str| fields.get(name).and_then(Value::as_string).unwrap_or_default();
     let message = WireMessage {
         subject: text("subject"),
