@@ -51,6 +51,7 @@ pub use subscription::{
     FailureCause, Handler, OfficeError, Order, Outcome, RetryPolicy, Subscription, Undelivered,
 };
 
+use queue::processor::ProcessorMessage;
 use routes::{Group, Routes};
 use sink::{AddressSink, Counts, Offer, Route};
 use subscriber::{Shared, SubscriberActor, SubscriberArgs};
@@ -275,7 +276,7 @@ impl EventBus {
         self.publish(message).await
     }
 
-    fn stamp(&self, message: NewMessage) -> Arc<Message> {
+    pub(crate) fn stamp(&self, message: NewMessage) -> Arc<Message> {
         let NewMessage { subject, id, at, metadata, position, dead_letter, body } = message;
         let at = at.unwrap_or_else(|| Timestamp::from_micros(self.0.clock.wall_us()));
         let id = id.unwrap_or_else(|| self.0.ids.next(at));
@@ -323,8 +324,7 @@ impl EventBus {
         make: impl Fn() -> H + Send + Sync + 'static,
     ) -> Result<SubscriptionRef, SubscribeError> {
         let _turn = self.0.changing.lock().await;
-        let supervisor = self.0.supervisor.get().ok_or(SubscribeError::NotUp)?;
-        let office = self.0.office.get().ok_or(SubscribeError::NotUp)?;
+        let (supervisor, office) = self.parts()?;
         let Subscription { name, pattern, group, buffer, overflow, policy } = subscription;
         let exists = || SubscribeError::Exists { name: name.to_string() };
         if self.0.routes.get(&name).is_some() {
@@ -373,6 +373,12 @@ impl EventBus {
         self.insert(name.into(), pattern, None, Box::new(AddressSink { address, wrap }))
     }
 
+    /// Where subscriptions live, and where their dead letters go.
+    fn parts(&self) -> Result<(&SupervisorRef, &Arc<dyn DeadLetterOffice>), SubscribeError> {
+        let parts = self.0.supervisor.get().zip(self.0.office.get());
+        parts.ok_or(SubscribeError::NotUp)
+    }
+
     fn insert(
         &self,
         name: Arc<str>,
@@ -408,6 +414,9 @@ impl EventBus {
         if let Some(actor) = supervisor.child::<SubscriberMessage>(name) {
             // One that is gone already has nothing left to handle.
             let _ = actor.tell(SubscriberMessage::Finish).await;
+        } else if supervisor.child::<ProcessorMessage>(name).is_some() {
+            // What it has in hand is delivered again, to whoever processes the queue then.
+            supervisor.terminate_child(name).await?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub mod flow;
 pub mod metadata;
 mod number;
 #[cfg(feature = "schema")]

@@ -34,6 +34,7 @@ pub mod conformance;
 pub mod in_process;
 #[cfg(feature = "nats")]
 pub mod nats;
+pub mod processor;
 #[cfg(feature = "redis")]
 pub mod redis;
 

@@ -4,6 +4,7 @@ mod delivery;
 mod laws;
 mod lifecycle;
 mod overflow;
+mod processors;
 mod subjects;
 
 use std::sync::{Arc, Mutex};
