@@ -19,7 +19,10 @@ async fn an_empty_database_gets_everything_and_the_way_down_leads_back() {
     assert_eq!((before.version, before.pending().len()), (0, 4));
     let report = up(&url).await.unwrap();
     assert_eq!(report.to, before.newest);
-    assert_eq!(schemas(&server, &url).await, "ms_framework ms_messaging ms_migrations ms_projections");
+    assert_eq!(
+        schemas(&server, &url).await,
+        "ms_framework ms_messaging ms_migrations ms_projections"
+    );
     assert_eq!(up(&url).await.unwrap().steps.len(), 0);
     assert!(status(&url).await.unwrap().pending().is_empty());
 

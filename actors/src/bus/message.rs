@@ -19,16 +19,28 @@ pub struct Message {
     pub(super) id: EventId,
     pub(super) subject: Subject,
     pub(super) at: Timestamp,
-    pub(super) metadata: Metadata,
+    /// Most have none: what is rare is not carried along.
+    pub(super) metadata: Option<Box<Metadata>>,
     pub(super) position: Option<Position>,
     pub(super) dead_letter: Option<Uuid>,
     pub(super) body: Body,
 }
 
+static NO_METADATA: Metadata = Metadata {
+    correlation_id: None,
+    causation_id: None,
+    actor: None,
+    headers: std::collections::BTreeMap::new(),
+};
+
 /// A message's content: as it was given, and as bytes once somebody needs them.
 pub(super) enum Body {
-    Encoded(EncodedEvent),
-    Typed { value: Arc<dyn Any + Send + Sync>, encode: EncodeFn, encoded: OnceLock<EncodedEvent> },
+    Encoded(Box<EncodedEvent>),
+    Typed {
+        value: Arc<dyn Any + Send + Sync>,
+        encode: EncodeFn,
+        encoded: OnceLock<Box<EncodedEvent>>,
+    },
 }
 
 type EncodeFn = fn(&(dyn Any + Send + Sync)) -> Result<EncodedEvent, EventCodecError>;
@@ -62,7 +74,7 @@ impl Message {
     /// Conversation, cause, actor, headers.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
-        &self.metadata
+        self.metadata.as_deref().unwrap_or(&NO_METADATA)
     }
 
     /// Its place in the log, if it comes from there.
@@ -103,7 +115,7 @@ impl Message {
                 Some(encoded) => Ok(encoded),
                 None => {
                     let fresh = encode(&**value)?;
-                    Ok(encoded.get_or_init(|| fresh))
+                    Ok(encoded.get_or_init(|| Box::new(fresh)))
                 }
             },
         }
@@ -112,7 +124,7 @@ impl Message {
     /// A message that this one causes: the same conversation, and this message as the cause.
     #[must_use]
     pub fn causes(&self, message: NewMessage) -> NewMessage {
-        message.metadata(self.metadata.caused_by(*self.id.as_uuid()))
+        message.metadata(self.metadata().caused_by(*self.id.as_uuid()))
     }
 }
 
@@ -133,7 +145,7 @@ pub struct NewMessage {
     pub(super) subject: Subject,
     pub(super) id: Option<EventId>,
     pub(super) at: Option<Timestamp>,
-    pub(super) metadata: Metadata,
+    pub(super) metadata: Option<Box<Metadata>>,
     pub(super) position: Option<Position>,
     pub(super) dead_letter: Option<Uuid>,
     pub(super) body: Body,
@@ -171,13 +183,13 @@ impl NewMessage {
             codec,
             data: data.into(),
         };
-        Ok(Self::with(subject, Body::Encoded(encoded)))
+        Ok(Self::with(subject, Body::Encoded(Box::new(encoded))))
     }
 
     /// An encoded event.
     #[must_use]
     pub fn encoded(subject: Subject, event: EncodedEvent) -> Self {
-        Self::with(subject, Body::Encoded(event))
+        Self::with(subject, Body::Encoded(Box::new(event)))
     }
 
     /// An event of the log, with its id, time, metadata and place.
@@ -189,7 +201,7 @@ impl NewMessage {
             codec: event.codec,
             data: event.data.clone(),
         };
-        let mut message = Self::with(subject, Body::Encoded(encoded))
+        let mut message = Self::with(subject, Body::Encoded(Box::new(encoded)))
             .id(event.id)
             .at(event.recorded_at)
             .metadata(Metadata::from_bytes(&event.meta));
@@ -198,8 +210,15 @@ impl NewMessage {
     }
 
     fn with(subject: Subject, body: Body) -> Self {
-        let metadata = Metadata::default();
-        Self { subject, id: None, at: None, metadata, position: None, dead_letter: None, body }
+        Self {
+            subject,
+            id: None,
+            at: None,
+            metadata: None,
+            position: None,
+            dead_letter: None,
+            body,
+        }
     }
 
     /// Its identity; a new one unless said otherwise.
@@ -219,7 +238,7 @@ impl NewMessage {
     /// Conversation, cause, actor, headers.
     #[must_use]
     pub fn metadata(mut self, metadata: Metadata) -> Self {
-        self.metadata = metadata;
+        self.metadata = (!metadata.is_empty()).then(|| Box::new(metadata));
         self
     }
 
