@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "postgres")]
 mod archive;
+mod consumers;
 mod dead_letters;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod events;
@@ -46,6 +47,8 @@ enum Command {
     Archive(archive::Archive),
     /// See and steer the read models of a running node
     Projections(projections::Projections),
+    /// See and steer the durable consumers of a running node
+    Consumers(consumers::Consumers),
     /// See and steer the sagas of a running node
     Sagas(sagas::Sagas),
     /// See, send again or give up messages that a subscriber could not handle
@@ -75,6 +78,7 @@ impl Cli {
             #[cfg(feature = "postgres")]
             Command::Archive(archive) => archive.execute().await,
             Command::Projections(projections) => projections.execute().await,
+            Command::Consumers(consumers) => consumers.execute().await,
             Command::Sagas(sagas) => sagas.execute().await,
             Command::DeadLetters(letters) => letters.execute().await,
         }

@@ -24,6 +24,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::bus::EventBus;
+use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::projection::handle::ProjectionRef;
@@ -38,6 +39,7 @@ use crate::debug;
 pub mod body;
 mod bus;
 pub mod cloudevents;
+mod consumers;
 mod dead_letters;
 mod guard;
 mod ingest;
@@ -126,6 +128,7 @@ pub(crate) struct Node {
     pub(crate) bus: EventBus,
     pub(crate) letters: DeadLetters,
     pub(crate) sagas: Sagas,
+    pub(crate) consumers: Consumers,
 }
 
 impl Node {
@@ -186,6 +189,8 @@ impl Edge {
             .route("/api/v1/dead-letters/requeue", post(dead_letters::requeue_all))
             .route("/api/v1/dead-letters/{id}", get(dead_letters::show))
             .route("/api/v1/dead-letters/{id}/{action}", post(dead_letters::act))
+            .route("/api/v1/consumers", get(consumers::list))
+            .route("/api/v1/consumers/{name}/{action}", post(consumers::act))
             .route("/api/v1/sagas", get(sagas::list))
             .route("/api/v1/sagas/{name}/{*rest}", get(sagas::show).post(sagas::act))
             .route("/debug/tree", get(debug::tree))

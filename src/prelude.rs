@@ -6,7 +6,9 @@ pub use mister_smith_actors::bus::{
     Subscription,
 };
 pub use mister_smith_actors::command::{CommandEnvelope, CommandError, CommandOptions, Executed};
+pub use mister_smith_actors::consumer::{Begin, Consumed, Consumer};
 pub use mister_smith_actors::event::{Event, Metadata, StreamId};
+pub use mister_smith_actors::process::{Effect, Process, ProcessOptions};
 pub use mister_smith_actors::query::Query;
 pub use mister_smith_actors::saga::{Saga, Step, StepContext, StepError};
 pub use mister_smith_supervisors::{

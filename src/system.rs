@@ -12,10 +12,12 @@ use std::time::Duration;
 use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::command::CommandBus;
+use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::Position;
 use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::pool::PoolHandle;
+use mister_smith_actors::process::Processes;
 use mister_smith_actors::projection::ProjectionError;
 use mister_smith_actors::projection::handle::ProjectionRef;
 use mister_smith_actors::query::QueryBus;
@@ -64,6 +66,8 @@ struct Inner {
     bus: EventBus,
     letters: DeadLetters,
     sagas: Sagas,
+    consumers: Consumers,
+    processes: Processes,
     nudge: Nudge,
     _lock: Option<lock::StoreLock>,
 }
@@ -158,6 +162,18 @@ impl SystemCore {
     #[must_use]
     pub fn sagas(&self) -> &Sagas {
         &self.0.sagas
+    }
+
+    /// Handlers that follow the log under names of their own: start, stop, go back.
+    #[must_use]
+    pub fn consumers(&self) -> &Consumers {
+        &self.0.consumers
+    }
+
+    /// Processes that react to events and to time.
+    #[must_use]
+    pub fn processes(&self) -> &Processes {
+        &self.0.processes
     }
 
     /// Says that a transaction with messages in the outbox table was committed: they are sent at

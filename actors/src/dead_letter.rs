@@ -163,7 +163,7 @@ impl Aggregate for DeadLetter {
     type Command = LetterCommand;
     type Event = LetterEvent;
     type Rejection = LetterRefusal;
-    const CATEGORY: &'static str = "dead_letter";
+    const CATEGORY: &'static str = crate::store::DEAD_LETTERS;
 
     fn decide(&self, command: &LetterCommand) -> Result<Vec<LetterEvent>, LetterRefusal> {
         let open = || match self.state {

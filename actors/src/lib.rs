@@ -13,8 +13,10 @@
 //! | 3 | [`command`], [`query`] | typed commands to aggregates, typed questions to whoever answers |
 //! | 3 | [`dead_letter`] | messages that somebody could not handle, and what was decided about them |
 //! | 3 | [`projection`] | read models that follow the log; [`projection::actor`] keeps one |
+//! | 3 | [`consumer`] | handlers that follow the log under a name of their own, at least once |
 //! | 3 | [`outbox`] | from the log, and from applications' own tables, to queues and the bus |
 //! | 3 | [`saga`] | processes of several steps, each undone if a later one cannot be done |
+//! | 3 | [`process`] | processes that react to events, and to time |
 //!
 //! One event's way: [`aggregate::registry`] finds the stream's actor ([`aggregate::stream`]), which
 //! sends it to the [`store::committer`]; once it is durable, the [`projection::actor`] is woken.
@@ -22,11 +24,13 @@
 pub mod aggregate;
 pub mod bus;
 pub mod command;
+pub mod consumer;
 pub mod dead_letter;
 pub mod error;
 pub mod event;
 pub mod outbox;
 pub mod pool;
+pub mod process;
 pub mod projection;
 pub mod query;
 pub mod saga;

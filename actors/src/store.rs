@@ -52,7 +52,7 @@ pub mod snapshot;
 pub mod sqlite;
 pub mod subscription;
 
-pub use filter::{EventFilter, MAX_SCAN, MatchingPage, RecordedType};
+pub use filter::{DEAD_LETTERS, EventFilter, MAX_SCAN, MatchingPage, RecordedType};
 
 #[cfg(test)]
 mod tests;

@@ -11,11 +11,13 @@ use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
 use mister_smith_actors::bus::queue::MessageQueue;
 use mister_smith_actors::command::{CommandBus, CommandOptions, Middleware};
+use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::{DeadLetters, Letters};
 use mister_smith_actors::event::Position;
 use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::outbox::{BusOutlet, QueueOutlet, subject_under};
 use mister_smith_actors::pool::{PoolHandle, PoolMessage, connector};
+use mister_smith_actors::process::Processes;
 use mister_smith_actors::projection::Projection;
 use mister_smith_actors::projection::handle::{ProjectionRef, Registered, register};
 use mister_smith_actors::projection::streams::Streams;
@@ -24,7 +26,7 @@ use mister_smith_actors::saga::{Definition, Definitions, OpenSagas, Sagas};
 use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
 use mister_smith_actors::store::{EventFilter, RecordedType};
 use mister_smith_supervisors::{
-    ActorSystem, Clock, DeadLetters as Undeliverable, LookupError, Observer,
+    ActorSystem, Clock, DeadLetters as Undeliverable, HealthSpec, LookupError, Observer,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -229,11 +231,17 @@ impl SystemBuilder {
         let letters = DeadLetters::new(bus.clone());
         let lifecycle = LifecycleQueue::default();
         let mut relays = self.outboxes;
-        relays.extend(self.to_bus.map(|filter| plan::Sending {
-            name: "bus".to_owned(),
-            outlet: Arc::new(BusOutlet::new(bus.clone())),
-            filter,
-            subject: subject_under("events"),
+        relays.extend(self.to_bus.map(|filter| {
+            let (wanted, subject) = (filter.clone(), subject_under("events"));
+            plan::Sending {
+                name: "bus".to_owned(),
+                outlet: Arc::new(BusOutlet::new(bus.clone())),
+                filter,
+                subject: Arc::new(move |event| match wanted.is_feedback(&event.stream) {
+                    true => None,
+                    false => subject(event),
+                }),
+            }
         }));
         let nudge = Nudge::default();
         let own = [register(Letters), register(OpenSagas)];
@@ -243,14 +251,15 @@ impl SystemBuilder {
             .chain(own)
             .map(|one| (one.handle, one.plan))
             .unzip::<_, _, Vec<_>, _>();
+        // Two nodes of one name on one store are two; a process that was killed and started again
+        // is another one, too.
+        let owner: Arc<str> = format!("{} {}/{epoch_us}", self.name, std::process::id()).into();
         let root = plan::root(plan::Parts {
             name: &self.name,
             kind,
             connect,
             head: &head,
-            // Two nodes of one name on one store are two; a process that was killed and started
-            // again is another one, too.
-            owner: format!("{} {}/{epoch_us}", self.name, std::process::id()).into(),
+            owner: Arc::clone(&owner),
             projections: plans,
             bus: &bus,
             letters: &letters,
@@ -296,10 +305,29 @@ impl SystemBuilder {
             found.cloned().expect("the node has put it there")
         };
         letters.open(commands.clone(), named(Letters::NAME));
+        let committer = CommitterHandle::new(actors.find::<CommitterMessage>(plan::COMMITTER)?);
+        let consumers = Consumers::new(
+            actors.supervisor(plan::CONSUMERS)?,
+            plan::pool(kind),
+            Arc::clone(&owner),
+            head.subscribe(),
+            bus.clone(),
+            Arc::new(letters.clone()),
+            HealthSpec::every(plan::HEALTH_PERIOD),
+        );
+        let processes = Processes::new(
+            actors.supervisor(plan::CONSUMERS)?,
+            consumers.clone(),
+            commands.clone(),
+            committer.clone(),
+            (plan::pool(kind), pool.clone()),
+            owner,
+            head.subscribe(),
+        );
         let random = actors.clone();
         let sagas = Sagas::new(
             definitions,
-            CommitterHandle::new(actors.find::<CommitterMessage>(plan::COMMITTER)?),
+            committer,
             pool.clone(),
             named(OpenSagas::NAME),
             actors.clock(),
@@ -315,6 +343,7 @@ impl SystemBuilder {
                 bus: bus.clone(),
                 letters: letters.clone(),
                 sagas: sagas.clone(),
+                consumers: consumers.clone(),
             });
         }
         let inner = Inner {
@@ -332,6 +361,8 @@ impl SystemBuilder {
             bus,
             letters,
             sagas,
+            consumers,
+            processes,
             nudge,
             _lock: prepared.lock,
         };

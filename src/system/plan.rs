@@ -29,6 +29,7 @@ pub(super) const COMMITTER: &str = "/resources/store.committer";
 pub(super) const AGGREGATES: &str = "/domain/aggregates";
 pub(super) const PROJECTIONS: &str = "/domain/projections";
 const SUBSCRIPTIONS: &str = "/messaging/subscriptions";
+pub(super) const CONSUMERS: &str = "/domain/consumers";
 const RUNNING_SAGAS: &str = "/domain/sagas/running";
 pub(super) const AGENTS: &str = "/agents";
 
@@ -77,7 +78,7 @@ const PATIENCE: (u32, Duration) = (1_000, Duration::from_secs(60));
 const ROOT_PATIENCE: (u32, Duration) = (100, Duration::from_secs(60));
 
 /// How often components are asked how they are.
-const HEALTH_PERIOD: Duration = Duration::from_secs(5);
+pub(super) const HEALTH_PERIOD: Duration = Duration::from_secs(5);
 
 /// How restarts are spaced, by component type.
 pub(super) fn policies() -> Policies {
@@ -133,7 +134,10 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
     let (restarts, period) = PATIENCE;
     let aggregates =
         SupervisorSpec::dynamic("aggregates").intensity(restarts, period).max_children(100_000);
-    let domain = patient("domain").child(aggregates).child(projections).child(sagas);
+    let consumers =
+        SupervisorSpec::dynamic("consumers").intensity(restarts, period).keep_children();
+    let domain =
+        patient("domain").child(aggregates).child(projections).child(sagas).child(consumers);
     let agents = SupervisorSpec::dynamic("agents").intensity(restarts, period).keep_children();
 
     let (restarts, period) = ROOT_PATIENCE;

@@ -18,6 +18,8 @@ const LAYERS: [(u32, &[&str]); 4] = [
             "projection",
             "dead_letter",
             "saga",
+            "consumer",
+            "process",
             "outbox",
             "inbox",
             "repository",

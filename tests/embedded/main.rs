@@ -9,6 +9,7 @@
 //! | [`process`] | `smith run`: what it prints, how it ends, what survives it |
 //! | [`readme`] | what the README shows is what the program does |
 //! | [`cli`] | migrate, events, replay, projections from the command line |
+//! | [`sagas`], [`consumers`] | seen and steered from outside |
 //! | [`architecture`] | which file may use which |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
@@ -16,6 +17,7 @@
 mod aggregates;
 mod architecture;
 mod cli;
+mod consumers;
 mod debug;
 mod ingest;
 mod node;

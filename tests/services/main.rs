@@ -18,6 +18,7 @@ mod faults;
 mod migrations;
 mod node;
 mod partitions;
+mod processes;
 mod pruning;
 mod queues;
 mod recovery;

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::server::{DEADLINE, database};
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Counter {
+pub(crate) struct Counter {
     count: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Counted {
+pub(crate) enum Counted {
     #[serde(rename = "counter.counted")]
     Counted { by: u64 },
 }
@@ -25,7 +25,7 @@ impl Event for Counted {}
 
 #[derive(Debug, thiserror::Error)]
 #[error("never")]
-struct Never;
+pub(crate) struct Never;
 
 impl Aggregate for Counter {
     type Command = u64;
@@ -42,13 +42,13 @@ impl Aggregate for Counter {
     }
 }
 
-async fn node(name: &str, url: &str) -> SystemCore {
+pub(crate) async fn node(name: &str, url: &str) -> SystemCore {
     let core = SystemCore::embedded().name(name).store(url).aggregate::<Counter>();
     core.start().await.unwrap()
 }
 
 /// Sends until it is answered, always with the same key.
-async fn count(core: &SystemCore, id: &str, key: u64) -> Executed {
+pub(crate) async fn count(core: &SystemCore, id: &str, key: u64) -> Executed {
     loop {
         let command = CommandEnvelope::new(1).key(key.to_string());
         match core.commands().send::<Counter>(id, command).await {
@@ -58,7 +58,7 @@ async fn count(core: &SystemCore, id: &str, key: u64) -> Executed {
     }
 }
 
-async fn value(core: &SystemCore, id: &str) -> u64 {
+pub(crate) async fn value(core: &SystemCore, id: &str) -> u64 {
     loop {
         match core.commands().look(id, |counter: &Counter, _| counter.count).await {
             Ok(count) => return count,

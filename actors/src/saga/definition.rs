@@ -55,6 +55,12 @@ impl StepError {
     pub fn refused(reason: impl fmt::Display) -> Self {
         Self { reason: reason.to_string(), retry: false }
     }
+
+    /// Whether it may work later.
+    #[must_use]
+    pub fn is_worth_a_retry(&self) -> bool {
+        self.retry
+    }
 }
 
 type Action<S, T> =

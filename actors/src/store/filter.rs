@@ -9,6 +9,9 @@ use crate::event::{Position, RecordedEvent, StreamId};
 /// How many positions of the log one filtered read looks at, at most.
 pub const MAX_SCAN: u64 = 50_000;
 
+/// The category of the streams of dead letters.
+pub const DEAD_LETTERS: &str = "dead_letter";
+
 /// Lets events through by the category of their stream and by their type; an empty list lets
 /// everything through.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,6 +45,14 @@ impl EventFilter {
     #[must_use]
     pub fn is_all(&self) -> bool {
         self.categories.is_empty() && self.types.is_empty()
+    }
+
+    /// Whether an event is about messages that somebody could not handle, and was not asked for
+    /// by its category. Who handles everything and fails at everything would cause more of them
+    /// with each.
+    #[must_use]
+    pub fn is_feedback(&self, stream: &StreamId) -> bool {
+        self.categories.is_empty() && stream.category() == DEAD_LETTERS
     }
 
     /// Whether it lets an event of this type in this stream through.

@@ -11,9 +11,11 @@ use tokio::sync::watch;
 use crate::aggregate::tests::faulty::{Faults, FaultyConnect};
 use crate::bus::{BusActor, BusArgs, EventBus};
 use crate::command::{CommandBus, CommandOptions};
+use crate::consumer::Consumers;
 use crate::dead_letter::{DeadLetters, Letters};
 use crate::event::Position;
 use crate::pool::{Lease, Pool, PoolArgs, PoolHandle, PoolMessage};
+use crate::process::Processes;
 use crate::projection::handle::{Node, PlanArgs, ProjectionRef, register};
 use crate::saga::manager::{ManagerArgs, SagaManager};
 use crate::saga::{Definition, Definitions, OpenSagas, Sagas};
@@ -31,6 +33,9 @@ pub(crate) struct World {
     pub(crate) bus: EventBus,
     pub(crate) letters: DeadLetters,
     pub(crate) sagas: Sagas,
+    pub(crate) consumers: Consumers,
+    pub(crate) processes: Processes,
+    pub(crate) commands: CommandBus,
     pub(crate) faults: Arc<Faults>,
     pub(crate) head: Arc<watch::Sender<Position>>,
     committer: CommitterHandle,
@@ -118,7 +123,8 @@ impl World {
             .child(messaging)
             .child(SupervisorSpec::dynamic("aggregates").intensity(10_000, patient))
             .child(projections)
-            .child(sagas);
+            .child(sagas)
+            .child(SupervisorSpec::dynamic("consumers").intensity(10_000, patient).keep_children());
         let epoch_us = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
@@ -136,8 +142,26 @@ impl World {
         let find = Arc::new(move |path: &str| find.find(path));
         let listed = listed.handle.bind(pool.clone(), "/projections", Arc::clone(&find) as _);
         let summaries = open.handle.bind(pool.clone(), "/projections", find);
-        letters.open(commands, listed);
+        letters.open(commands.clone(), listed);
+        let consumers = Consumers::new(
+            system.supervisor("/consumers").unwrap(),
+            POOL,
+            "test",
+            head.subscribe(),
+            bus.clone(),
+            Arc::new(letters.clone()),
+            HealthSpec::every(Duration::from_secs(60)),
+        );
         let committer = CommitterHandle::new(system.find::<CommitterMessage>(COMMITTER).unwrap());
+        let processes = Processes::new(
+            system.supervisor("/consumers").unwrap(),
+            consumers.clone(),
+            commands.clone(),
+            committer.clone(),
+            (POOL, pool.clone()),
+            "test",
+            head.subscribe(),
+        );
         let random = system.clone();
         let sagas = Sagas::new(
             definitions,
@@ -147,7 +171,21 @@ impl World {
             system.clock(),
             move || random.random_u64(),
         );
-        Self { system, bus, letters, sagas, faults, head, committer, summaries, home, path }
+        Self {
+            system,
+            bus,
+            letters,
+            sagas,
+            consumers,
+            processes,
+            commands,
+            faults,
+            head,
+            committer,
+            summaries,
+            home,
+            path,
+        }
     }
 
     /// The file of the store.

@@ -1,0 +1,269 @@
+//! Durable consumers: handlers that follow the log, each under a name of its own.
+//!
+//! A subscription of the [bus](crate::bus) hears what is published while it lives. A consumer
+//! hears everything that is in the log, from where it began, whatever crashes: its place is kept
+//! in the store, events come to it in the order of the log, and one that it cannot handle is tried
+//! again and then kept as a dead letter, with the others going on.
+//!
+//! ```text
+//! commit ─▶ log ─▶ [`actor`]: a page ─▶ [`page`]: lanes ─▶ handler ─▶ ack ─▶ checkpoint
+//!                                                          └▶ retry … ─▶ dead letter
+//! ```
+//!
+//! An event comes at least once. It comes again when the node, or the consumer, ended before its
+//! checkpoint was written; [`Consumed::redelivered`] says that this may be so, and
+//! [`Consumed::key`] names the event's effect for ever, for whoever must tell a repeat.
+//!
+//! Where several nodes share a store, one of them has the consumer, and the others stand by.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::bus::{DEFAULT_HANDLE_DEADLINE, Outcome, RetryPolicy};
+use crate::event::{Position, RecordedEvent, Timestamp};
+use crate::projection::ProjectionError;
+use crate::store::EventFilter;
+
+pub mod actor;
+mod handle;
+mod page;
+
+pub use handle::{ConsumerRef, ConsumerStatus, Consumers};
+
+#[cfg(test)]
+mod tests;
+
+/// Events that are read, and handled before the place is kept, at most.
+pub const DEFAULT_PAGE: usize = 100;
+
+/// A durable consumer, before it is started.
+///
+/// ```
+/// use mister_smith_actors::bus::Outcome;
+/// use mister_smith_actors::consumer::{Begin, Consumed, Consumer};
+/// use mister_smith_actors::store::EventFilter;
+///
+/// let mailer = Consumer::new("mailer", |consumed: Consumed| async move {
+///     // Send it, under the name `consumed.key()`, so that a repeat is told.
+///     println!("{} {}", consumed.key(), consumed.event.event_type);
+///     Outcome::Ack
+/// })
+/// .filter(EventFilter::ALL.categories(["order"]))
+/// .begin(Begin::End)
+/// .lanes_by_stream(16);
+/// # let _ = mailer;
+/// ```
+#[derive(Clone)]
+pub struct Consumer {
+    name: Arc<str>,
+    filter: EventFilter,
+    begin: Begin,
+    plan: page::Plan,
+    page: usize,
+}
+
+/// Where a consumer begins when it is started for the first time, or goes back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Begin {
+    /// With the first event of the log.
+    #[default]
+    Beginning,
+    /// With what comes from now on.
+    End,
+    /// With the event after this one.
+    After(Position),
+    /// With the first event that was recorded at this time or later.
+    At(Timestamp),
+}
+
+/// Which events wait for each other.
+type LaneOf = Arc<dyn Fn(&RecordedEvent) -> Arc<str> + Send + Sync>;
+
+impl Consumer {
+    /// A consumer with a name, unique in its store, that handles everything from the beginning of
+    /// the log, one event after the other.
+    pub fn new(name: impl Into<Arc<str>>, handler: impl EventHandler) -> Self {
+        let handler = Arc::new(handler);
+        let handle = move |consumed| {
+            let handler = Arc::clone(&handler);
+            async move { handler.handle(consumed).await }.boxed()
+        };
+        Self {
+            name: name.into(),
+            filter: EventFilter::ALL,
+            begin: Begin::default(),
+            plan: page::Plan {
+                handle: Arc::new(handle),
+                lane: Arc::new(|_| "".into()),
+                lanes: 1,
+                retry: RetryPolicy::default(),
+                deadline: DEFAULT_HANDLE_DEADLINE,
+            },
+            page: DEFAULT_PAGE,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Handles only what a filter lets through.
+    #[must_use]
+    pub fn filter(mut self, filter: EventFilter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Where it begins the first time. Later it goes on where it was.
+    #[must_use]
+    pub fn begin(mut self, begin: Begin) -> Self {
+        self.begin = begin;
+        self
+    }
+
+    /// When an event is tried again, and when it becomes a dead letter: after five tries unless
+    /// said otherwise. Those of its lane wait meanwhile.
+    #[must_use]
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.plan.retry = retry;
+        self
+    }
+
+    /// How long a try may take; 30 s unless said otherwise.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.plan.deadline = deadline;
+        self
+    }
+
+    /// Handles the events of up to so many streams at once, those of one stream in their order.
+    #[must_use]
+    pub fn lanes_by_stream(self, lanes: usize) -> Self {
+        self.lanes_by(lanes, |event| event.stream.as_str().into())
+    }
+
+    /// Handles up to so many events at once; those for which `lane` answers the same one after
+    /// the other, in the order of the log.
+    #[must_use]
+    pub fn lanes_by(
+        mut self,
+        lanes: usize,
+        lane: impl Fn(&RecordedEvent) -> Arc<str> + Send + Sync + 'static,
+    ) -> Self {
+        self.plan.lanes = lanes.max(1);
+        self.plan.lane = Arc::new(lane);
+        self
+    }
+
+    /// How many events are handled, at most, before the place is kept: as many may come again
+    /// after a crash. 100 unless said otherwise; after a second it is kept anyway.
+    #[must_use]
+    pub fn page(mut self, events: usize) -> Self {
+        self.page = events.clamp(1, crate::store::MAX_PAGE);
+        self
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("name", &self.name)
+            .field("filter", &self.filter)
+            .field("begin", &self.begin)
+            .field("lanes", &self.plan.lanes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An event in a consumer's hands.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Consumed {
+    /// Who consumes it.
+    pub consumer: Arc<str>,
+    /// The event.
+    pub event: RecordedEvent,
+    /// Which try this is; the first is 1.
+    pub attempt: u32,
+    /// An earlier life, or an earlier try, may have handled it.
+    pub redelivered: bool,
+}
+
+impl Consumed {
+    /// Names what this consumer does about this event, for ever: the same for every try.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.consumer, self.event.position)
+    }
+}
+
+/// Handles the events of a consumer.
+pub trait EventHandler: Send + Sync + 'static {
+    /// Handles one event. A panic is a try that failed.
+    ///
+    /// # Cancel safety
+    /// The future is dropped at its deadline and when the consumer ends; the event then comes
+    /// again.
+    fn handle(&self, consumed: Consumed) -> impl Future<Output = Outcome> + Send;
+}
+
+impl<F, R> EventHandler for F
+where
+    F: Fn(Consumed) -> R + Send + Sync + 'static,
+    R: Future<Output = Outcome> + Send,
+{
+    fn handle(&self, consumed: Consumed) -> impl Future<Output = Outcome> + Send {
+        self(consumed)
+    }
+}
+
+/// A handler without its type.
+type Handle = Arc<dyn Fn(Consumed) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
+/// Why nothing came of a request about a consumer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumerError {
+    /// The name is none.
+    #[error("{name:?} is no name of a consumer; use up to 100 letters, digits, '-', '_' and '.'")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// There is one of that name.
+    #[error("there is a consumer {name} already")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// There is none of that name.
+    #[error("there is no consumer {name} on this node; it has {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// Another node has it.
+    #[error("another node has consumer {name}; ask there")]
+    Standby {
+        /// The name.
+        name: String,
+    },
+    /// The store failed, or another node has taken it over.
+    #[error(transparent)]
+    Store(#[from] ProjectionError),
+    /// The consumer did not answer.
+    #[error(transparent)]
+    Actor(#[from] mister_smith_supervisors::AskError),
+    /// The consumer's actor could not be started or ended.
+    #[error(transparent)]
+    Supervisor(#[from] mister_smith_supervisors::SupervisorError),
+}

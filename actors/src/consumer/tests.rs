@@ -1,0 +1,327 @@
+//! Consumers in a node on SQLite: handlers that fail as they are told, actors that are killed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mister_smith_supervisors::Backoff;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+
+use super::{Begin, Consumed, Consumer, ConsumerError, ConsumerRef};
+use crate::bus::{FailureCause, Outcome, RetryPolicy, Subscription};
+use crate::event::{Position, StreamId};
+use crate::store::{Append, EventFilter, ExpectedVersion, IdempotencyKey, conformance};
+use crate::tests::world::World;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn quick() -> RetryPolicy {
+    RetryPolicy::attempts(3)
+        .backoff(Backoff::exponential(Duration::from_millis(1), Duration::from_millis(4)))
+}
+
+async fn append(world: &World, stream: &str, count: u64) {
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    for _ in 0..count {
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let (stream, event) = (StreamId::new(stream).unwrap(), conformance::event(number));
+        let append = Append {
+            key: Some(IdempotencyKey::of([number.to_le_bytes()])),
+            ..Append::new(stream, ExpectedVersion::Any, vec![event])
+        };
+        while world.commit(append.clone()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn reached(consumer: &ConsumerRef, position: u64) {
+    let reached = consumer.wait_for(Position::new(position));
+    let reached = tokio::time::timeout(DEADLINE, reached).await;
+    assert!(reached.is_ok(), "{:?}", consumer.status());
+}
+
+/// A consumer that hands on what it gets and acknowledges it.
+fn listener(name: &str) -> (Consumer, mpsc::UnboundedReceiver<Consumed>) {
+    let (heard, hearing) = mpsc::unbounded_channel();
+    let consumer = Consumer::new(name, move |consumed: Consumed| {
+        heard.send(consumed).unwrap();
+        async { Outcome::Ack }
+    });
+    (consumer, hearing)
+}
+
+fn positions(hearing: &mut mpsc::UnboundedReceiver<Consumed>) -> Vec<u64> {
+    std::iter::from_fn(|| hearing.try_recv().ok()).map(|one| one.event.position.get()).collect()
+}
+
+#[tokio::test]
+async fn it_handles_what_it_wants_in_order_and_goes_on_where_it_was() {
+    let world = World::new().await;
+    append(&world, "order-1", 3).await;
+    append(&world, "bill-1", 2).await;
+    let orders = EventFilter::ALL.categories(["order"]);
+    let (consumer, mut heard) = listener("orders");
+    let started = world.consumers.start(consumer.filter(orders.clone())).await.unwrap();
+    append(&world, "order-2", 2).await;
+    reached(&started, 7).await;
+    assert_eq!(positions(&mut heard), [1, 2, 3, 6, 7]);
+    assert_eq!(started.status().handled, 5);
+
+    let world = world.again(Vec::new()).await;
+    append(&world, "order-1", 1).await;
+    let (consumer, mut heard) = listener("orders");
+    let started = world.consumers.start(consumer.filter(orders)).await.unwrap();
+    reached(&started, 8).await;
+    let got = heard.recv().await.unwrap();
+    assert_eq!(got.event.position, Position::new(8));
+    assert_eq!(got.key(), "orders/8");
+    assert!(heard.try_recv().is_err(), "what was acknowledged does not come again");
+}
+
+#[tokio::test]
+async fn it_begins_where_it_is_told_and_goes_back_when_it_is_told() {
+    let world = World::new().await;
+    append(&world, "order-1", 5).await;
+    for (name, begin, first) in [
+        ("all", Begin::Beginning, 1),
+        ("some", Begin::After(Position::new(3)), 4),
+        ("new", Begin::End, 6),
+        ("far", Begin::After(Position::new(1_000)), 6),
+    ] {
+        let (consumer, mut heard) = listener(name);
+        let consumer = consumer.begin(begin);
+        let started = world.consumers.start(consumer).await.unwrap();
+        reached(&started, 5).await;
+        let wanted: Vec<_> = (first..=5).collect();
+        assert_eq!(positions(&mut heard), wanted, "{name}");
+
+        let went = started.replay(Begin::After(Position::new(2))).await.unwrap();
+        assert_eq!(went, Position::new(2));
+        reached(&started, 5).await;
+        let again: Vec<_> = std::iter::from_fn(|| heard.try_recv().ok()).collect();
+        assert!(again.iter().all(|one| one.redelivered), "{name}");
+        assert_eq!(again.len(), 3, "{name}");
+    }
+    let all = world.consumers.list();
+    assert_eq!(all.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["all", "some", "new", "far"]);
+    append(&world, "order-1", 1).await;
+    let late = world.lease().await.store.read_all(Position::new(5), 1).await.unwrap();
+    let (consumer, mut heard) = listener("late");
+    let consumer = consumer.begin(Begin::At(late[0].recorded_at));
+    reached(&world.consumers.start(consumer).await.unwrap(), 6).await;
+    let heard = positions(&mut heard);
+    assert_eq!(heard.last(), Some(&6));
+}
+
+#[tokio::test]
+async fn names_are_checked_and_unique_and_free_again_after_a_stop() {
+    let world = World::new().await;
+    for bad in ["", "a b", "a/b", "x".repeat(101).as_str()] {
+        let refused = world.consumers.start(listener(bad).0).await;
+        assert!(matches!(refused, Err(ConsumerError::Name { .. })), "{bad}");
+    }
+    world
+        .bus
+        .subscribe(Subscription::new("taken", "x").unwrap(), || |_| async { Outcome::Ack })
+        .await
+        .unwrap();
+    let refused = world.consumers.start(listener("taken").0).await;
+    assert!(matches!(refused, Err(ConsumerError::Exists { .. })));
+    world.consumers.start(listener("one").0).await.unwrap();
+    let refused = world.consumers.start(listener("one").0).await;
+    assert!(matches!(refused, Err(ConsumerError::Exists { .. })));
+    world.consumers.stop("one").await.unwrap();
+    let unknown = world.consumers.stop("one").await.unwrap_err();
+    assert_eq!(unknown.to_string(), "there is no consumer one on this node; it has none");
+    world.consumers.start(listener("one").0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_paused_consumer_handles_nothing_and_then_what_was_left() {
+    let world = World::new().await;
+    let (consumer, mut heard) = listener("slow");
+    let started = world.consumers.start(consumer).await.unwrap();
+    append(&world, "order-1", 1).await;
+    reached(&started, 1).await;
+    started.pause().await.unwrap();
+    append(&world, "order-1", 4).await;
+    let (other, mut others) = listener("other");
+    reached(&world.consumers.start(other).await.unwrap(), 5).await;
+    assert_eq!(positions(&mut others).len(), 5);
+    assert_eq!(positions(&mut heard), [1]);
+    assert!(started.status().paused);
+    started.resume().await.unwrap();
+    reached(&started, 5).await;
+    assert_eq!(positions(&mut heard), [2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_handled_is_a_dead_letter_and_can_come_again() {
+    let world = World::new().await;
+    let mended = Arc::new(AtomicU64::new(0));
+    let works = Arc::clone(&mended);
+    let consumer = Consumer::new("fussy", move |consumed: Consumed| {
+        let works = works.load(Ordering::Relaxed) == 1;
+        async move {
+            match consumed.event.position.get() {
+                _ if works => Outcome::Ack,
+                2 => Outcome::fail("never"),
+                3 => Outcome::retry("not now"),
+                4 => panic!("a fault in the handler"),
+                5 => std::future::pending().await,
+                _ => Outcome::Ack,
+            }
+        }
+    })
+    .retry(quick())
+    .deadline(Duration::from_millis(40));
+    append(&world, "order-1", 6).await;
+    let started = world.consumers.start(consumer).await.unwrap();
+    // The dead letters are in the log too, and do not come to those who caused them.
+    reached(&started, 10).await;
+    let status = started.status();
+    assert_eq!((status.handled, status.dead, status.retried), (2, 4, 6));
+    assert_eq!(status.trouble, None);
+    world.settled().await;
+    let letters = world.letters.list(Some("fussy"), None, 10).await.unwrap();
+    assert_eq!(letters.len(), 4);
+    let mut reasons = BTreeMap::new();
+    for (id, _) in &letters {
+        let letter = world.letters.show(id).await.unwrap().letter.unwrap();
+        assert!(letter.subject.starts_with("events.order."));
+        reasons.insert(letter.position.unwrap().get(), (letter.cause, letter.reason));
+    }
+    let given_up = FailureCause::Exhausted;
+    assert_eq!(reasons[&2], (FailureCause::Failed, "never".to_owned()));
+    assert_eq!(reasons[&3], (given_up, "not now".to_owned()));
+    assert_eq!(reasons[&4], (given_up, "the handler panicked: a fault in the handler".to_owned()));
+    assert_eq!(reasons[&5], (given_up, "the handler took longer than 40ms".to_owned()));
+
+    // Not mended: they are given up again.
+    world.letters.requeue(&letters[0].0, "a person").await.unwrap();
+    let dead = async |count: usize| {
+        let waiting = async {
+            loop {
+                world.settled().await;
+                let open = world.letters.list(Some("fussy"), None, 10).await.unwrap();
+                let waiting = open
+                    .iter()
+                    .filter(|(_, one)| one.state == crate::dead_letter::LetterState::Open);
+                if waiting.count() == count {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, waiting).await.expect("they are settled");
+    };
+    dead(4).await;
+    mended.store(1, Ordering::Relaxed);
+    let done = world.letters.requeue_all(Some("fussy"), "a person").await.unwrap();
+    assert_eq!((done.requeued, done.failed.len()), (4, 0));
+    dead(0).await;
+}
+
+/// What a handler did, by position.
+#[derive(Default)]
+struct Diary {
+    /// Effects in order: lane and position.
+    effects: Vec<(String, u64)>,
+    tries: BTreeMap<u64, u32>,
+    lies: Vec<u64>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Whoever is killed when, and however often a handler fails: every event is handled or a dead
+    /// letter, those of a lane for the first time in the order of the log, and one that comes
+    /// again says so.
+    #[test]
+    fn every_event_is_settled_in_the_order_of_its_lane(
+        lanes in 1..5_usize,
+        page in 1..20_usize,
+        failures in vec((1..60_u64, 1..5_u32), 0..12),
+        kills in vec((0..60_u64, 0..4_usize), 0..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new().await;
+            let diary = Arc::new(Mutex::new(Diary::default()));
+            let failures: BTreeMap<u64, u32> = failures.into_iter().collect();
+            let (written, plan) = (Arc::clone(&diary), failures.clone());
+            let consumer = Consumer::new("diarist", move |consumed: Consumed| {
+                let (diary, plan) = (Arc::clone(&written), plan.clone());
+                async move {
+                    tokio::task::yield_now().await;
+                    let position = consumed.event.position.get();
+                    let mut diary = diary.lock().unwrap();
+                    if !consumed.redelivered
+                        && (diary.effects.iter().any(|(_, at)| *at == position))
+                    {
+                        diary.lies.push(position);
+                    }
+                    let tries = diary.tries.entry(position).or_default();
+                    *tries += 1;
+                    if plan.get(&position).is_some_and(|failures| *tries <= *failures) {
+                        return Outcome::retry("as planned");
+                    }
+                    diary.effects.push((consumed.event.stream.to_string(), position));
+                    Outcome::Ack
+                }
+            })
+            .retry(quick())
+            .page(page)
+            .lanes_by_stream(lanes);
+            let started = world.consumers.start(consumer).await.unwrap();
+            for n in 0..60 {
+                for (_, victim) in kills.iter().filter(|(at, _)| *at == n) {
+                    let victim = ["/consumers/diarist", "/resources/pool", "/resources/committer",
+                        "/consumers"][*victim];
+                    let _ = world.system.kill(victim);
+                }
+                append(&world, ["order-1", "order-2", "order-3"][(n % 3) as usize], 1).await;
+            }
+            let log = async {
+                let lease = world.lease().await;
+                lease.store.read_all(Position::ZERO, 1_000).await
+            };
+            let log = log.await.unwrap();
+            reached(&started, log.last().unwrap().position.get()).await;
+            world.settled().await;
+            let orders: std::collections::BTreeSet<u64> = log
+                .iter()
+                .filter(|event| event.stream.category() == "order")
+                .map(|event| event.position.get())
+                .collect();
+            assert_eq!(orders.len(), 60);
+            let letters = world.letters.list(Some("diarist"), None, 100).await.unwrap();
+            let diary = std::mem::take(&mut *diary.lock().unwrap());
+            assert_eq!(diary.lies, Vec::<u64>::new(), "said to come for the first time, and did not");
+            let done = diary.effects.iter().map(|(_, at)| *at);
+            let mut settled = std::collections::BTreeSet::new();
+            for (id, _) in &letters {
+                let letter = world.letters.show(id).await.unwrap().letter.unwrap();
+                let position = letter.position.unwrap().get();
+                assert!(failures.get(&position).is_some_and(|tries| *tries >= 3));
+                settled.insert(position);
+            }
+            settled.extend(done);
+            assert_eq!(settled, orders);
+            let mut last = BTreeMap::new();
+            let mut seen = std::collections::BTreeSet::new();
+            for (lane, at) in &diary.effects {
+                // A dead letter is passed over, and comes later if it comes at all.
+                if seen.insert(*at) && !failures.contains_key(at) {
+                    let before = last.insert(lane.clone(), *at).unwrap_or(0);
+                    assert!(before < *at, "{lane}: {at} after {before}");
+                }
+            }
+            world.system.shutdown(DEADLINE).await;
+        });
+    }
+}
