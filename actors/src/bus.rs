@@ -32,6 +32,7 @@ use crate::event::{Event, EventId, Timestamp};
 
 mod actor;
 mod held;
+mod latency;
 pub mod lifecycle_feed;
 mod message;
 pub mod queue;
@@ -43,6 +44,8 @@ mod subscription;
 pub mod wire;
 
 pub use actor::{BusActor, BusArgs, BusMessage};
+use latency::Latency;
+pub use latency::LatencyStatus;
 pub use message::{Message, NewMessage};
 pub use subject::{InvalidSubject, MAX_SUBJECT_BYTES, Pattern, SYSTEM, Subject};
 pub use subscriber::SubscriberMessage;
@@ -188,6 +191,9 @@ pub struct SubscriptionStatus {
     pub refused: u64,
     /// It gets no messages until it has room again.
     pub cut_off: bool,
+    /// How long its messages took to reach its handler, if it has one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyStatus>,
 }
 
 impl EventBus {
@@ -276,9 +282,13 @@ impl EventBus {
         self.publish(message).await
     }
 
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.clock.wall_us())
+    }
+
     pub(crate) fn stamp(&self, message: NewMessage) -> Arc<Message> {
         let NewMessage { subject, id, at, metadata, position, dead_letter, body } = message;
-        let at = at.unwrap_or_else(|| Timestamp::from_micros(self.0.clock.wall_us()));
+        let at = at.unwrap_or_else(|| self.now());
         let id = id.unwrap_or_else(|| self.0.ids.next(at));
         Arc::new(Message { id, subject, at, metadata, position, dead_letter, body })
     }
@@ -325,12 +335,12 @@ impl EventBus {
     ) -> Result<SubscriptionRef, SubscribeError> {
         let _turn = self.0.changing.lock().await;
         let (supervisor, office) = self.parts()?;
-        let Subscription { name, pattern, group, buffer, overflow, policy } = subscription;
+        let Subscription { name, pattern, group, buffer, overflow, policy, target } = subscription;
         let exists = || SubscribeError::Exists { name: name.to_string() };
         if self.0.routes.get(&name).is_some() {
             return Err(exists());
         }
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(Latency::new(target)));
         let args = SubscriberArgs {
             name: Arc::clone(&name),
             make: Arc::new(make),
@@ -353,7 +363,8 @@ impl EventBus {
             Err(error) => return Err(error.into()),
         };
         let sink = AddressSink { address: address.clone(), wrap: SubscriberMessage::Deliver };
-        self.insert(Arc::clone(&name), pattern, group, Box::new(sink))?;
+        let latency = Some(Arc::clone(&shared.latency));
+        self.insert(Arc::clone(&name), pattern, group, Box::new(sink), latency)?;
         Ok(SubscriptionRef { name, address, shared })
     }
 
@@ -370,7 +381,7 @@ impl EventBus {
         address: Address<M>,
         wrap: impl Fn(Arc<Message>) -> M + Send + Sync + 'static,
     ) -> Result<(), SubscribeError> {
-        self.insert(name.into(), pattern, None, Box::new(AddressSink { address, wrap }))
+        self.insert(name.into(), pattern, None, Box::new(AddressSink { address, wrap }), None)
     }
 
     /// Where subscriptions live, and where their dead letters go.
@@ -385,6 +396,7 @@ impl EventBus {
         pattern: Pattern,
         group: Option<Arc<str>>,
         sink: Box<dyn sink::Sink>,
+        latency: Option<Arc<Latency>>,
     ) -> Result<(), SubscribeError> {
         let route = Arc::new(Route {
             number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
@@ -393,6 +405,7 @@ impl EventBus {
             group,
             sink,
             counts: Counts::default(),
+            latency,
             cut_off: false.into(),
         });
         match self.0.routes.insert(route) {
@@ -452,6 +465,7 @@ impl EventBus {
                 dropped: dropped.load(Ordering::Relaxed),
                 refused: refused.load(Ordering::Relaxed),
                 cut_off: route.cut_off.load(Ordering::Relaxed),
+                latency: route.latency.as_ref().map(|latency| latency.status()),
             }
         };
         self.0.routes.all().iter().map(status).collect()

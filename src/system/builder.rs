@@ -227,7 +227,8 @@ impl SystemBuilder {
             .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
         let seed = self.seed.unwrap_or(epoch_us.cast_unsigned());
         let definitions = Definitions::new(self.sagas)?;
-        let bus = EventBus::new(Clock::starting_at(epoch_us), seed);
+        let clock = Clock::starting_at(epoch_us);
+        let bus = EventBus::new(clock, seed);
         let letters = DeadLetters::new(bus.clone());
         let lifecycle = LifecycleQueue::default();
         let mut relays = self.outboxes;
@@ -272,7 +273,7 @@ impl SystemBuilder {
         let mut builder = ActorSystem::builder(root)
             .policies(plan::policies())
             .seed(seed)
-            .epoch_us(epoch_us)
+            .clock(clock)
             .observer(log_event)
             .observer(lifecycle);
         for observer in self.observers {

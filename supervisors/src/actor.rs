@@ -193,6 +193,17 @@ impl<A: Actor> Context<A> {
         self.slot.cell.env.clock
     }
 
+    /// When the message in hand was taken out of the mailbox: wall clock, microseconds since the
+    /// Unix epoch. The actor's statistics need it anyway, so it costs nothing.
+    #[must_use]
+    pub fn taken_at_us(&self) -> i64 {
+        let cell = &self.slot.cell;
+        match cell.stats.in_hand_since_ns() {
+            Some(ns) => cell.env.clock.wall_at(Duration::from_nanos(ns)),
+            None => cell.env.clock.wall_us(),
+        }
+    }
+
     /// A random number from the system's seeded generator.
     #[must_use]
     pub fn random_u64(&self) -> u64 {

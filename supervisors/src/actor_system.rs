@@ -26,6 +26,7 @@ pub struct ActorSystemBuilder {
     dead_letters: Option<Arc<dyn DeadLetters>>,
     seed: u64,
     epoch_us: i64,
+    clock: Option<Clock>,
 }
 
 impl ActorSystemBuilder {
@@ -65,6 +66,13 @@ impl ActorSystemBuilder {
         self
     }
 
+    /// A clock that the system shares with what is around it; else it starts one of its own.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Starts all children in order and returns when they are up.
     ///
     /// # Errors
@@ -77,7 +85,7 @@ impl ActorSystemBuilder {
         let mut checked = self.root.clone();
         checked.check(&self.policies)?;
         let env = Arc::new(Environment::new(
-            Clock::starting_at(self.epoch_us),
+            self.clock.unwrap_or_else(|| Clock::starting_at(self.epoch_us)),
             self.seed,
             self.observers,
             self.dead_letters,
@@ -141,6 +149,7 @@ impl ActorSystem {
             dead_letters: None,
             seed: 0,
             epoch_us: 0,
+            clock: None,
         }
     }
 

@@ -37,6 +37,7 @@ pub mod nats;
 pub mod processor;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod replay;
 
 /// Which queue, for whom, and what it may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mister_smith_supervisors::{Address, Offered, TellError};
 
+use super::latency::Latency;
 use super::message::Message;
 use super::subject::Pattern;
 
@@ -20,6 +21,8 @@ pub(super) struct Route {
     pub(super) group: Option<Arc<str>>,
     pub(super) sink: Box<dyn Sink>,
     pub(super) counts: Counts,
+    /// Of those that have a handler of their own.
+    pub(super) latency: Option<Arc<Latency>>,
     /// Publishers waited for it in vain. Until it has room again it gets no message, so that one
     /// that hangs costs each of them one deadline, and not one for each message.
     pub(super) cut_off: AtomicBool,

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::held::{Held, Item};
+use super::latency::Latency;
 use super::message::Message;
 use super::subscription::{
     DeadLetterOffice, Delivery, FailureCause, Handler, Outcome, Policy, Undelivered,
@@ -47,8 +48,9 @@ impl fmt::Debug for SubscriberMessage {
 }
 
 /// What all lives of a subscription's actor share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
+    pub(super) latency: Arc<Latency>,
     held: Mutex<Held>,
     pub(super) acked: AtomicU64,
     pub(super) retried: AtomicU64,
@@ -56,6 +58,16 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new(latency: Latency) -> Self {
+        Self {
+            latency: Arc::new(latency),
+            held: Mutex::default(),
+            acked: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            dead: AtomicU64::new(0),
+        }
+    }
+
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,13 +150,13 @@ impl<H: Handler> Actor for SubscriberActor<H> {
     ) -> Result<(), Failure> {
         match message {
             SubscriberMessage::Deliver(message) if !self.holding => {
-                self.run(Item::new(message), cx).await;
+                self.run(Item::new(message), cx.taken_at_us(), cx).await;
             }
             SubscriberMessage::Deliver(message) => {
                 self.args.shared.held().arrive(message);
                 self.catch_up(cx).await;
                 if let Some(message) = self.next_arrived() {
-                    self.run(Item::new(message), cx).await;
+                    self.run(Item::new(message), cx.clock().wall_us(), cx).await;
                 }
             }
             SubscriberMessage::Due => {
@@ -188,7 +200,7 @@ impl<H: Handler> SubscriberActor<H> {
         loop {
             let next = self.args.shared.held().next_due(Instant::now());
             match next {
-                Some(item) => self.run(item, cx).await,
+                Some(item) => self.run(item, cx.clock().wall_us(), cx).await,
                 None => break,
             }
         }
@@ -220,8 +232,13 @@ impl<H: Handler> SubscriberActor<H> {
     }
 
     /// Hands a message to the handler and does what it says.
-    async fn run(&mut self, mut item: Item, cx: &Context<Self>) {
+    async fn run(&mut self, mut item: Item, taken_us: i64, cx: &Context<Self>) {
         item.attempts += 1;
+        if item.attempts == 1 {
+            let took = taken_us - item.message.at().as_micros();
+            // The clock of another node may be ahead of this one's.
+            self.args.shared.latency.record(u64::try_from(took).unwrap_or(0));
+        }
         let delivery = Delivery { message: Arc::clone(&item.message), attempt: item.attempts };
         self.args.shared.held().take_in_hand(item);
         let deadline = self.args.policy.deadline;

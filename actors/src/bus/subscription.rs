@@ -29,6 +29,7 @@ pub struct Subscription {
     pub(super) buffer: usize,
     pub(super) overflow: Overflow,
     pub(super) policy: Policy,
+    pub(super) target: Option<Duration>,
 }
 
 /// How a subscription's messages are handled.
@@ -59,6 +60,7 @@ impl Subscription {
                 order: Order::default(),
                 deadline: DEFAULT_HANDLE_DEADLINE,
             },
+            target: None,
         })
     }
 
@@ -90,6 +92,14 @@ impl Subscription {
     #[must_use]
     pub fn order(mut self, order: Order) -> Self {
         self.policy.order = order;
+        self
+    }
+
+    /// How soon after it was published, or recorded, a message should be with the handler. Later
+    /// ones are counted ([`SubscriptionStatus::latency`](super::SubscriptionStatus::latency)).
+    #[must_use]
+    pub fn target(mut self, target: Duration) -> Self {
+        self.target = Some(target);
         self
     }
 

@@ -94,7 +94,8 @@ struct Town {
 
 impl Town {
     async fn start() -> Self {
-        let bus = EventBus::new(Clock::starting_at(1_000_000), 7);
+        let clock = Clock::starting_at(1_000_000);
+        let bus = EventBus::new(clock, 7);
         let office = Arc::new(Office::default());
         let queue = LifecycleQueue::default();
         let patient = Duration::from_secs(1);
@@ -111,6 +112,7 @@ impl Town {
         let system = ActorSystem::builder(root)
             .policies(Policies::new())
             .seed(7)
+            .clock(clock)
             .observer(queue)
             .start()
             .await

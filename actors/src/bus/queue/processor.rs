@@ -22,6 +22,7 @@ use mister_smith_supervisors::{
     TaskGuard,
 };
 
+use super::replay::{ReplayGuard, Verdict};
 use super::{MessageQueue, QueueError, Received, Reject};
 use crate::bus::message::Message;
 use crate::bus::subject::{Pattern, Subject};
@@ -58,6 +59,8 @@ pub struct ProcessorOptions {
     pub retry: RetryPolicy,
     /// Where results are sent.
     pub results: Option<Arc<dyn MessageQueue>>,
+    /// Messages that were sent again by somebody else than the queue are not processed.
+    pub replay: Option<ReplayGuard>,
 }
 
 impl Default for ProcessorOptions {
@@ -68,6 +71,7 @@ impl Default for ProcessorOptions {
             extend_every: Duration::from_secs(10),
             retry: RetryPolicy::default(),
             results: None,
+            replay: None,
         }
     }
 }
@@ -105,6 +109,13 @@ impl ProcessorOptions {
     #[must_use]
     pub fn results(mut self, queue: Arc<dyn MessageQueue>) -> Self {
         self.results = Some(queue);
+        self
+    }
+
+    /// Lets a window look at every message before it is processed.
+    #[must_use]
+    pub fn replay(mut self, guard: ReplayGuard) -> Self {
+        self.replay = Some(guard);
         self
     }
 }
@@ -356,6 +367,23 @@ async fn process<P: Processor>(args: &ProcessorArgs<P>, received: Received, rand
             return;
         }
     };
+    match args
+        .options
+        .replay
+        .as_ref()
+        .map_or(Verdict::Process, |replay| replay.judge(&message, delivered, args.bus.now()))
+    {
+        Verdict::Process => {}
+        Verdict::Repeat => {
+            let _ = args.queue.ack(&receipt).await;
+            return;
+        }
+        Verdict::Refuse(reason) => {
+            keep(args, message, FailureCause::Failed, reason, attempt).await;
+            let _ = args.queue.ack(&receipt).await;
+            return;
+        }
+    }
     let delivery = Delivery { message: Arc::clone(&message), attempt };
     let running = run(args, delivery);
     let extending = async {

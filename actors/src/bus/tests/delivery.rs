@@ -251,3 +251,33 @@ async fn a_dead_letter_that_is_sent_again_goes_to_its_subscription_and_is_settle
     assert_eq!(*town.office.settled.lock().unwrap(), [id]);
     assert_eq!(other.now(), [1], "the others have it already");
 }
+
+#[tokio::test(start_paused = true)]
+async fn how_long_messages_take_is_held_against_a_target() {
+    let town = Town::start().await;
+    let seen = Seen::default();
+    let given = seen.clone();
+    let subscription = to("slow", "order.>").target(Duration::from_millis(40));
+    town.bus
+        .subscribe(subscription, move || {
+            let seen = given.clone();
+            move |delivery: Delivery| {
+                seen.push(number(&delivery));
+                async {
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                    Outcome::Ack
+                }
+            }
+        })
+        .await
+        .unwrap();
+    for number in 0..3 {
+        town.publish("order.placed", number).await.unwrap();
+    }
+    seen.wait_for(3).await;
+    let status = town.bus.subscriptions().into_iter().find(|one| &*one.name == "slow").unwrap();
+    let latency = status.latency.unwrap();
+    assert_eq!((latency.count, latency.late, latency.target_us), (3, 1, Some(40_000)));
+    assert!((30_000..60_000).contains(&latency.p50_us), "{latency:?}");
+    assert!((60_000..62_000).contains(&latency.max_us), "{latency:?}");
+}

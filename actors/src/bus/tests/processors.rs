@@ -4,6 +4,7 @@ use mister_smith_supervisors::Backoff;
 
 use super::super::queue::in_process::Broker;
 use super::super::queue::processor::{Processed, ProcessorOptions};
+use super::super::queue::replay::ReplayGuard;
 use super::super::queue::{MessageQueue, QueueOptions};
 use super::super::wire::WireMessage;
 use super::*;
@@ -172,4 +173,57 @@ async fn a_dead_letter_finds_its_way_back_to_its_processor() {
         tokio::task::yield_now().await;
     }
     assert_eq!(*town.office.settled.lock().unwrap(), [id]);
+}
+
+/// Somebody has overheard messages and sends them again, as new ones: under other ids of the
+/// queue, so that it does not know them, but with the event ids that are under a signature.
+#[tokio::test(start_paused = true)]
+async fn what_was_seen_before_is_not_processed_again() {
+    let (town, broker) = (Town::start().await, Broker::default());
+    let queue = Arc::new(broker.queue(QueueOptions::new("jobs", "workers")));
+    let event = |n: u64| EventId::at(Timestamp::from_micros(1_000_000), n, n);
+    let sent = |n: u64, id: &str, at: i64| {
+        WireMessage::new(&Subject::of(["jobs", "new"]), id, n.to_string())
+            .header(crate::bus::wire::EVENT_ID, event(n))
+            .header(crate::bus::wire::AT, at)
+    };
+    let now = 1_000_000;
+    let hour = 3_600_000_000;
+    let messages = [
+        sent(1, "a", now),
+        sent(2, "b", now),
+        sent(1, "c", now),
+        sent(3, "d", now - 2 * hour),
+        sent(4, "e", now + hour),
+        sent(2, "f", now),
+    ];
+    queue.send(&messages).await.unwrap();
+    let runs = Seen::default();
+    let given = runs.clone();
+    let guard = ReplayGuard::new(Duration::from_secs(3_600), Duration::from_secs(60), 1_000);
+    let options = ProcessorOptions::default().concurrency(1).retry(quick(3)).replay(guard.clone());
+    town.bus
+        .process("worker", Arc::clone(&queue) as _, options, move |delivery: Delivery| {
+            given.push(number_of(&delivery));
+            // What the queue delivers again is no replay.
+            let again = delivery.attempt == 1;
+            async move { if again { Outcome::retry("once more") } else { Outcome::Ack } }
+        })
+        .await
+        .unwrap();
+    empty(&*queue).await;
+    let mut runs = runs.now();
+    runs.sort_unstable();
+    assert_eq!(runs, [1, 1, 2, 2]);
+    assert_eq!((guard.repeats(), guard.refused()), (2, 2));
+    let kept = town.office.kept();
+    let mut reasons: Vec<_> = kept.iter().map(|one| one.reason.as_str()).collect();
+    reasons.sort_unstable();
+    assert_eq!(
+        reasons,
+        [
+            "its time, 1969-12-31T22:00:01Z, is older than the replay window",
+            "its time, 1970-01-01T01:00:01Z, is newer than the replay window",
+        ]
+    );
 }
