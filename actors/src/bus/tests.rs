@@ -188,3 +188,13 @@ async fn the_queue_in_process_keeps_every_law() {
     }))
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_process_keep_every_law() {
+    let network = super::remote::in_process::Network::default();
+    Box::pin(super::remote::conformance::run(&move || {
+        let network = network.clone();
+        async move { Arc::new(network) as _ }.boxed()
+    }))
+    .await;
+}
