@@ -10,6 +10,8 @@ use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
 use mister_smith_actors::bus::queue::MessageQueue;
+use mister_smith_actors::bus::remote::Remote;
+use mister_smith_actors::command::remote::server::{CommandServerArgs, ServeOptions, Served};
 use mister_smith_actors::command::{CommandBus, CommandOptions, Middleware};
 use mister_smith_actors::dead_letter::{DeadLetters, Letters};
 use mister_smith_actors::event::Position;
@@ -52,6 +54,7 @@ pub struct SystemBuilder {
     outboxes: Vec<plan::Sending>,
     to_bus: Option<EventFilter>,
     table: Option<Arc<dyn MessageQueue>>,
+    servers: Vec<CommandServerArgs>,
     production: bool,
 }
 
@@ -73,6 +76,7 @@ impl SystemBuilder {
             outboxes: Vec::new(),
             to_bus: None,
             table: None,
+            servers: Vec::new(),
             production: false,
         }
     }
@@ -182,6 +186,20 @@ impl SystemBuilder {
         self
     }
 
+    /// Serves commands of other nodes: whoever sends one over the same broker to a category that is
+    /// served here may get its answer from this node. All nodes that serve share the work; they
+    /// have to work on one store.
+    #[must_use]
+    pub fn serve_commands(
+        mut self,
+        remote: Arc<dyn Remote>,
+        options: ServeOptions,
+        served: impl IntoIterator<Item = Served>,
+    ) -> Self {
+        self.servers.push(CommandServerArgs::new(remote, options, served));
+        self
+    }
+
     /// Nothing is migrated by itself: a store that is not at this program's version is an error
     /// that says what to run.
     #[must_use]
@@ -258,6 +276,7 @@ impl SystemBuilder {
             definitions: &definitions,
             relays,
             table: self.table.map(|queue| (queue, nudge.clone())),
+            servers: &self.servers,
             edge: edge.as_ref(),
         });
         let mut builder = ActorSystem::builder(root)
@@ -296,6 +315,9 @@ impl SystemBuilder {
             found.cloned().expect("the node has put it there")
         };
         letters.open(commands.clone(), named(Letters::NAME));
+        for server in &self.servers {
+            server.open(commands.clone());
+        }
         let random = actors.clone();
         let sagas = Sagas::new(
             definitions,

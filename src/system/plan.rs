@@ -6,6 +6,7 @@ use std::time::Duration;
 use mister_smith_actors::bus::lifecycle_feed::{LifecycleFeed, LifecycleFeedArgs, LifecycleQueue};
 use mister_smith_actors::bus::queue::MessageQueue;
 use mister_smith_actors::bus::{BusActor, BusArgs, EventBus};
+use mister_smith_actors::command::remote::server::{CommandServer, CommandServerArgs};
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::Position;
 use mister_smith_actors::outbox::relay::{Relay, RelayArgs};
@@ -54,6 +55,8 @@ pub(super) struct Parts<'a> {
     /// What is sent, and where to.
     pub(super) relays: Vec<Sending>,
     pub(super) table: Option<(Arc<dyn MessageQueue>, Nudge)>,
+    /// Who serves commands of other nodes.
+    pub(super) servers: &'a [CommandServerArgs],
     pub(super) edge: Option<&'a Edge>,
 }
 
@@ -103,7 +106,8 @@ pub(super) fn policies() -> Policies {
 /// The whole tree; children start from top to bottom.
 pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
     let messaging = messaging(&mut parts);
-    let Parts { name, kind, connect, head, owner, projections, definitions, edge, .. } = parts;
+    let Parts { name, kind, connect, head, owner, projections, definitions, servers, edge, .. } =
+        parts;
     let health = HealthSpec::every(HEALTH_PERIOD);
     let path = pool(kind);
     let pool = ChildSpec::component::<Pool>(format!("pool.{kind}"), PoolArgs::new(connect));
@@ -144,15 +148,19 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
         .child(messaging)
         .child(domain)
         .child(agents);
-    match edge {
-        None => root,
-        Some(edge) => root.child(
-            patient("edge").child(
-                ChildSpec::actor::<HttpServer>("http", edge.clone())
-                    .component_type(ComponentType::Edge),
-            ),
-        ),
+    if edge.is_none() && servers.is_empty() {
+        return root;
     }
+    let mut outside = patient("edge");
+    if let Some(edge) = edge {
+        let http = ChildSpec::actor::<HttpServer>("http", edge.clone());
+        outside = outside.child(http.component_type(ComponentType::Edge));
+    }
+    for (n, server) in servers.iter().enumerate() {
+        let name = if n == 0 { "commands".to_owned() } else { format!("commands.{}", n + 1) };
+        outside = outside.child(ChildSpec::component::<CommandServer>(name, server.clone()));
+    }
+    root.child(outside)
 }
 
 /// The bus, its subscriptions, and what is published about the node itself.

@@ -10,6 +10,7 @@
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
 //! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
+//! | [`remote`] | requests and commands between nodes; the broker killed, a node gone, an answer cut off |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
@@ -21,6 +22,7 @@ mod partitions;
 mod pruning;
 mod queues;
 mod recovery;
+mod remote;
 mod server;
 mod store;
 mod wire;
