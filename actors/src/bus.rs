@@ -11,6 +11,7 @@
 //! | messages in the mailbox of an actor that you have already | [`EventBus::connect`] |
 //! | messages between processes | [`queue`], [`wire`] |
 //! | a question to whoever serves a subject, in any process | [`remote`] |
+//! | the last value of each key, for all nodes | [`key_value`] |
 //! | one connection to a broker for all of these | [`broker`] |
 //! | what happens to the node's actors, as messages | [`lifecycle_feed`] |
 //!
@@ -35,6 +36,7 @@ use crate::event::{Event, EventId, Timestamp};
 mod actor;
 pub mod broker;
 mod held;
+pub mod key_value;
 pub mod lifecycle_feed;
 mod message;
 pub mod queue;

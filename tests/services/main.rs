@@ -11,11 +11,13 @@
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
 //! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
 //! | [`remote`] | requests and commands between nodes; the broker killed, a node gone, an answer cut off |
+//! | [`key_value`] | NATS keeps every law of buckets; a watch over the death of the server |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
 mod faults;
+mod key_value;
 mod migrations;
 mod node;
 mod partitions;

@@ -24,7 +24,7 @@ use crate::server::{DEADLINE, database};
 /// Commands of a test.
 const COUNT: u64 = 300;
 
-async fn connected(url: &str) -> Connection {
+pub(crate) async fn connected(url: &str) -> Connection {
     let connection = Connection::open(url).await.unwrap();
     let connecting = async {
         while !connection.is_connected() {

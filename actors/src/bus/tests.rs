@@ -198,3 +198,28 @@ async fn requests_in_process_keep_every_law() {
     }))
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn buckets_in_process_keep_every_law() {
+    let buckets = super::key_value::in_process::Buckets::new(Clock::starting_at(1_000));
+    Box::pin(super::key_value::conformance::run(&move |options| {
+        let bucket = buckets.bucket(options).unwrap();
+        async move { Arc::new(bucket) as _ }.boxed()
+    }))
+    .await;
+}
+
+#[test]
+fn a_bucket_s_options_are_checked() {
+    use super::key_value::{BucketOptions, in_process::Buckets};
+    let buckets = Buckets::new(Clock::starting_at(0));
+    let error = |options| buckets.bucket(options).unwrap_err().to_string();
+    assert_eq!(
+        error(BucketOptions::new("a.b")),
+        r#""a.b" is no name of a bucket; use letters, digits, - and _"#
+    );
+    assert_eq!(
+        error(BucketOptions::new("b").history(65)),
+        "a bucket keeps 1 to 64 values of each key, not 65"
+    );
+}

@@ -7,9 +7,10 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::{Client, ConnectOptions, HeaderMap};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::BrokerError;
@@ -40,6 +41,8 @@ pub struct Connection {
     pub(in crate::bus) client: Client,
     pub(in crate::bus) context: Context,
     pub(in crate::bus) url: Arc<str>,
+    /// How often it was made. With each time the server may be another, or have lost something.
+    pub(in crate::bus) made: watch::Receiver<u64>,
 }
 
 impl Connection {
@@ -50,6 +53,7 @@ impl Connection {
     pub async fn open(url: &str) -> Result<Self, BrokerError> {
         let shown: Arc<str> = without_password(url).into();
         let name = Arc::clone(&shown);
+        let (making, made) = watch::channel(0);
         let options = ConnectOptions::new()
             .retry_on_initial_connect()
             .ping_interval(PING)
@@ -60,6 +64,9 @@ impl Connection {
                 Duration::from_millis(8 * 2_u64.pow(exponent))
             })
             .event_callback(move |event| {
+                if event == Event::Connected {
+                    making.send_modify(|made| *made += 1);
+                }
                 let url = Arc::clone(&name);
                 async move { tracing::info!(url = &*url, "nats: {event}") }
             });
@@ -72,7 +79,7 @@ impl Connection {
             .ack_timeout(ACK_TIMEOUT)
             .max_ack_inflight(UNACKED)
             .build(client.clone());
-        Ok(Self { client, context, url: shown })
+        Ok(Self { client, context, url: shown, made })
     }
 
     /// The version of the server, `None` while there is no connection.
