@@ -24,6 +24,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::bus::EventBus;
+use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::projection::handle::ProjectionRef;
@@ -126,6 +127,7 @@ pub(crate) struct Node {
     pub(crate) bus: EventBus,
     pub(crate) letters: DeadLetters,
     pub(crate) sagas: Sagas,
+    pub(crate) brokers: Vec<Broker>,
 }
 
 impl Node {

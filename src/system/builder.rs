@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
 use mister_smith_actors::bus::EventBus;
+use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
 use mister_smith_actors::bus::queue::MessageQueue;
 use mister_smith_actors::bus::remote::Remote;
@@ -55,6 +56,7 @@ pub struct SystemBuilder {
     to_bus: Option<EventFilter>,
     table: Option<Arc<dyn MessageQueue>>,
     servers: Vec<CommandServerArgs>,
+    brokers: Vec<Broker>,
     production: bool,
 }
 
@@ -77,6 +79,7 @@ impl SystemBuilder {
             to_bus: None,
             table: None,
             servers: Vec::new(),
+            brokers: Vec::new(),
             production: false,
         }
     }
@@ -186,6 +189,14 @@ impl SystemBuilder {
         self
     }
 
+    /// Keeps the connection to a broker: an actor under `/resources` owns it. What the broker gives
+    /// (queues, requests, buckets) works when the node is up, and over restarts of that actor.
+    #[must_use]
+    pub fn broker(mut self, broker: &Broker) -> Self {
+        self.brokers.push(broker.clone());
+        self
+    }
+
     /// Serves commands of other nodes: whoever sends one over the same broker to a category that is
     /// served here may get its answer from this node. All nodes that serve share the work; they
     /// have to work on one store.
@@ -277,6 +288,7 @@ impl SystemBuilder {
             relays,
             table: self.table.map(|queue| (queue, nudge.clone())),
             servers: &self.servers,
+            brokers: &self.brokers,
             edge: edge.as_ref(),
         });
         let mut builder = ActorSystem::builder(root)
@@ -337,6 +349,7 @@ impl SystemBuilder {
                 bus: bus.clone(),
                 letters: letters.clone(),
                 sagas: sagas.clone(),
+                brokers: self.brokers,
             });
         }
         let inner = Inner {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mister_smith_actors::bus::broker::{Broker, BrokerActor};
 use mister_smith_actors::bus::lifecycle_feed::{LifecycleFeed, LifecycleFeedArgs, LifecycleQueue};
 use mister_smith_actors::bus::queue::MessageQueue;
 use mister_smith_actors::bus::{BusActor, BusArgs, EventBus};
@@ -57,6 +58,8 @@ pub(super) struct Parts<'a> {
     pub(super) table: Option<(Arc<dyn MessageQueue>, Nudge)>,
     /// Who serves commands of other nodes.
     pub(super) servers: &'a [CommandServerArgs],
+    /// Brokers whose connections the node keeps.
+    pub(super) brokers: &'a [Broker],
     pub(super) edge: Option<&'a Edge>,
 }
 
@@ -106,8 +109,19 @@ pub(super) fn policies() -> Policies {
 /// The whole tree; children start from top to bottom.
 pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
     let messaging = messaging(&mut parts);
-    let Parts { name, kind, connect, head, owner, projections, definitions, servers, edge, .. } =
-        parts;
+    let Parts {
+        name,
+        kind,
+        connect,
+        head,
+        owner,
+        projections,
+        definitions,
+        servers,
+        brokers,
+        edge,
+        ..
+    } = parts;
     let health = HealthSpec::every(HEALTH_PERIOD);
     let path = pool(kind);
     let pool = ChildSpec::component::<Pool>(format!("pool.{kind}"), PoolArgs::new(connect));
@@ -123,6 +137,12 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
     if kind != "sqlite" {
         let feed = FeedArgs::new(&path, Arc::clone(head));
         resources = resources.child(ChildSpec::component::<Feed>("store.feed", feed));
+    }
+    for (n, broker) in brokers.iter().enumerate() {
+        let scheme = broker.url().split(':').next().unwrap_or_default();
+        let name = numbered(&format!("broker.{scheme}"), n);
+        let broker = ChildSpec::component::<BrokerActor>(name, broker.clone());
+        resources = resources.child(broker.health(health));
     }
     let sagas = sagas(&path, &owner, definitions);
     let given = PlanArgs { pool: path.into(), owner, head: head.subscribe(), health };
@@ -157,10 +177,18 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
         outside = outside.child(http.component_type(ComponentType::Edge));
     }
     for (n, server) in servers.iter().enumerate() {
-        let name = if n == 0 { "commands".to_owned() } else { format!("commands.{}", n + 1) };
-        outside = outside.child(ChildSpec::component::<CommandServer>(name, server.clone()));
+        let server = ChildSpec::component::<CommandServer>(numbered("commands", n), server.clone());
+        outside = outside.child(server);
     }
     root.child(outside)
+}
+
+/// The first of a kind has the name alone.
+fn numbered(name: &str, n: usize) -> String {
+    match n {
+        0 => name.to_owned(),
+        n => format!("{name}.{}", n + 1),
+    }
 }
 
 /// The bus, its subscriptions, and what is published about the node itself.

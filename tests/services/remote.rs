@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use mister_smith::SystemCore;
+use mister_smith::actors::bus::broker::Broker as SmithBroker;
+use mister_smith::actors::bus::key_value::{BucketOptions, From};
 use mister_smith::actors::bus::queue::nats::Connection;
 use mister_smith::actors::bus::remote::{Remote, RemoteError, conformance};
 use mister_smith::actors::bus::wire::WireMessage;
@@ -316,4 +318,63 @@ async fn nobody_who_serves_is_not_a_timeout() {
     let error = sender.send::<Clock>("1", Tick { number: 1 }).await.unwrap_err();
     assert!(matches!(error, RemoteCommandError::NobodyServes { .. }), "{error}");
     assert!(!error.is_unknown());
+}
+
+/// One connection for all of a node, owned by an actor that is killed again and again, and a
+/// broker that is killed besides: commands, a queue, a bucket and a watch go on, and nothing is
+/// doubled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_s_connection_is_supervised() {
+    let server = Broker::nats().await;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = SmithBroker::new(&server.url()).unwrap();
+    let core = SystemCore::embedded()
+        .store(format!("sqlite://{}", dir.path().join("smith.db").display()))
+        .broker(&broker)
+        .serve_commands(broker.remote(), ServeOptions::default(), [Served::of::<Clock>()])
+        .start()
+        .await
+        .unwrap();
+    eventually(DEADLINE, async || match broker.status() {
+        status if status.round_trip_us.is_some() => Ok(()),
+        status => Err(format!("{status:?}")),
+    })
+    .await;
+    let status = broker.status();
+    assert!(status.jetstream && status.server_version.is_some(), "{status:?}");
+
+    let bucket = broker.bucket(BucketOptions::new("progress").history(64)).unwrap();
+    let mut watch = bucket.watch("done", From::Current).await.unwrap();
+    let sender = client(&connected(&server.url()).await);
+    let done = AtomicU64::new(0);
+    let disturbing = async {
+        for round in 1..=4 {
+            reached(&done, round * 50).await;
+            core.actors().kill("/resources/broker.nats").unwrap();
+            if round == 3 {
+                server.kill9();
+                server.restart().await;
+            }
+        }
+        // All that the broker gives works over its last life.
+        eventually(DEADLINE, async || {
+            let put = bucket.put("done", "yes".into()).await;
+            put.map_err(|error| error.to_string())
+        })
+        .await;
+    };
+    let watching = async {
+        loop {
+            if let Some(Ok(entry)) = watch.changes.next().await {
+                return entry.value;
+            }
+        }
+    };
+    let all = async { tokio::join!(tick_all(&sender, &done), disturbing, watching) };
+    let (acknowledged, (), seen) = tokio::time::timeout(DEADLINE, all).await.expect("all goes on");
+    assert_eq!(&seen[..], b"yes");
+    assert_eq!(acknowledged, (0..COUNT).collect::<Vec<_>>());
+    assert_eq!(ticks(&core).await, acknowledged, "each is in the log once");
+    assert!(core.stop(Duration::from_secs(20)).await);
+    assert!(!broker.status().connected);
 }

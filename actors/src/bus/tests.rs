@@ -1,5 +1,6 @@
 //! The bus in a small tree, with an office that keeps dead letters in memory.
 
+mod brokers;
 mod delivery;
 mod laws;
 mod lifecycle;

@@ -9,11 +9,16 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectOptions, Event, HeaderMap};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use mister_smith_supervisors::Clock;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::BrokerError;
+use super::{BrokerError, Connect, Connected, Glance};
+use crate::bus::key_value::{BucketOptions, KeyValue, KeyValueError};
+use crate::bus::queue::{MessageQueue, QueueError, QueueOptions};
+use crate::bus::remote::Remote;
 use crate::bus::wire::WireMessage;
 
 /// Messages that wait for the stream's acknowledgement at once.
@@ -170,4 +175,69 @@ pub(in crate::bus) fn wire(message: async_nats::Message) -> WireMessage {
         }
     }
     wire
+}
+
+/// Makes connections to one server.
+#[derive(Clone)]
+pub(super) struct NatsConnect {
+    url: String,
+    shown: String,
+}
+
+impl NatsConnect {
+    pub(super) fn new(url: &str) -> Self {
+        Self { url: url.to_owned(), shown: without_password(url) }
+    }
+}
+
+impl Connect for NatsConnect {
+    fn connect(&self, _: Clock) -> BoxFuture<'_, Result<Arc<dyn Connected>, BrokerError>> {
+        async { Ok(Arc::new(Connection::open(&self.url).await?) as Arc<dyn Connected>) }.boxed()
+    }
+
+    fn url(&self) -> &str {
+        &self.shown
+    }
+}
+
+impl fmt::Debug for NatsConnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsConnect").field("url", &self.shown).finish()
+    }
+}
+
+impl Connected for Connection {
+    fn queue(&self, options: QueueOptions) -> Result<Arc<dyn MessageQueue>, QueueError> {
+        options.check()?;
+        Ok(Arc::new(Self::queue(self, options)))
+    }
+
+    fn remote(&self) -> Arc<dyn Remote> {
+        Arc::new(self.clone())
+    }
+
+    fn bucket(&self, options: BucketOptions) -> Result<Arc<dyn KeyValue>, KeyValueError> {
+        Ok(Arc::new(Self::bucket(self, options)?))
+    }
+
+    fn glance(&self) -> Glance {
+        Glance {
+            connected: self.is_connected(),
+            version: self.server_version(),
+            keeps: self.client.server_info().jetstream,
+            made: *self.made.borrow(),
+        }
+    }
+
+    fn round_trip(&self) -> BoxFuture<'_, Result<Duration, String>> {
+        Self::round_trip(self).boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async {
+            // One that has no connection cannot tell the server; the server has noticed.
+            let _ = timeout(ROUND_TRIP, self.client.drain()).await;
+        }
+        .boxed()
+    }
 }

@@ -32,6 +32,12 @@ impl Buckets {
         Self { clock, by_name: Arc::default() }
     }
 
+    /// The same buckets by another clock.
+    #[must_use]
+    pub fn at(&self, clock: Clock) -> Self {
+        Self { clock, by_name: Arc::clone(&self.by_name) }
+    }
+
     /// A bucket, made if it is not there.
     ///
     /// # Errors
