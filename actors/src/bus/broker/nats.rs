@@ -180,29 +180,30 @@ pub(in crate::bus) fn wire(message: async_nats::Message) -> WireMessage {
 /// Makes connections to one server.
 #[derive(Clone)]
 pub(super) struct NatsConnect {
+    /// With a password, if there is one.
+    address: String,
     url: String,
-    shown: String,
 }
 
 impl NatsConnect {
     pub(super) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), shown: without_password(url) }
+        Self { address: url.to_owned(), url: without_password(url) }
     }
 }
 
 impl Connect for NatsConnect {
     fn connect(&self, _: Clock) -> BoxFuture<'_, Result<Arc<dyn Connected>, BrokerError>> {
-        async { Ok(Arc::new(Connection::open(&self.url).await?) as Arc<dyn Connected>) }.boxed()
+        async { Ok(Arc::new(Connection::open(&self.address).await?) as Arc<dyn Connected>) }.boxed()
     }
 
     fn url(&self) -> &str {
-        &self.shown
+        &self.url
     }
 }
 
 impl fmt::Debug for NatsConnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NatsConnect").field("url", &self.shown).finish()
+        f.debug_struct("NatsConnect").field("url", &self.url).finish()
     }
 }
 

@@ -240,6 +240,22 @@ async fn what_is_on_the_wire_is_json_with_a_status() {
     drop(client);
 }
 
+/// A stream that holds the subjects answers before any node does, with a number of its own.
+#[tokio::test]
+async fn an_answer_of_somebody_else_is_none() {
+    let (served, client) = one().await;
+    let subject = Pattern::new("smith.command.robot").unwrap();
+    let mut requests = served.remote.serve(&subject, "stream").await.unwrap();
+    let answering = async {
+        let asked = requests.next().await.unwrap();
+        asked.answer(WireMessage::answer(r#"{"stream":"S","seq":1}"#)).await.unwrap();
+    };
+    let asking = client.send_to("robot", "1", json!("Walk"));
+    let (answer, ()) = tokio::join!(asking, answering);
+    let error = answer.unwrap_err();
+    assert!(error.is_unknown() && error.to_string().contains("none of a command's"), "{error}");
+}
+
 /// The event is in the log once, and the repeat gets the answer of the first.
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_and_nothing_is_doubled() {
