@@ -18,7 +18,7 @@
 //! A request to `PREFIX.command.CATEGORY`, in JSON: `{"id": "7", "key": "…", "metadata": {…},
 //! "command": …}`; key and metadata may be left out. The header `Smith-Timeout-Ms` says how long
 //! the sender waits. The answer's header `Smith-Status` is 200 with the
-//! [`Executed`](super::Executed) in JSON, or another number with a [`Problem`].
+//! [`Executed`] in JSON, or another number with a [`Problem`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Problem {
         Self { code, status, detail, unknown: false, data: Value::Null }
     }
 
-    fn unknown(mut self) -> Self {
+    fn in_doubt(mut self) -> Self {
         self.unknown = true;
         self
     }
@@ -111,7 +111,7 @@ impl Problem {
         let problem = Self::new(status, code, error);
         match code {
             // The store or an actor between failed: nobody knows how far it was.
-            "failed" => problem.unknown(),
+            "failed" => problem.in_doubt(),
             _ => problem,
         }
     }
@@ -210,7 +210,7 @@ pub enum RemoteCommandError {
         reason: String,
     },
     /// The aggregate refused it: nothing has happened, unless the problem says
-    /// [`unknown`](Problem::unknown), because an earlier try may still be on its way.
+    /// `unknown`, because an earlier try may still be on its way.
     #[error("refused: {}", .0.detail)]
     Refused(Problem),
     /// A middleware of the serving node refused it: nothing has happened.
@@ -416,7 +416,7 @@ fn judge(category: &str, asked: Result<WireMessage, RemoteError>) -> Tried {
         // Somebody else serves the subject, a stream for example, or a newer server.
         _ => {
             let detail = format!("an answer that is none of a command's, with status {status:?}");
-            let problem = Problem::new(500, "unreadable", detail).unknown();
+            let problem = Problem::new(500, "unreadable", detail).in_doubt();
             return Tried::Done(Err(RemoteCommandError::Failed(problem)));
         }
     };

@@ -387,7 +387,7 @@ impl Category {
         let running = (self.served.run)(bus.clone(), message.payload);
         let result = match timeout(left, AssertUnwindSafe(running).catch_unwind()).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Problem::new(500, "failed", "the command panicked").unknown()),
+            Ok(Err(_)) => Err(Problem::new(500, "failed", "the command panicked").in_doubt()),
             Err(_) => Err(expired(true)),
         };
         drop(permit);
