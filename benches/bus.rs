@@ -1,7 +1,7 @@
 //! The bus, the queues, the outbox and the sagas, against what they are made of.
 //!
 //! `cargo bench --bench bus --all-features`; a word after `--` runs only the parts that have it in
-//! their name: `bus`, `latency`, `nats`, `outbox`, `saga`, `flow`.
+//! their name: `bus`, `latency`, `nats`, `request`, `outbox`, `saga`, `flow`.
 //!
 //! Rates of a shared machine swing; the ratios are taken pair by pair in one run, and their median
 //! is printed. The driver runs on a thread beside the two workers.
@@ -16,6 +16,7 @@ use mister_smith::SystemCore;
 use mister_smith::actors::aggregate::stream::Incoming;
 use mister_smith::actors::bus::queue::nats::Connection;
 use mister_smith::actors::bus::queue::{MessageQueue, QueueOptions, in_process};
+use mister_smith::actors::bus::remote::Remote;
 use mister_smith::actors::bus::wire::WireMessage;
 use mister_smith::actors::event::flow::{Freshness, Link, ReplayWindow, check_chain};
 use mister_smith::actors::event::{ContentType, EventId, Timestamp};
@@ -330,6 +331,78 @@ async fn bare_nats(connection: &Connection, round: usize, events: usize) -> (f64
     (sent, rate(events, began.elapsed()))
 }
 
+/// `times` calls, so many at once; calls a second.
+async fn asked<F: Future<Output = ()>>(times: usize, at_once: usize, ask: impl Fn() -> F) -> f64 {
+    let began = Instant::now();
+    let one = || async {
+        for _ in 0..times / at_once {
+            ask().await;
+        }
+    };
+    futures_util::future::join_all((0..at_once).map(|_| one())).await;
+    rate(times / at_once * at_once, began.elapsed())
+}
+
+/// A request of 300 bytes and its answer, through the port and through the bare client; who answers
+/// has a connection of its own.
+async fn request() {
+    use futures_util::StreamExt;
+    use mister_smith::actors::bus::remote::Asked;
+    const EVENTS: usize = 20_000;
+    const WAIT: Duration = Duration::from_secs(10);
+    let server = Broker::nats().await;
+    let open = async || {
+        let connection = Connection::open(&server.url()).await.expect("a connection");
+        while !connection.is_connected() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        connection
+    };
+    let (asker, answerer) = (open().await, open().await);
+    let mut requests =
+        answerer.serve(&Pattern::new("ours.x").expect("one"), "g").await.expect("it serves");
+    let ours = tokio::spawn(async move {
+        while let Some(asked) = requests.next().await {
+            let Asked { message, .. } = &asked;
+            let answer = WireMessage::answer(message.payload.clone());
+            asked.answer(answer).await.expect("it is sent");
+        }
+    });
+    let client = answerer.client().clone();
+    let mut subscriber = client.queue_subscribe("bare.x", "g".to_owned()).await.expect("it serves");
+    client.flush().await.expect("it is sent");
+    let bare = tokio::spawn(async move {
+        while let Some(message) = subscriber.next().await {
+            let to = message.reply.expect("it wants an answer");
+            client.publish(to, message.payload).await.expect("it is sent");
+        }
+    });
+    let (message, payload) = (wire("ours", 0), bytes::Bytes::from(vec![b'x'; 300]));
+    for at_once in [1, 64] {
+        let (mut rates, mut ratios) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let through = asked(EVENTS, at_once, || async {
+                asker.request(&message, WAIT).await.expect("it is answered");
+            })
+            .await;
+            let client = asker.client();
+            let without = asked(EVENTS, at_once, || async {
+                client.request("bare.x", payload.clone()).await.expect("it is answered");
+            })
+            .await;
+            rates.push(through);
+            ratios.push(through / without);
+        }
+        println!(
+            "request   {at_once:>2} at once: {:.1} k/s  {:.2} x async-nats",
+            median(rates) / 1e3,
+            median(ratios)
+        );
+    }
+    ours.abort();
+    bare.abort();
+}
+
 /// From the acknowledgement of an event until it is received from the queue.
 async fn outbox() {
     const EVENTS: usize = 500;
@@ -480,6 +553,7 @@ fn main() {
         run("bus", Box::pin(fan_out())).await;
         run("latency", Box::pin(latency())).await;
         run("nats", Box::pin(nats())).await;
+        run("request", Box::pin(request())).await;
         run("outbox", Box::pin(outbox())).await;
         run("saga", Box::pin(sagas())).await;
     });

@@ -5,7 +5,7 @@
 //! | `POST /api/v1/data/ingest` | CloudEvents in, answered when they are durable | `http/ingest.rs` |
 //! | `GET /api/v1/streams…`, `/api/v1/events` | what was projected, what is in the log | `http/query.rs` |
 //! | `GET /api/v1/projections…`, `POST …` | read models: how they stand, pause, rebuild, parked events | `http/projections.rs` |
-//! | `GET /api/v1/bus` | the bus and its subscriptions | `http/bus.rs` |
+//! | `GET /api/v1/bus` | the bus, its subscriptions, the brokers | `http/bus.rs` |
 //! | `GET /api/v1/dead-letters…`, `POST …` | messages that could not be handled: requeue, purge | `http/dead_letters.rs` |
 //! | `GET /api/v1/sagas…`, `POST …` | sagas: how they stand, retry, abort | `http/sagas.rs` |
 //! | `GET /debug/tree`, `POST /debug/actors/…` | the live tree | [`crate::debug`] |
@@ -24,6 +24,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::bus::EventBus;
+use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::pool::PoolHandle;
@@ -129,6 +130,7 @@ pub(crate) struct Node {
     pub(crate) letters: DeadLetters,
     pub(crate) sagas: Sagas,
     pub(crate) consumers: Consumers,
+    pub(crate) brokers: Vec<Broker>,
 }
 
 impl Node {

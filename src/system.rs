@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::bus::EventBus;
+use mister_smith_actors::bus::remote::Remote;
 use mister_smith_actors::command::CommandBus;
+use mister_smith_actors::command::remote::{RemoteCommands, RemoteOptions};
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::DeadLetters;
-use mister_smith_actors::event::Position;
+use mister_smith_actors::event::{EventId, Position, Timestamp};
 use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::process::Processes;
@@ -144,6 +146,22 @@ impl SystemCore {
     #[must_use]
     pub fn commands(&self) -> &CommandBus {
         &self.0.commands
+    }
+
+    /// Sends commands to aggregates of other nodes.
+    #[must_use]
+    pub fn remote_commands(
+        &self,
+        remote: Arc<dyn Remote>,
+        options: RemoteOptions,
+    ) -> RemoteCommands {
+        let actors = self.0.actors.clone();
+        RemoteCommands::new(remote, options, move || {
+            let now = Timestamp::from_micros(actors.clock().wall_us());
+            let id = EventId::at(now, actors.random_u64(), actors.random_u64());
+            // Two nodes can have one seed.
+            format!("{}-{id}", std::process::id())
+        })
     }
 
     /// The event bus: publish, subscribe.

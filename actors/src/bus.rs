@@ -10,6 +10,9 @@
 //! | to subscribe, with answers, retries and dead letters | [`EventBus::subscribe`], [`Subscription`], [`Handler`] |
 //! | messages in the mailbox of an actor that you have already | [`EventBus::connect`] |
 //! | messages between processes | [`queue`], [`wire`] |
+//! | a question to whoever serves a subject, in any process | [`remote`] |
+//! | the last value of each key, for all nodes | [`key_value`] |
+//! | one connection to a broker for all of these | [`broker`] |
 //! | what happens to the node's actors, as messages | [`lifecycle_feed`] |
 //!
 //! What is promised: the messages of one publisher to one subject reach each subscriber in the
@@ -31,11 +34,14 @@ use uuid::Uuid;
 use crate::event::{Event, EventId, Timestamp};
 
 mod actor;
+pub mod broker;
 mod held;
+pub mod key_value;
 mod latency;
 pub mod lifecycle_feed;
 mod message;
 pub mod queue;
+pub mod remote;
 mod routes;
 mod sink;
 mod subject;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | to send a command | [`CommandBus::send`] |
 //! | to name it, so that a repeat has no second effect | [`CommandEnvelope::key`] |
+//! | to send one to another node | [`remote`] |
 //! | to see or change every command on its way | [`Middleware`] |
 //! | to ask a question | [`query`](crate::query) |
 
@@ -12,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use mister_smith_supervisors::{AskError, ErrorClass, ReplyPort, SupervisorError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::aggregate::{Aggregate, InvalidAggregate};
 use crate::event::{EventCodecError, Metadata, Position, RecordedEvent, StreamId, Version};
@@ -21,6 +22,7 @@ use crate::store::{AppendError, IdempotencyKey, MAX_APPEND_EVENTS};
 
 mod bus;
 mod middleware;
+pub mod remote;
 
 pub use bus::{CommandBus, CommandOptions};
 pub use middleware::{CommandInfo, Middleware, Next};
@@ -98,7 +100,7 @@ impl<A: Aggregate> fmt::Debug for Request<A> {
 }
 
 /// A command that was executed. Its events are durable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Executed {
     /// The aggregate's stream.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use mister_smith_actors::bus::broker::{Broker, BrokerError};
 use mister_smith_actors::bus::queue::{self, QueueOptions};
 use mister_smith_actors::store::EventFilter;
 
@@ -54,7 +55,14 @@ impl Run {
             let name = &self.outbox_name;
             // Nobody else sends to it: the events of two logs do not mix in one queue.
             let options = QueueOptions::new(name, "smith").keep_everything().sole_sender();
-            let queue = queue::connect(url, options).await;
+            let queue = match Broker::new(url) {
+                Ok(broker) => {
+                    node = node.broker(&broker);
+                    broker.queue(options)
+                }
+                Err(BrokerError::Unknown { .. }) => queue::connect(url, options).await,
+                Err(error) => anyhow::bail!("--outbox {url}: {error}"),
+            };
             let queue = queue.map_err(|error| anyhow::anyhow!("--outbox {url}: {error}"))?;
             node = node.outbox(name, queue, EventFilter::ALL);
         }

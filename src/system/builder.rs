@@ -8,8 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
 use mister_smith_actors::bus::EventBus;
+use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
 use mister_smith_actors::bus::queue::MessageQueue;
+use mister_smith_actors::bus::remote::Remote;
+use mister_smith_actors::command::remote::server::{CommandServerArgs, ServeOptions, Served};
 use mister_smith_actors::command::{CommandBus, CommandOptions, Middleware};
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::{DeadLetters, Letters};
@@ -54,6 +57,8 @@ pub struct SystemBuilder {
     outboxes: Vec<plan::Sending>,
     to_bus: Option<EventFilter>,
     table: Option<Arc<dyn MessageQueue>>,
+    servers: Vec<CommandServerArgs>,
+    brokers: Vec<Broker>,
     production: bool,
 }
 
@@ -75,6 +80,8 @@ impl SystemBuilder {
             outboxes: Vec::new(),
             to_bus: None,
             table: None,
+            servers: Vec::new(),
+            brokers: Vec::new(),
             production: false,
         }
     }
@@ -184,6 +191,28 @@ impl SystemBuilder {
         self
     }
 
+    /// Keeps the connection to a broker: an actor under `/resources` owns it. What the broker gives
+    /// (queues, requests, buckets) works when the node is up, and over restarts of that actor.
+    #[must_use]
+    pub fn broker(mut self, broker: &Broker) -> Self {
+        self.brokers.push(broker.clone());
+        self
+    }
+
+    /// Serves commands of other nodes: whoever sends one over the same broker to a category that is
+    /// served here may get its answer from this node. All nodes that serve share the work; they
+    /// have to work on one store.
+    #[must_use]
+    pub fn serve_commands(
+        mut self,
+        remote: Arc<dyn Remote>,
+        options: ServeOptions,
+        served: impl IntoIterator<Item = Served>,
+    ) -> Self {
+        self.servers.push(CommandServerArgs::new(remote, options, served));
+        self
+    }
+
     /// Nothing is migrated by itself: a store that is not at this program's version is an error
     /// that says what to run.
     #[must_use]
@@ -268,6 +297,8 @@ impl SystemBuilder {
             definitions: &definitions,
             relays,
             table: self.table.map(|queue| (queue, nudge.clone())),
+            servers: &self.servers,
+            brokers: &self.brokers,
             edge: edge.as_ref(),
         });
         let mut builder = ActorSystem::builder(root)
@@ -325,6 +356,9 @@ impl SystemBuilder {
             owner,
             head.subscribe(),
         );
+        for server in &self.servers {
+            server.open(commands.clone());
+        }
         let random = actors.clone();
         let sagas = Sagas::new(
             definitions,
@@ -345,6 +379,7 @@ impl SystemBuilder {
                 letters: letters.clone(),
                 sagas: sagas.clone(),
                 consumers: consumers.clone(),
+                brokers: self.brokers,
             });
         }
         let inner = Inner {

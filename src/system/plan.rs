@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mister_smith_actors::bus::broker::{Broker, BrokerActor};
 use mister_smith_actors::bus::lifecycle_feed::{LifecycleFeed, LifecycleFeedArgs, LifecycleQueue};
 use mister_smith_actors::bus::queue::MessageQueue;
 use mister_smith_actors::bus::{BusActor, BusArgs, EventBus};
+use mister_smith_actors::command::remote::server::{CommandServer, CommandServerArgs};
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::Position;
 use mister_smith_actors::outbox::relay::{Relay, RelayArgs};
@@ -55,6 +57,10 @@ pub(super) struct Parts<'a> {
     /// What is sent, and where to.
     pub(super) relays: Vec<Sending>,
     pub(super) table: Option<(Arc<dyn MessageQueue>, Nudge)>,
+    /// Who serves commands of other nodes.
+    pub(super) servers: &'a [CommandServerArgs],
+    /// Brokers whose connections the node keeps.
+    pub(super) brokers: &'a [Broker],
     pub(super) edge: Option<&'a Edge>,
 }
 
@@ -104,7 +110,19 @@ pub(super) fn policies() -> Policies {
 /// The whole tree; children start from top to bottom.
 pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
     let messaging = messaging(&mut parts);
-    let Parts { name, kind, connect, head, owner, projections, definitions, edge, .. } = parts;
+    let Parts {
+        name,
+        kind,
+        connect,
+        head,
+        owner,
+        projections,
+        definitions,
+        servers,
+        brokers,
+        edge,
+        ..
+    } = parts;
     let health = HealthSpec::every(HEALTH_PERIOD);
     let path = pool(kind);
     let pool = ChildSpec::component::<Pool>(format!("pool.{kind}"), PoolArgs::new(connect));
@@ -120,6 +138,12 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
     if kind != "sqlite" {
         let feed = FeedArgs::new(&path, Arc::clone(head));
         resources = resources.child(ChildSpec::component::<Feed>("store.feed", feed));
+    }
+    for (n, broker) in brokers.iter().enumerate() {
+        let scheme = broker.url().split(':').next().unwrap_or_default();
+        let name = numbered(&format!("broker.{scheme}"), n);
+        let broker = ChildSpec::component::<BrokerActor>(name, broker.clone());
+        resources = resources.child(broker.health(health));
     }
     let sagas = sagas(&path, &owner, definitions);
     let given = PlanArgs { pool: path.into(), owner, head: head.subscribe(), health };
@@ -148,14 +172,26 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
         .child(messaging)
         .child(domain)
         .child(agents);
-    match edge {
-        None => root,
-        Some(edge) => root.child(
-            patient("edge").child(
-                ChildSpec::actor::<HttpServer>("http", edge.clone())
-                    .component_type(ComponentType::Edge),
-            ),
-        ),
+    if edge.is_none() && servers.is_empty() {
+        return root;
+    }
+    let mut outside = patient("edge");
+    if let Some(edge) = edge {
+        let http = ChildSpec::actor::<HttpServer>("http", edge.clone());
+        outside = outside.child(http.component_type(ComponentType::Edge));
+    }
+    for (n, server) in servers.iter().enumerate() {
+        let server = ChildSpec::component::<CommandServer>(numbered("commands", n), server.clone());
+        outside = outside.child(server);
+    }
+    root.child(outside)
+}
+
+/// The first of a kind has the name alone.
+fn numbered(name: &str, n: usize) -> String {
+    match n {
+        0 => name.to_owned(),
+        n => format!("{name}.{}", n + 1),
     }
 }
 

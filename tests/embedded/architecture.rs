@@ -33,8 +33,9 @@ const LAYERS: [(u32, &[&str]); 4] = [
 const ADAPTERS: [&str; 4] = ["sqlite", "postgres", "nats", "redis"];
 
 /// Who may name an adapter without being one, and why.
-const NAMES_AN_ADAPTER: [(&str, &str); 5] = [
+const NAMES_AN_ADAPTER: [(&str, &str); 6] = [
     ("actors/src/pool.rs", "`connector` picks the adapter of an address"),
+    ("actors/src/bus/broker.rs", "`connector` picks the adapter of an address"),
     ("actors/src/bus/queue.rs", "`connect` picks the adapter of an address"),
     (
         "src/migrate/database.rs",

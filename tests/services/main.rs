@@ -10,11 +10,14 @@
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
 //! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
+//! | [`remote`] | requests and commands between nodes; the broker killed, a node gone, an answer cut off |
+//! | [`key_value`] | NATS keeps every law of buckets; a watch over the death of the server |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
 mod faults;
+mod key_value;
 mod migrations;
 mod node;
 mod partitions;
@@ -22,6 +25,7 @@ mod processes;
 mod pruning;
 mod queues;
 mod recovery;
+mod remote;
 mod server;
 mod store;
 mod wire;

@@ -26,7 +26,7 @@ pub(crate) struct Account {
     deposits: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Order {
     Open,
     Deposit(i64),

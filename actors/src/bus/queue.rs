@@ -375,7 +375,11 @@ pub async fn connect(
 
 #[cfg(feature = "nats")]
 async fn nats_queue(url: &str, options: QueueOptions) -> Result<Arc<dyn MessageQueue>, QueueError> {
-    let connection = nats::Connection::open(url).await?;
+    let unreachable = |error: crate::bus::broker::BrokerError| QueueError::Unreachable {
+        queue: options.name.clone(),
+        reason: error.to_string(),
+    };
+    let connection = nats::Connection::open(url).await.map_err(unreachable)?;
     Ok(Arc::new(connection.queue(options)))
 }
 

@@ -1,5 +1,6 @@
 //! The bus in a small tree, with an office that keeps dead letters in memory.
 
+mod brokers;
 mod delivery;
 mod laws;
 mod lifecycle;
@@ -189,4 +190,39 @@ async fn the_queue_in_process_keeps_every_law() {
         async move { Arc::new(queue) as _ }.boxed()
     }))
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_process_keep_every_law() {
+    let network = super::remote::in_process::Network::default();
+    Box::pin(super::remote::conformance::run(&move || {
+        let network = network.clone();
+        async move { Arc::new(network) as _ }.boxed()
+    }))
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn buckets_in_process_keep_every_law() {
+    let buckets = super::key_value::in_process::Buckets::new(Clock::starting_at(1_000));
+    Box::pin(super::key_value::conformance::run(&move |options| {
+        let bucket = buckets.bucket(options).unwrap();
+        async move { Arc::new(bucket) as _ }.boxed()
+    }))
+    .await;
+}
+
+#[test]
+fn a_bucket_s_options_are_checked() {
+    use super::key_value::{BucketOptions, in_process::Buckets};
+    let buckets = Buckets::new(Clock::starting_at(0));
+    let error = |options| buckets.bucket(options).unwrap_err().to_string();
+    assert_eq!(
+        error(BucketOptions::new("a.b")),
+        r#""a.b" is no name of a bucket; use letters, digits, - and _"#
+    );
+    assert_eq!(
+        error(BucketOptions::new("b").history(65)),
+        "a bucket keeps 1 to 64 values of each key, not 65"
+    );
 }

@@ -63,6 +63,11 @@ impl WireMessage {
         }
     }
 
+    /// Bytes that answer a request: where they go, the request knows.
+    pub fn answer(payload: impl Into<Bytes>) -> Self {
+        Self { payload: payload.into(), ..Self::default() }
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl ToString) -> Self {

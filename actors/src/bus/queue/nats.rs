@@ -14,13 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::connection::State;
+use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
-use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::{Acker, PublishMessage};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
-use async_nats::jetstream::{AckKind, Context};
-use async_nats::{Client, ConnectOptions, HeaderMap};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Mutex;
@@ -29,19 +27,12 @@ use tokio::time::Instant;
 use super::{
     Keep, MessageQueue, QueueError, QueueOptions, Receipt, Received, Reject, SendError, SentAll,
 };
+pub use crate::bus::broker::nats::Connection;
+use crate::bus::broker::nats::{headers, wire};
 use crate::bus::wire::WireMessage;
 
 /// Messages that are on their way to the stream at once.
 const WINDOW: usize = 256;
-
-/// How long the stream may take to acknowledge a message.
-const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the server may take to answer anything else.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A dead connection is noticed after two of these.
-const PING: Duration = Duration::from_secs(10);
 
 /// Handled messages are removed after this many acknowledgements.
 const PURGE_EVERY: u64 = 256;
@@ -52,76 +43,7 @@ const SLACK: Duration = Duration::from_secs(1);
 /// The pause before a consumer is made again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The header that the server tells repeats by.
-const MESSAGE_ID: &str = "Nats-Msg-Id";
-
-/// A connection to NATS. Cheap to clone. It is made again for ever when it breaks, with growing
-/// pauses; while there is none, calls fail at once.
-#[derive(Clone)]
-pub struct Connection {
-    client: Client,
-    context: Context,
-    url: Arc<str>,
-}
-
 impl Connection {
-    /// Begins to connect, and returns at once: a server that is down may come later.
-    ///
-    /// # Errors
-    /// The address is none.
-    pub async fn open(url: &str) -> Result<Self, QueueError> {
-        let shown: Arc<str> = without_password(url).into();
-        let name = Arc::clone(&shown);
-        let options = ConnectOptions::new()
-            .retry_on_initial_connect()
-            .ping_interval(PING)
-            .request_timeout(Some(REQUEST_TIMEOUT))
-            .reconnect_delay_callback(|attempt| {
-                // Up to two seconds: a broker that comes back is used soon.
-                let exponent = u32::try_from(attempt.min(8)).unwrap_or(8);
-                Duration::from_millis(8 * 2_u64.pow(exponent))
-            })
-            .event_callback(move |event| {
-                let url = Arc::clone(&name);
-                async move { tracing::info!(url = &*url, "nats: {event}") }
-            });
-        let client = options.connect(url).await.map_err(|error| QueueError::Unreachable {
-            queue: shown.to_string(),
-            reason: error.to_string(),
-        })?;
-        let context = ContextBuilder::new()
-            .timeout(REQUEST_TIMEOUT)
-            .ack_timeout(ACK_TIMEOUT)
-            .max_ack_inflight(WINDOW * 4)
-            .build(client.clone());
-        Ok(Self { client, context, url: shown })
-    }
-
-    /// The version of the server, `None` while there is no connection.
-    #[must_use]
-    pub fn server_version(&self) -> Option<String> {
-        let version = self.client.server_info().version;
-        (!version.is_empty()).then_some(version)
-    }
-
-    /// Whether there is a connection now.
-    #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
-    }
-
-    /// The client, for what is not a queue.
-    #[must_use]
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// JetStream, for what is not a queue.
-    #[must_use]
-    pub fn jetstream(&self) -> &Context {
-        &self.context
-    }
-
     /// A queue, as one group sees it. Stream and consumer are made, or brought to these options,
     /// with the first call.
     #[must_use]
@@ -133,22 +55,6 @@ impl Connection {
             stale: AtomicBool::new(false),
             done: AtomicU64::new(0),
         }
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("url", &self.url)
-            .field("connected", &self.is_connected())
-            .finish_non_exhaustive()
-    }
-}
-
-fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        _ => url.to_owned(),
     }
 }
 
@@ -286,13 +192,9 @@ impl NatsQueue {
     }
 
     fn outgoing(&self, message: &WireMessage, before: Option<&WireMessage>) -> PublishMessage {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &message.headers {
-            headers.insert(name.as_str(), value.as_str());
-        }
         let publish = PublishMessage::build()
             .payload(message.payload.clone())
-            .headers(headers)
+            .headers(headers(message))
             .message_id(&message.id);
         match before {
             // A message whose predecessor got lost on the way is refused: it does not overtake.
@@ -428,21 +330,7 @@ fn differs(is: &Config, wanted: &Config) -> bool {
 fn received(message: async_nats::jetstream::Message) -> Received {
     let delivered = message.info().map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1));
     let (message, acker) = message.split();
-    let mut wire = WireMessage {
-        subject: message.subject.to_string(),
-        payload: message.payload,
-        ..WireMessage::default()
-    };
-    for (name, values) in message.headers.iter().flat_map(|headers| headers.iter()) {
-        let Some(value) = values.first() else { continue };
-        let (name, value): (&str, &str) = (name.as_ref(), value.as_str());
-        match name {
-            MESSAGE_ID => value.clone_into(&mut wire.id),
-            _ if name.starts_with("Nats-") => {}
-            _ => drop(wire.headers.insert(name.to_owned(), value.to_owned())),
-        }
-    }
-    Received { message: wire, delivered, receipt: Receipt(Arc::new(acker)) }
+    Received { message: wire(message), delivered, receipt: Receipt(Arc::new(acker)) }
 }
 
 impl MessageQueue for NatsQueue {
