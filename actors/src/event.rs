@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub mod codec;
+pub mod compression;
 pub mod flow;
 pub mod metadata;
 mod number;
