@@ -1,4 +1,5 @@
-//! The node and its stores on real servers, which these tests start, kill and start again.
+//! The node and its stores on real servers, which these tests start, kill and start again, and its
+//! formats beside other programs.
 //!
 //! | module | what it proves |
 //! |---|---|
@@ -10,10 +11,12 @@
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
 //! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
+//! | [`codecs`] | Python and the commands read what we write, and write what we read |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod codecs;
 mod faults;
 mod migrations;
 mod node;
