@@ -47,10 +47,12 @@ const AVRO: ContentType = ContentType::Avro;
 /// let placed = Placed { order: 7, note: Some("gift".to_owned()) };
 /// let bytes = codec.encode(&placed)?;
 /// assert_eq!(&bytes[..], b"\x0e\x02\x08gift");
-/// assert_eq!(codec.decode(&bytes)?, placed);
+/// let back: Placed = codec.decode(&bytes)?;
+/// assert_eq!(back, placed);
 ///
 /// let earlier = Avro::new(first)?.read_as(today)?;
-/// assert_eq!(earlier.decode(b"\x0e")?, Placed { order: 7, note: None });
+/// let back: Placed = earlier.decode(b"\x0e")?;
+/// assert_eq!(back, Placed { order: 7, note: None });
 /// # Ok::<(), mister_smith_actors::event::codec::CodecError>(())
 /// ```
 ///
