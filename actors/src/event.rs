@@ -9,6 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub mod codec;
+pub mod compression;
 pub mod flow;
 pub mod metadata;
 mod number;
@@ -84,6 +86,11 @@ pub enum ContentType {
     /// MessagePack with field names.
     #[default]
     MessagePack,
+    /// A Protobuf message; which one, the event's type says.
+    Protobuf,
+    /// An Avro datum without a header; which schema wrote it, the event's type and the version of
+    /// its schema say.
+    Avro,
 }
 
 impl ContentType {
@@ -93,6 +100,8 @@ impl ContentType {
             Self::Raw => 0,
             Self::Json => 1,
             Self::MessagePack => 2,
+            Self::Protobuf => 3,
+            Self::Avro => 4,
         }
     }
 
@@ -102,8 +111,15 @@ impl ContentType {
             0 => Some(Self::Raw),
             1 => Some(Self::Json),
             2 => Some(Self::MessagePack),
+            3 => Some(Self::Protobuf),
+            4 => Some(Self::Avro),
             _ => None,
         }
+    }
+
+    /// Whether serde reads it, with no schema but the Rust type.
+    const fn is_serde(self) -> bool {
+        matches!(self, Self::Json | Self::MessagePack)
     }
 
     /// The media type, as HTTP names it.
@@ -112,7 +128,55 @@ impl ContentType {
             Self::Raw => "application/octet-stream",
             Self::Json => "application/json",
             Self::MessagePack => "application/msgpack",
+            Self::Protobuf => "application/protobuf",
+            Self::Avro => "application/avro",
         }
+    }
+
+    /// The content type of a media type, by any of the names that are in use for it. Parameters
+    /// and case do not matter. `None` if it is another one.
+    ///
+    /// ```
+    /// use mister_smith_actors::event::ContentType;
+    ///
+    /// let sent = "Application/X-Protobuf; messageType=\"shop.Order\"";
+    /// assert_eq!(ContentType::from_media_type(sent), Some(ContentType::Protobuf));
+    /// assert_eq!(ContentType::from_media_type("text/html"), None);
+    /// ```
+    #[must_use]
+    pub fn from_media_type(media_type: &str) -> Option<Self> {
+        let name = media_type.split(';').next().unwrap_or_default().trim();
+        let known = |(names, content_type): &(&[&str], Self)| {
+            names.iter().any(|known| name.eq_ignore_ascii_case(known)).then_some(*content_type)
+        };
+        MEDIA_TYPES.iter().find_map(known)
+    }
+}
+
+/// The media types that are understood; what is written is [`ContentType::media_type`].
+const MEDIA_TYPES: [(&[&str], ContentType); 5] = [
+    (&["application/octet-stream"], ContentType::Raw),
+    (&["application/json", "text/json"], ContentType::Json),
+    (
+        &["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"],
+        ContentType::MessagePack,
+    ),
+    (
+        &["application/protobuf", "application/x-protobuf", "application/vnd.google.protobuf"],
+        ContentType::Protobuf,
+    ),
+    (&["application/avro", "avro/binary", "application/vnd.apache.avro"], ContentType::Avro),
+];
+
+impl std::fmt::Display for ContentType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Raw => "raw bytes",
+            Self::Json => "JSON",
+            Self::MessagePack => "MessagePack",
+            Self::Protobuf => "Protobuf",
+            Self::Avro => "Avro",
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write, stdout};
 
 use base64::Engine as _;
 use mister_smith_actors::event::typed::payload_value;
-use mister_smith_actors::event::{Metadata, RecordedEvent};
+use mister_smith_actors::event::{ContentType, Metadata, RecordedEvent};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -36,7 +36,10 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<Flow> {
 pub(super) fn event(event: &RecordedEvent) -> Value {
     let payload = match payload_value(&event.event_type, event.codec, &event.data) {
         Ok(value) => value,
-        Err(_) => json!({ "base64": base64::prelude::BASE64_STANDARD.encode(&event.data) }),
+        Err(error) => json!({
+            "base64": base64::prelude::BASE64_STANDARD.encode(&event.data),
+            "unreadable": error.to_string(),
+        }),
     };
     json!({
         "position": event.position,
@@ -69,7 +72,8 @@ fn metadata(event: &RecordedEvent) -> Value {
 pub(super) fn line(event: &RecordedEvent) -> String {
     let payload = match payload_value(&event.event_type, event.codec, &event.data) {
         Ok(value) => value.to_string(),
-        Err(_) => format!("{} bytes", event.data.len()),
+        Err(_) if event.codec == ContentType::Raw => format!("{} bytes", event.data.len()),
+        Err(_) => format!("{} bytes of {}", event.data.len(), event.codec),
     };
     let mut shown: String = payload.chars().take(100).collect();
     if shown.len() < payload.len() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use mister_smith_actors::bus::broker::{Broker, BrokerError};
 use mister_smith_actors::bus::queue::{self, QueueOptions};
+use mister_smith_actors::event::compression::{Compression, CompressionError, Encoding};
 use mister_smith_actors::store::EventFilter;
 
 use crate::runtime::{Signals, hard_exit_code};
@@ -29,6 +30,9 @@ pub(super) struct Run {
     /// Name of that queue, and first part of the subjects in it
     #[arg(long, value_name = "NAME", default_value = "events", env = "SMITH_OUTBOX_NAME")]
     outbox_name: String,
+    /// How large payloads to the outbox are compressed: none, zstd, lz4 or gzip
+    #[arg(long, value_name = "HOW", default_value = "none")]
+    outbox_compression: String,
     /// In `production` nothing is migrated by itself: run `smith migrate up` first
     #[arg(long, value_name = "NAME", default_value = "development", env = "SMITH_ENV")]
     env: String,
@@ -54,7 +58,10 @@ impl Run {
         if let Some(url) = &self.outbox {
             let name = &self.outbox_name;
             // Nobody else sends to it: the events of two logs do not mix in one queue.
-            let options = QueueOptions::new(name, "smith").keep_everything().sole_sender();
+            let options = QueueOptions::new(name, "smith")
+                .keep_everything()
+                .sole_sender()
+                .compression(compression(&self.outbox_compression)?);
             let queue = match Broker::new(url) {
                 Ok(broker) => {
                     node = node.broker(&broker);
@@ -90,6 +97,16 @@ impl Run {
             _ = signals.next() => Ok(hard_exit_code()),
         }
     }
+}
+
+fn compression(name: &str) -> anyhow::Result<Compression> {
+    let encoding = match name {
+        "none" => Some(Encoding::Identity),
+        name => Encoding::from_name(name),
+    };
+    let unknown = || CompressionError::Unknown { name: name.to_owned() };
+    let how = encoding.ok_or_else(unknown).and_then(Compression::of);
+    how.map_err(|error| anyhow::anyhow!("--outbox-compression {name}: {error}"))
 }
 
 fn announce(node: &SystemCore) {

@@ -326,7 +326,7 @@ struct Attributes<'a> {
 fn incoming(event: &CloudEvent<'_>, body: &Bytes) -> Incoming {
     let (codec, data) = match &event.data {
         Some(Data::Json(raw)) => (ContentType::Json, body.slice_ref(raw.get().as_bytes())),
-        Some(Data::Binary(bytes)) => (ContentType::Raw, Bytes::copy_from_slice(bytes)),
+        Some(Data::Binary(bytes)) => (binary(event), Bytes::copy_from_slice(bytes)),
         None => (ContentType::Json, Bytes::from_static(b"null")),
     };
     let ext = event.extensions.iter().filter_map(|(name, value)| {
@@ -353,6 +353,15 @@ fn incoming(event: &CloudEvent<'_>, body: &Bytes) -> Incoming {
         data,
         meta: serde_json::to_vec(&attributes).unwrap_or_default().into(),
         key: IdempotencyKey::of([event.source.as_ref(), event.id.as_ref()]),
+    }
+}
+
+/// What `data_base64` holds, by the name that its sender gives it. JSON that came in base64 goes
+/// out so again.
+fn binary(event: &CloudEvent<'_>) -> ContentType {
+    match event.datacontenttype.as_deref().and_then(ContentType::from_media_type) {
+        Some(ContentType::Json) | None => ContentType::Raw,
+        Some(named) => named,
     }
 }
 
@@ -384,6 +393,9 @@ pub(super) fn cloudevent(event: &RecordedEvent) -> String {
         // Written by something else than this edge.
         member(&mut out, "id", &event.id.to_string());
         member(&mut out, "source", event.stream.as_str());
+        if event.codec != ContentType::Json {
+            member(&mut out, "datacontenttype", event.codec.media_type());
+        }
     }
     match (event.codec, std::str::from_utf8(&event.data)) {
         _ if attributes.is_some_and(|attributes| attributes.nodata) => {}

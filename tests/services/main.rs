@@ -1,4 +1,5 @@
-//! The node and its stores on real servers, which these tests start, kill and start again.
+//! The node and its stores on real servers, which these tests start, kill and start again, and its
+//! formats beside other programs.
 //!
 //! | module | what it proves |
 //! |---|---|
@@ -12,10 +13,12 @@
 //! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
 //! | [`remote`] | requests and commands between nodes; the broker killed, a node gone, an answer cut off |
 //! | [`key_value`] | NATS keeps every law of buckets; a watch over the death of the server |
+//! | [`codecs`] | Python and the commands read what we write, and write what we read |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod codecs;
 mod faults;
 mod key_value;
 mod migrations;

@@ -17,6 +17,10 @@
 //! - Who has a message and neither acknowledges nor extends it in time loses it to the next who
 //!   asks; the count of deliveries goes up.
 //!
+//! - A payload arrives as it was sent, also when [`QueueOptions::compression`] made it smaller on
+//!   the way. One that would become larger than [`QueueOptions::read_limit`], or that is damaged,
+//!   arrives as it is, and says why.
+//!
 //! Delivery is at least once. For "once in effect" the receiver keeps an
 //! inbox, or sends a command with the message's id as its key.
 
@@ -29,11 +33,13 @@ use futures_util::future::BoxFuture;
 use mister_smith_supervisors::ErrorClass;
 
 use super::wire::WireMessage;
+use crate::event::compression::{Compression, CompressionError, DEFAULT_READ_LIMIT};
 
 pub mod conformance;
 pub mod in_process;
 #[cfg(feature = "nats")]
 pub mod nats;
+mod payload;
 pub mod processor;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -66,6 +72,12 @@ pub struct QueueOptions {
     pub max_age: Duration,
     /// On how many servers of a JetStream cluster it is; 1.
     pub replicas: usize,
+    /// How payloads that are sent are compressed; not at all. Whatever it says, compressed
+    /// payloads are recognised when they are received.
+    pub compression: Compression,
+    /// How large a payload may become when it is decompressed; 16 MiB. One that would be larger
+    /// is received as it came, with the reason in [`Received::unreadable`].
+    pub read_limit: usize,
 }
 
 impl QueueOptions {
@@ -85,6 +97,8 @@ impl QueueOptions {
             max_bytes: 1 << 30,
             max_age: Duration::from_secs(7 * 86_400),
             replicas: 1,
+            compression: Compression::none(),
+            read_limit: DEFAULT_READ_LIMIT,
         }
     }
 
@@ -130,7 +144,24 @@ impl QueueOptions {
         self
     }
 
+    /// Sets how payloads are compressed.
+    #[must_use]
+    pub fn compression(mut self, how: Compression) -> Self {
+        self.compression = how;
+        self
+    }
+
+    /// Sets how large a payload may become when it is decompressed.
+    #[must_use]
+    pub fn read_limit(mut self, bytes: usize) -> Self {
+        self.read_limit = bytes;
+        self
+    }
+
     pub(super) fn check(&self) -> Result<(), QueueError> {
+        if !self.compression.encoding.is_built() {
+            return Err(QueueError::NotBuilt { feature: "compression" });
+        }
         let odd = |text: &str| {
             text.is_empty()
                 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
@@ -162,6 +193,8 @@ pub struct Received {
     pub delivered: u64,
     /// What to acknowledge it with.
     pub receipt: Receipt,
+    /// Why the payload is still compressed: it cannot be decompressed within the limit.
+    pub unreadable: Option<CompressionError>,
 }
 
 /// Names one delivery of one message to its queue.
@@ -251,6 +284,11 @@ pub trait MessageQueue: Send + Sync + fmt::Debug {
     /// # Errors
     /// The queue cannot be reached.
     fn waiting(&self) -> BoxFuture<'_, Result<u64, QueueError>>;
+
+    /// How large a payload may become when it is decompressed.
+    fn read_limit(&self) -> usize {
+        DEFAULT_READ_LIMIT
+    }
 }
 
 /// Messages were not all sent.

@@ -5,6 +5,7 @@ mod delivery;
 mod laws;
 mod lifecycle;
 mod overflow;
+mod packed;
 mod processors;
 mod subjects;
 

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::message::{Message, NewMessage};
-use super::subject::Subject;
+use super::subject::{InvalidSubject, Subject};
+use crate::error::ErrorClass;
+use crate::event::compression::{self, Compression, CompressionError, Encoding};
 use crate::event::{
     ContentType, EncodedEvent, EventCodecError, EventId, Metadata, Position, RecordedEvent,
     Timestamp,
@@ -17,6 +19,8 @@ use crate::event::{
 
 /// The payload's media type.
 pub const CONTENT_TYPE: &str = "Content-Type";
+/// How the payload was compressed, if it was.
+pub const CONTENT_ENCODING: &str = "Content-Encoding";
 /// The event's type.
 pub const TYPE: &str = "Smith-Type";
 /// The version of the type's schema.
@@ -122,35 +126,108 @@ impl WireMessage {
         let wire = Self::new(message.subject(), message.id().to_string(), encoded.data.clone());
         Ok(wire
             .event(message.id(), message.at(), encoded, message.metadata())
+            .optional(CONTENT_ENCODING, message.metadata().headers.get(CONTENT_ENCODING))
             .optional(POSITION, message.position()))
     }
 
-    /// The message as it is published on a bus. What the headers do not say is made up: the type
-    /// is the subject, the time and the id are new, the payload is raw bytes.
+    fn text(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// What the payload is; raw bytes if the headers do not say, or name something else.
+    #[must_use]
+    pub fn content_type(&self) -> ContentType {
+        let named = self.text(CONTENT_TYPE).and_then(ContentType::from_media_type);
+        named.unwrap_or(ContentType::Raw)
+    }
+
+    /// How the payload is compressed.
+    ///
+    /// JSON and MessagePack are recognised without a header too, because no payload of theirs
+    /// begins as compressed ones do; any other payload may, and is taken for what it is.
+    ///
+    /// # Errors
+    /// The header names something that is not known.
+    pub fn encoding(&self) -> Result<Encoding, CompressionError> {
+        match self.text(CONTENT_ENCODING) {
+            Some(name) => Encoding::from_name(name)
+                .ok_or_else(|| CompressionError::Unknown { name: name.to_owned() }),
+            None => Ok(match self.content_type() {
+                ContentType::Json | ContentType::MessagePack => Encoding::sniff(&self.payload),
+                _ => Encoding::Identity,
+            }),
+        }
+    }
+
+    /// Compresses the payload, if that is worth it and was not done, and says so in a header.
+    #[must_use]
+    pub fn compress(self, how: &Compression) -> Self {
+        if self.headers.contains_key(CONTENT_ENCODING) {
+            return self;
+        }
+        match how.compress(&self.payload) {
+            (Encoding::Identity, _) => self,
+            (encoding, payload) => Self { payload, ..self }.header(CONTENT_ENCODING, encoding),
+        }
+    }
+
+    /// Decompresses the payload, if it is compressed, and takes the header away.
+    ///
+    /// # Errors
+    /// It would be larger than `limit`, is damaged, or is in an encoding that this program does
+    /// not have.
+    pub fn decompress(mut self, limit: usize) -> Result<Self, CompressionError> {
+        let encoding = self.encoding()?;
+        if encoding != Encoding::Identity {
+            self.payload = compression::decompress(encoding, &self.payload, limit)?;
+        }
+        self.headers.remove(CONTENT_ENCODING);
+        Ok(self)
+    }
+
+    /// The message as it is published on a bus, decompressed up to
+    /// [`DEFAULT_READ_LIMIT`](compression::DEFAULT_READ_LIMIT). What the headers do not say is made
+    /// up: the type is the subject, the time and the id are new, the payload is raw bytes.
+    ///
+    /// # Errors
+    /// The subject is none, or the payload cannot be decompressed.
+    pub fn to_message(&self) -> Result<NewMessage, WireError> {
+        let encoding = self.encoding()?;
+        if encoding == Encoding::Identity {
+            return Ok(self.to_message_as_it_is()?);
+        }
+        let plain = self.clone().decompress(compression::DEFAULT_READ_LIMIT)?;
+        Ok(plain.to_message_as_it_is()?)
+    }
+
+    /// The message with its payload as it came. If that is compressed, the message's metadata say
+    /// so under [`CONTENT_ENCODING`].
     ///
     /// # Errors
     /// The subject is none.
-    pub fn to_message(&self) -> Result<NewMessage, super::InvalidSubject> {
+    pub fn to_message_as_it_is(&self) -> Result<NewMessage, InvalidSubject> {
         let subject = Subject::new(self.subject.as_str())?;
-        let text = |name: &str| self.headers.get(name).map(String::as_str);
-        let codec = match text(CONTENT_TYPE).map(|one| one.split(';').next().unwrap_or(one).trim())
-        {
-            Some("application/json") => ContentType::Json,
-            Some("application/msgpack") => ContentType::MessagePack,
-            _ => ContentType::Raw,
-        };
+        let text = |name: &str| self.text(name);
         let encoded = EncodedEvent {
             event_type: text(TYPE).unwrap_or(&self.subject).into(),
             schema_version: text(SCHEMA).and_then(|text| text.parse().ok()).unwrap_or(1),
-            codec,
+            codec: self.content_type(),
             data: self.payload.clone(),
         };
-        let metadata = Metadata {
+        let mut metadata = Metadata {
             correlation_id: text(CORRELATION).and_then(|text| text.parse().ok()),
             causation_id: text(CAUSATION).and_then(|text| text.parse().ok()),
             actor: text(ACTOR).map(str::to_owned),
             ..Metadata::default()
         };
+        let encoding = match self.encoding() {
+            Ok(Encoding::Identity) => None,
+            Ok(encoding) => Some(encoding.name()),
+            Err(_) => text(CONTENT_ENCODING),
+        };
+        if let Some(encoding) = encoding {
+            metadata.headers.insert(CONTENT_ENCODING.to_owned(), encoding.to_owned());
+        }
         let mut message = NewMessage::encoded(subject, encoded).metadata(metadata);
         if let Some(id) = text(EVENT_ID).and_then(|text| text.parse::<Uuid>().ok()) {
             message = message.id(EventId::new(id));
@@ -169,5 +246,28 @@ impl WireMessage {
     pub fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.len());
         self.subject.len() + self.id.len() + self.payload.len() + headers.sum::<usize>()
+    }
+}
+
+/// Why something from the wire is no message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// Its subject is none.
+    #[error(transparent)]
+    Subject(#[from] InvalidSubject),
+    /// Its payload cannot be decompressed.
+    #[error("the payload cannot be decompressed: {0}")]
+    Compression(#[from] CompressionError),
+}
+
+impl WireError {
+    /// How to react.
+    #[must_use]
+    pub const fn class(&self) -> ErrorClass {
+        match self {
+            Self::Subject(_) => ErrorClass::Permanent,
+            Self::Compression(error) => error.class(),
+        }
     }
 }

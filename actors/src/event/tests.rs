@@ -32,10 +32,34 @@ fn a_time_prints_as_rfc_3339_and_reads_back() {
 
 #[test]
 fn the_numbers_of_content_types_are_theirs_for_ever() {
-    for content_type in [ContentType::Raw, ContentType::Json, ContentType::MessagePack] {
-        assert_eq!(ContentType::from_code(content_type.code()), Some(content_type));
+    let all = [
+        (ContentType::Raw, 0),
+        (ContentType::Json, 1),
+        (ContentType::MessagePack, 2),
+        (ContentType::Protobuf, 3),
+        (ContentType::Avro, 4),
+    ];
+    for (content_type, code) in all {
+        assert_eq!(content_type.code(), code);
+        assert_eq!(ContentType::from_code(code), Some(content_type));
+        assert_eq!(ContentType::from_media_type(content_type.media_type()), Some(content_type));
     }
-    assert_eq!(ContentType::from_code(3), None);
+    assert_eq!(ContentType::from_code(5), None);
+}
+
+#[test]
+fn a_media_type_is_known_by_its_other_names_too() {
+    for (name, content_type) in [
+        ("APPLICATION/JSON;charset=utf-8", ContentType::Json),
+        (" application/x-msgpack ", ContentType::MessagePack),
+        ("application/vnd.google.protobuf", ContentType::Protobuf),
+        ("avro/binary", ContentType::Avro),
+    ] {
+        assert_eq!(ContentType::from_media_type(name), Some(content_type), "{name}");
+    }
+    for name in ["", ";", "application/jsonx", "application/xml", "application"] {
+        assert_eq!(ContentType::from_media_type(name), None, "{name}");
+    }
 }
 
 proptest! {

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::codec::CodecError;
 use super::upcast::{UpcastError, Upcasters};
 use super::{ContentType, RecordedEvent};
 
 mod variant;
 
-/// The events of one kind of stream: an enum, one variant for each type of event.
+/// The events of one kind of stream: an enum, one variant for each type of event. Its values are
+/// nested less than [128 deep](super::codec::MAX_DEPTH): that much is read.
 ///
 /// ```
 /// use mister_smith_actors::event::{ContentType, Event};
@@ -46,10 +48,121 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
         1
     }
 
-    /// How a type's payload is written; MessagePack with field names unless said otherwise.
-    /// Either is read, whatever this says.
+    /// How a type's payload is written; MessagePack with field names unless said otherwise. Any
+    /// that this program can read is read, whatever this says.
+    ///
+    /// A type in [`Protobuf`](ContentType::Protobuf) or [`Avro`](ContentType::Avro) has a variant
+    /// that serde sees as the bytes (for messages of `prost` by `codec::protobuf::as_bytes`), or is
+    /// written and read by [`encode_payload`](Self::encode_payload) and
+    /// [`decode_payload`](Self::decode_payload).
     fn codec(_event_type: &str) -> ContentType {
         ContentType::MessagePack
+    }
+
+    /// The payload of a type whose [`codec`](Self::codec) is neither JSON nor MessagePack; `None`
+    /// for the bytes that serde sees.
+    ///
+    /// # Errors
+    /// It cannot be written in that codec.
+    fn encode_payload(
+        &self,
+        _event_type: &str,
+        _codec: ContentType,
+    ) -> Result<Option<Bytes>, CodecError> {
+        Ok(None)
+    }
+
+    /// The event of such a payload, of whatever schema version it is; `None` to hand serde the
+    /// bytes. The type's name is today's.
+    ///
+    /// An enum with one of its types in Avro, and two versions of its schema:
+    ///
+    #[cfg_attr(feature = "codec-avro", doc = "```")]
+    #[cfg_attr(not(feature = "codec-avro"), doc = "```ignore")]
+    /// use std::sync::LazyLock;
+    ///
+    /// use bytes::Bytes;
+    /// use mister_smith_actors::event::codec::{Avro, Codec, CodecError};
+    /// use mister_smith_actors::event::upcast::Upcasters;
+    /// use mister_smith_actors::event::{ContentType, Event};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    /// struct Placed {
+    ///     order: i64,
+    ///     note: Option<String>,
+    /// }
+    ///
+    /// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    /// enum OrderEvent {
+    ///     Placed(Placed),
+    ///     Cancelled { reason: String },
+    /// }
+    ///
+    /// // Usually `include_str!("placed.2.avsc")`.
+    /// const FIRST: &str = r#"{"type": "record", "name": "Placed", "fields": [
+    ///     {"name": "order", "type": "long"}]}"#;
+    /// const SECOND: &str = r#"{"type": "record", "name": "Placed", "fields": [
+    ///     {"name": "order", "type": "long"},
+    ///     {"name": "note", "type": ["null", "string"], "default": null}]}"#;
+    /// static PLACED: LazyLock<[Avro; 2]> = LazyLock::new(|| {
+    ///     let first = Avro::new(FIRST).and_then(|first| first.read_as(SECOND));
+    ///     [first.unwrap(), Avro::new(SECOND).unwrap()]
+    /// });
+    ///
+    /// impl Event for OrderEvent {
+    ///     fn schema_version(event_type: &str) -> u16 {
+    ///         if event_type == "Placed" { 2 } else { 1 }
+    ///     }
+    ///
+    ///     fn codec(event_type: &str) -> ContentType {
+    ///         if event_type == "Placed" { ContentType::Avro } else { ContentType::MessagePack }
+    ///     }
+    ///
+    ///     fn upcasters() -> Upcasters {
+    ///         Upcasters::none().by_codec("Placed", 1)
+    ///     }
+    ///
+    ///     fn encode_payload(&self, _: &str, _: ContentType) -> Result<Option<Bytes>, CodecError> {
+    ///         match self {
+    ///             Self::Placed(placed) => PLACED[1].encode(placed).map(Some),
+    ///             Self::Cancelled { .. } => Ok(None),
+    ///         }
+    ///     }
+    ///
+    ///     fn decode_payload(
+    ///         event_type: &str,
+    ///         schema_version: u16,
+    ///         codec: ContentType,
+    ///         data: &[u8],
+    ///     ) -> Result<Option<Self>, CodecError> {
+    ///         match (event_type, codec, schema_version) {
+    ///             ("Placed", ContentType::Avro, version @ 1..=2) => {
+    ///                 let placed = PLACED[usize::from(version) - 1].decode(data)?;
+    ///                 Ok(Some(Self::Placed(placed)))
+    ///             }
+    ///             _ => Ok(None),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let placed = OrderEvent::Placed(Placed { order: 7, note: None });
+    /// let encoded = placed.encode()?;
+    /// assert_eq!((encoded.codec, &encoded.data[..]), (ContentType::Avro, &[14, 0][..]));
+    /// assert_eq!(OrderEvent::decode("Placed", 2, ContentType::Avro, &[14, 0])?, placed);
+    /// assert_eq!(OrderEvent::decode("Placed", 1, ContentType::Avro, &[14])?, placed);
+    /// # Ok::<(), mister_smith_actors::event::EventCodecError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The bytes are no such payload.
+    fn decode_payload(
+        _event_type: &str,
+        _schema_version: u16,
+        _codec: ContentType,
+        _data: &[u8],
+    ) -> Result<Option<Self>, CodecError> {
+        Ok(None)
     }
 
     /// The steps from older schema versions to the current ones.
@@ -75,7 +188,19 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
         let data = match codec {
             ContentType::Json => variant::to_json(self)?,
             ContentType::MessagePack => packed,
-            ContentType::Raw => return Err(EventCodecError::Raw { event_type }),
+            ContentType::Raw | ContentType::Protobuf | ContentType::Avro => {
+                let payload = self.encode_payload(&event_type, codec);
+                match payload.map_err(EventCodecError::encode::<Self>)? {
+                    Some(payload) => payload,
+                    None if codec == ContentType::Raw => {
+                        return Err(EventCodecError::Raw { event_type });
+                    }
+                    None => match variant::bytes(&packed) {
+                        Some(payload) => payload,
+                        None => return Err(EventCodecError::NoBytes { event_type, codec }),
+                    },
+                }
+            }
         };
         let schema_version = Self::schema_version(&event_type);
         Ok(EncodedEvent { event_type, schema_version, codec, data })
@@ -93,6 +218,10 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
         codec: ContentType,
         data: &[u8],
     ) -> Result<Self, EventCodecError> {
+        if !codec.is_serde() {
+            let upcasters = Self::upcasters();
+            return by_codec(&upcasters, event_type, schema_version, codec, data);
+        }
         if schema_version == Self::schema_version(event_type) {
             let decoded = variant::from_bytes(event_type, codec, data);
             let renamed = || Self::upcasters().current_name(event_type) != event_type;
@@ -132,9 +261,10 @@ impl<E: Event> Decoder<E> {
         let RecordedEvent { event_type, schema_version, codec, data, .. } = recorded;
         let current = *schema_version == E::schema_version(event_type)
             && self.upcasters.current_name(event_type) == &**event_type;
-        let decoded = match current {
-            true => variant::from_bytes(event_type, *codec, data),
-            false => self.upcast(event_type, *schema_version, *codec, data),
+        let decoded = match (codec.is_serde(), current) {
+            (true, true) => variant::from_bytes(event_type, *codec, data),
+            (true, false) => self.upcast(event_type, *schema_version, *codec, data),
+            (false, _) => by_codec(&self.upcasters, event_type, *schema_version, *codec, data),
         };
         decoded.map_err(|source| EventCodecError::Recorded {
             place: format!("{}/{}", recorded.stream, recorded.version),
@@ -157,10 +287,31 @@ impl<E: Event> Decoder<E> {
     }
 }
 
+/// The event of a payload that serde alone cannot read.
+fn by_codec<E: Event>(
+    upcasters: &Upcasters,
+    event_type: &str,
+    schema_version: u16,
+    codec: ContentType,
+    data: &[u8],
+) -> Result<E, EventCodecError> {
+    let name = upcasters.current_name(event_type);
+    let own = E::decode_payload(name, schema_version, codec, data);
+    match own.map_err(|error| EventCodecError::decode(event_type, error))? {
+        Some(event) => Ok(event),
+        None => {
+            let current = E::schema_version(name);
+            let name = upcasters.by_codec_alone(event_type, schema_version, current)?;
+            variant::from_bytes(name, codec, data)
+        }
+    }
+}
+
 /// The payload of any event as a value, for whoever shows events without knowing their types.
 ///
 /// # Errors
-/// The bytes are not what the content type says, or are [`ContentType::Raw`].
+/// The bytes are not what the content type says, or of one that cannot be read without a schema or
+/// the application: [`ContentType::Raw`], [`ContentType::Protobuf`], [`ContentType::Avro`].
 pub fn payload_value(
     event_type: &str,
     codec: ContentType,
@@ -196,10 +347,24 @@ pub enum EventCodecError {
         rust_type: &'static str,
     },
     /// A codec that events cannot have.
-    #[error("event type {event_type} cannot be written as raw bytes; choose JSON or MessagePack")]
+    #[error(
+        "event type {event_type} cannot be written as raw bytes; choose JSON or MessagePack, or \
+         write them in `encode_payload`"
+    )]
     Raw {
         /// The event type.
         event_type: Arc<str>,
+    },
+    /// A codec that serde does not have, for a variant that is no bytes to it.
+    #[error(
+        "event type {event_type} is to be written in {codec}, but is no bytes to serde; give its \
+         variant `#[serde(with = …)]`, or write it in `encode_payload`"
+    )]
+    NoBytes {
+        /// The event type.
+        event_type: Arc<str>,
+        /// The codec.
+        codec: ContentType,
     },
     /// The event cannot be written.
     #[error("an event of {rust_type} cannot be written: {reason}")]

@@ -32,7 +32,12 @@ use serde_json::Value;
 use super::{Event, EventCodecError};
 
 /// From one schema version to the next one.
-type Step = Arc<dyn Fn(Value) -> Value + Send + Sync>;
+#[derive(Clone)]
+enum Step {
+    Change(Arc<dyn Fn(Value) -> Value + Send + Sync>),
+    /// Whoever reads the newer version reads this one too.
+    None,
+}
 
 /// The steps from older schema versions to newer ones, by type. Cheap to clone.
 ///
@@ -60,7 +65,17 @@ impl Upcasters {
         from: u16,
         step: impl Fn(Value) -> Value + Send + Sync + 'static,
     ) -> Self {
-        self.steps.entry(event_type.into()).or_default().insert(from, Arc::new(step));
+        let step = Step::Change(Arc::new(step));
+        self.steps.entry(event_type.into()).or_default().insert(from, step);
+        self
+    }
+
+    /// Says that what reads a type's version after `from` reads `from` as well: Protobuf by its
+    /// rules of compatibility, Avro by resolving the schemas. A step could not change these: it
+    /// sees values, and they are bytes.
+    #[must_use]
+    pub fn by_codec(mut self, event_type: impl Into<Arc<str>>, from: u16) -> Self {
+        self.steps.entry(event_type.into()).or_default().insert(from, Step::None);
         self
     }
 
@@ -100,8 +115,27 @@ impl Upcasters {
         let name = self.current_name(event_type);
         self.check(name, from, to)?;
         let steps = self.steps.get(name).into_iter().flat_map(|steps| steps.range(from..to));
-        let payload = steps.fold(payload, |payload, (_, step)| step(payload));
+        let payload = steps.fold(payload, |payload, (_, step)| match step {
+            Step::Change(change) => change(payload),
+            Step::None => payload,
+        });
         Ok((Arc::from(name), payload))
+    }
+
+    /// The name of a type today, if its codec reads version `from` as version `to`.
+    pub(super) fn by_codec_alone<'a>(
+        &'a self,
+        event_type: &'a str,
+        from: u16,
+        to: u16,
+    ) -> Result<&'a str, UpcastError> {
+        let name = self.current_name(event_type);
+        self.check(name, from, to)?;
+        let mut steps = self.steps.get(name).into_iter().flat_map(|steps| steps.range(from..to));
+        match steps.find(|(_, step)| matches!(step, Step::Change(_))) {
+            Some((at, _)) => Err(UpcastError::Bytes { event_type: name.to_owned(), at: *at }),
+            None => Ok(name),
+        }
     }
 
     fn check(&self, event_type: &str, from: u16, to: u16) -> Result<(), UpcastError> {
@@ -156,6 +190,18 @@ pub enum UpcastError {
         to: u16,
         /// The first version without a step.
         missing: u16,
+    },
+    /// The step is for values, and the payload is in a codec that has none.
+    #[error(
+        "the step of {event_type} from schema version {at} changes values, but the payload is in a \
+         codec that is read by its own schema; use `.by_codec({event_type:?}, {at})`, or read the \
+         version in `decode_payload`"
+    )]
+    Bytes {
+        /// The type.
+        event_type: String,
+        /// The version that the step is from.
+        at: u16,
     },
 }
 

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use super::{MessageQueue, QueueError, QueueOptions, Received, Reject};
 use crate::bus::subject::Subject;
 use crate::bus::wire::WireMessage;
+use crate::event::compression::{Compression, CompressionError, Encoding};
 
 /// Opens a queue with these options, twice the same one for the same name.
 pub type Open<'a> =
@@ -36,6 +37,7 @@ pub async fn run(open: Open<'_>) {
     a_group_shares_and_each_group_gets_all(open).await;
     a_full_queue_says_so(open).await;
     numbers_go_up(open).await;
+    what_is_compressed_on_the_way_arrives_as_it_was(open).await;
 }
 
 fn message(queue: &str, n: usize) -> WireMessage {
@@ -185,4 +187,28 @@ async fn numbers_go_up(open: Open<'_>) {
     let tail = queue.tail().await.expect("it is reachable");
     assert!(before < first.last && first.last < second.last, "{before} {first:?} {second:?}");
     assert_eq!(tail, second.last, "the last number is the queue's");
+}
+
+async fn what_is_compressed_on_the_way_arrives_as_it_was(open: Open<'_>) {
+    let options =
+        QueueOptions::new("packed", "g").ack_within(WAIT).compression(Compression::gzip());
+    let queue = open(options.clone()).await;
+    let large = WireMessage { payload: vec![7; 100_000].into(), ..message("packed", 0) };
+    let sent = [large.clone(), message("packed", 1)];
+    queue.send(&sent).await.expect("it is reachable");
+    let got = take(&*queue, 2).await;
+    for (got, sent) in got.iter().zip(&sent) {
+        assert_eq!(&got.message, sent, "what was compressed arrives as it was sent");
+        assert_eq!(got.unreadable, None);
+        queue.ack(&got.receipt).await.expect("it is reachable");
+    }
+    // Another limit shows that it was compressed, and that a payload beyond it comes as it is.
+    let again = WireMessage { id: "packed-again".to_owned(), ..large };
+    queue.send(&[again]).await.expect("it is reachable");
+    let queue = open(options.read_limit(10_000)).await;
+    let got = take(&*queue, 1).await;
+    assert_eq!(got[0].unreadable, Some(CompressionError::TooLarge { limit: 10_000 }));
+    assert_eq!(got[0].message.encoding(), Ok(Encoding::Gzip));
+    assert!(got[0].message.payload.len() < 1_000, "the payload was not compressed");
+    queue.ack(&got[0].receipt).await.expect("it is reachable");
 }

@@ -163,14 +163,14 @@ impl InProcessQueue {
             let at = usize::try_from(number - first).unwrap_or(usize::MAX);
             let Some((_, message)) = messages.get(at) else { continue };
             let ticket = Ticket { number, delivered: pending.delivered };
-            found.push(Received {
-                message: message.clone(),
-                delivered: pending.delivered,
-                receipt: Receipt(Arc::new(ticket)),
-            });
+            found.push((message.clone(), pending.delivered, Receipt(Arc::new(ticket))));
         }
         let next = group.pending.values().map(|pending| pending.due).min();
-        (found, next)
+        drop(content);
+        let unpacked = found.into_iter().map(|(message, delivered, receipt)| {
+            self.options.unpacked(message, delivered, receipt)
+        });
+        (unpacked.collect(), next)
     }
 
     /// Changes what is known of a delivery, if it is still the last one of its message.
@@ -201,7 +201,7 @@ impl MessageQueue for InProcessQueue {
         &'a self,
         messages: &'a [WireMessage],
     ) -> BoxFuture<'a, Result<SentAll, SendError>> {
-        async move { self.put(messages) }.boxed()
+        async move { self.put(&self.options.packed(messages)) }.boxed()
     }
 
     fn receive(
@@ -271,6 +271,10 @@ impl MessageQueue for InProcessQueue {
             Ok(group.map_or(0, |group| end - group.next + group.pending.len() as u64))
         }
         .boxed()
+    }
+
+    fn read_limit(&self) -> usize {
+        self.options.read_limit
     }
 }
 

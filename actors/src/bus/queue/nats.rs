@@ -260,7 +260,7 @@ impl NatsQueue {
             let mut batch = batch.map_err(|error| self.judge(error.to_string()))?;
             while let Some(message) = batch.next().await {
                 match message {
-                    Ok(message) => found.push(received(message)),
+                    Ok(message) => found.push(self.received(message)),
                     // What came is good; the rest comes again.
                     Err(error) if found.is_empty() => return Err(self.judge(error.to_string())),
                     Err(_) => break,
@@ -277,6 +277,12 @@ impl NatsQueue {
             }
             _ => Ok(found),
         }
+    }
+
+    fn received(&self, message: async_nats::jetstream::Message) -> Received {
+        let delivered = message.info().map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1));
+        let (message, acker) = message.split();
+        self.options.unpacked(wire(message), delivered, Receipt(Arc::new(acker)))
     }
 
     async fn settle(&self, receipt: &Receipt, kind: AckKind) -> Result<(), QueueError> {
@@ -327,19 +333,14 @@ fn differs(is: &Config, wanted: &Config) -> bool {
         || is.duplicate_window != wanted.duplicate_window
 }
 
-fn received(message: async_nats::jetstream::Message) -> Received {
-    let delivered = message.info().map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1));
-    let (message, acker) = message.split();
-    Received { message: wire(message), delivered, receipt: Receipt(Arc::new(acker)) }
-}
-
 impl MessageQueue for NatsQueue {
     fn send<'a>(
         &'a self,
         messages: &'a [WireMessage],
     ) -> BoxFuture<'a, Result<SentAll, SendError>> {
         async move {
-            match self.publish(messages).await {
+            let messages = self.options.packed(messages);
+            match self.publish(&messages).await {
                 // It may be full of what is handled already.
                 Err(error) if matches!(error.source, QueueError::Full { .. }) => {
                     self.purge().await;
@@ -416,6 +417,10 @@ impl MessageQueue for NatsQueue {
             Ok(info.num_pending + u64::try_from(info.num_ack_pending).unwrap_or(0))
         }
         .boxed()
+    }
+
+    fn read_limit(&self) -> usize {
+        self.options.read_limit
     }
 }
 

@@ -24,14 +24,16 @@ use mister_smith_supervisors::{
 
 use super::replay::{ReplayGuard, Verdict};
 use super::{MessageQueue, QueueError, Received, Reject};
-use crate::bus::message::Message;
+use crate::bus::message::{Message, NewMessage};
 use crate::bus::subject::{Pattern, Subject};
 use crate::bus::subscription::{
     DEFAULT_HANDLE_DEADLINE, DeadLetterOffice, Delivery, FailureCause, Outcome, RetryPolicy,
     Undelivered,
 };
-use crate::bus::wire::WireMessage;
+use crate::bus::wire::{CONTENT_ENCODING, WireMessage};
 use crate::bus::{EventBus, SubscribeError};
+use crate::event::EncodedEvent;
+use crate::event::compression::{CompressionError, Encoding, decompress};
 
 /// Messages in hand at once, unless said otherwise.
 pub const DEFAULT_CONCURRENCY: usize = 8;
@@ -357,9 +359,9 @@ async fn run<P: Processor>(args: &ProcessorArgs<P>, delivery: Delivery) -> Proce
 /// Processes a message of the queue, and settles it. If the queue cannot be told, it is delivered
 /// again.
 async fn process<P: Processor>(args: &ProcessorArgs<P>, received: Received, random: u64) {
-    let Received { message: wire, delivered, receipt } = received;
+    let Received { message: wire, delivered, receipt, unreadable } = received;
     let attempt = u32::try_from(delivered).unwrap_or(u32::MAX);
-    let message = match wire.to_message() {
+    let message = match wire.to_message_as_it_is() {
         Ok(message) => args.bus.stamp(message),
         Err(error) => {
             tracing::error!(processor = &*args.name, id = wire.id, %error, "no message; left out");
@@ -367,6 +369,14 @@ async fn process<P: Processor>(args: &ProcessorArgs<P>, received: Received, rand
             return;
         }
     };
+    if let Some(error) = unreadable {
+        // It would be no smaller the next time. The letter holds it as it came.
+        keep(args, message, FailureCause::Failed, unreadable_because(&error), attempt).await;
+        if let Err(error) = args.queue.ack(&receipt).await {
+            tracing::debug!(processor = &*args.name, %error, "not settled; it is delivered again");
+        }
+        return;
+    }
     match args
         .options
         .replay
@@ -421,9 +431,46 @@ async fn process<P: Processor>(args: &ProcessorArgs<P>, received: Received, rand
     }
 }
 
+fn unreadable_because(error: &CompressionError) -> String {
+    format!("the payload cannot be decompressed: {error}")
+}
+
+/// A dead letter as the processor is to see it: one whose payload could not be decompressed holds
+/// it as it came, and the limit may be another one now.
+fn readable<P>(
+    args: &ProcessorArgs<P>,
+    message: &Arc<Message>,
+) -> Result<Arc<Message>, CompressionError> {
+    let metadata = message.metadata();
+    let (Some(name), Ok(encoded)) = (metadata.headers.get(CONTENT_ENCODING), message.encoded())
+    else {
+        return Ok(Arc::clone(message));
+    };
+    let unknown = || CompressionError::Unknown { name: name.clone() };
+    let encoding = Encoding::from_name(name).ok_or_else(unknown)?;
+    let data = decompress(encoding, &encoded.data, args.queue.read_limit())?;
+    let plain = EncodedEvent { data, ..encoded.clone() };
+    let mut metadata = metadata.clone();
+    metadata.headers.remove(CONTENT_ENCODING);
+    let mut plain = NewMessage::encoded(message.subject().clone(), plain)
+        .id(message.id())
+        .at(message.at())
+        .metadata(metadata);
+    if let Some(position) = message.position() {
+        plain = plain.position(position);
+    }
+    if let Some(letter) = message.dead_letter() {
+        plain = plain.for_dead_letter(letter);
+    }
+    Ok(args.bus.stamp(plain))
+}
+
 /// Processes a dead letter once more.
 async fn process_again<P: Processor>(args: &ProcessorArgs<P>, message: Arc<Message>) {
-    let processed = run(args, Delivery { message: Arc::clone(&message), attempt: 1 }).await;
+    let processed = match readable(args, &message) {
+        Ok(readable) => run(args, Delivery { message: readable, attempt: 1 }).await,
+        Err(error) => Outcome::Fail { reason: unreadable_because(&error) }.into(),
+    };
     let trouble = match processed.outcome {
         Outcome::Ack => match send(args, &processed.results).await {
             Ok(()) => None,

@@ -235,7 +235,7 @@ impl RedisQueue {
         let mut found = Vec::with_capacity(entries.len());
         for (id, fields) in entries {
             let delivered = self.deliveries(&id).await?;
-            found.push(received((id, fields), delivered));
+            found.push(self.received((id, fields), delivered));
         }
         Ok(found)
     }
@@ -275,7 +275,21 @@ impl RedisQueue {
             Err(error) => return Err(self.fault(&error)),
         };
         let entries = read.into_values().flatten();
-        Ok(entries.map(|entry| received(entry, 1)).collect())
+        Ok(entries.map(|entry| self.received(entry, 1)).collect())
+    }
+
+    fn received(&self, (id, fields): Entry, delivered: u64) -> Received {
+        let text = |name: &str| fields.get(name).and_then(Value::as_string).unwrap_or_default();
+        let message = WireMessage {
+            subject: text("subject"),
+            id: text("id"),
+            headers: serde_json::from_str(&text("headers")).unwrap_or_default(),
+            payload: fields
+                .get("payload")
+                .and_then(Value::as_bytes)
+                .map_or(Bytes::new(), Bytes::copy_from_slice),
+        };
+        self.options.unpacked(message, delivered, Receipt(Arc::new(id)))
     }
 
     async fn trim(&self) {
@@ -355,27 +369,14 @@ async fn client_for_reads(config: Config, options: &QueueOptions) -> Result<Clie
     client(config, Duration::from_secs(60), options).await
 }
 
-fn received((id, fields): Entry, delivered: u64) -> Received {
-    let text = |name: &str| fields.get(name).and_then(Value::as_string).unwrap_or_default();
-    let message = WireMessage {
-        subject: text("subject"),
-        id: text("id"),
-        headers: serde_json::from_str(&text("headers")).unwrap_or_default(),
-        payload: fields
-            .get("payload")
-            .and_then(Value::as_bytes)
-            .map_or(Bytes::new(), Bytes::copy_from_slice),
-    };
-    Received { message, delivered, receipt: Receipt(Arc::new(id)) }
-}
-
 impl MessageQueue for RedisQueue {
     fn send<'a>(
         &'a self,
         messages: &'a [WireMessage],
     ) -> BoxFuture<'a, Result<SentAll, SendError>> {
         async move {
-            match self.put_all(messages).await {
+            let messages = self.options.packed(messages);
+            match self.put_all(&messages).await {
                 // It may be full of what is handled already.
                 Err(error) if matches!(error.source, QueueError::Full { .. }) => {
                     self.trim().await;
@@ -471,6 +472,10 @@ return 0";
             count.map_err(|error| self.fault(&error))
         }
         .boxed()
+    }
+
+    fn read_limit(&self) -> usize {
+        self.options.read_limit
     }
 }
 

@@ -154,7 +154,8 @@ impl Contract {
                 let codec = match payload.rsplit('.').next() {
                     Some("json") => ContentType::Json,
                     Some("msgpack") => ContentType::MessagePack,
-                    Some("avro" | "binpb") => ContentType::Raw,
+                    Some("avro") => ContentType::Avro,
+                    Some("binpb") => ContentType::Protobuf,
                     _ => return Err(unclear()),
                 };
                 return Ok(self.payload(file.display().to_string(), subject, version, codec, data));

@@ -2,19 +2,21 @@
 //!
 //! serde writes a variant as `{name: payload}`. Writing takes the payload out of that by its
 //! place, reading hands serde the name and the payload from two sides; neither copies the payload.
+//! A variant in a format that serde does not have is bytes to it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::value::StrDeserializer;
+use serde::de::value::{BytesDeserializer, StrDeserializer};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer,
     VariantAccess, Visitor,
 };
-use serde::{Serialize, forward_to_deserialize_any};
+use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 use serde_json::Value;
 
 use super::{ContentType, EventCodecError};
+use crate::event::codec::MAX_DEPTH;
 
 /// The first byte of a MessagePack map of one entry (spec/formats: fixmap).
 const MAP_OF_ONE: u8 = 0x81;
@@ -74,6 +76,15 @@ pub(super) fn to_json<T: Serialize>(event: &T) -> Result<Bytes, EventCodecError>
     }
 }
 
+type MessagePack<'a> = rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'a, [u8]>>;
+
+/// The reader of a payload. Its own limit of depth is more than a stack of 2 MiB holds.
+fn message_pack(data: &[u8]) -> MessagePack<'_> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(data);
+    reader.set_max_depth(MAX_DEPTH);
+    reader
+}
+
 /// The variant of a name with the payload in `data`.
 pub(super) fn from_bytes<T: DeserializeOwned>(
     name: &str,
@@ -82,7 +93,7 @@ pub(super) fn from_bytes<T: DeserializeOwned>(
 ) -> Result<T, EventCodecError> {
     let decoded = match codec {
         ContentType::MessagePack => {
-            let mut payload = rmp_serde::Deserializer::from_read_ref(data);
+            let mut payload = message_pack(data);
             T::deserialize(Variant { name, payload: &mut payload }).map_err(|e| e.to_string())
         }
         ContentType::Json => {
@@ -90,16 +101,39 @@ pub(super) fn from_bytes<T: DeserializeOwned>(
             T::deserialize(Variant { name, payload: &mut payload }).map_err(|e| e.to_string())
         }
         ContentType::Raw => Err("it is raw bytes".to_owned()),
+        ContentType::Protobuf | ContentType::Avro => {
+            let payload: BytesDeserializer<'_, serde::de::value::Error> = data.into_deserializer();
+            T::deserialize(Variant { name, payload }).map_err(|e| format!("in {codec}: {e}"))
+        }
     };
     decoded.map_err(|reason| EventCodecError::decode(name, reason))
+}
+
+/// The bytes that a variant is to serde, out of its MessagePack payload; `None` if it is not bytes.
+pub(super) fn bytes(packed: &Bytes) -> Option<Bytes> {
+    // Marks of bytes with a length of one, two or four bytes (spec/formats: bin).
+    let width = match *packed.first()? {
+        0xc4 => 1,
+        0xc5 => 2,
+        0xc6 => 4,
+        _ => return None,
+    };
+    let length = packed.get(1..=width)?;
+    let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    (packed.len() == 1 + width + length).then(|| packed.slice(1 + width..))
 }
 
 /// The payload as a value that upcasters can change.
 pub(super) fn value(name: &str, codec: ContentType, data: &[u8]) -> Result<Value, EventCodecError> {
     let value = match codec {
-        ContentType::MessagePack => rmp_serde::from_slice(data).map_err(|e| e.to_string()),
+        ContentType::MessagePack => {
+            Value::deserialize(&mut message_pack(data)).map_err(|e| e.to_string())
+        }
         ContentType::Json => serde_json::from_slice(data).map_err(|e| e.to_string()),
         ContentType::Raw => Err("it is raw bytes".to_owned()),
+        ContentType::Protobuf | ContentType::Avro => {
+            Err(format!("{codec} cannot be read without its schema"))
+        }
     };
     value.map_err(|reason| EventCodecError::decode(name, reason))
 }
