@@ -54,11 +54,13 @@ pub trait MessageTables: Send + Sync + fmt::Debug {
 }
 
 /// The headers as the tables have them.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 fn headers(message: &WireMessage) -> String {
     serde_json::to_string(&message.headers).unwrap_or_else(|_| "{}".to_owned())
 }
 
 /// A message from its columns.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 fn message(id: String, subject: String, headers: &str, payload: Vec<u8>) -> WireMessage {
     let headers = serde_json::from_str(headers).unwrap_or_default();
     WireMessage { id, subject, headers, payload: payload.into() }

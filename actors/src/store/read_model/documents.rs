@@ -56,6 +56,7 @@ pub struct Part {
 
 impl Part {
     /// The name of its checkpoint.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn checkpoint(self) -> String {
         self.to_string()
     }

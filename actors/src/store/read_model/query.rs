@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::ProjectionError;
 
 /// The most documents of one page; a larger limit is read as this one.
@@ -33,6 +34,7 @@ pub enum Compare {
 }
 
 impl Compare {
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) const fn sql(self) -> &'static str {
         match self {
             Self::Eq => "=",
@@ -83,6 +85,7 @@ impl ListQuery {
     }
 
     /// Refuses what cannot be a field or a value to compare with.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn check(&self) -> Result<(), ProjectionError> {
         for filter in &self.filters {
             let odd = |part: &String| {
