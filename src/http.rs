@@ -15,7 +15,7 @@
 //! actor that accepts connections.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -37,6 +37,9 @@ use tokio::task::JoinSet;
 
 use crate::debug;
 
+use access::Access;
+
+pub mod access;
 pub mod body;
 mod bus;
 pub mod cloudevents;
@@ -49,6 +52,8 @@ mod projections;
 mod query;
 mod sagas;
 mod server;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub(crate) use problem::Problem;
 pub(crate) use query::{decode, raw_path};
@@ -110,6 +115,7 @@ struct EdgeInner {
     listener: Arc<TcpListener>,
     addr: SocketAddr,
     limits: Limits,
+    door: Door,
     node: OnceLock<Node>,
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -118,6 +124,22 @@ struct EdgeInner {
     /// The node is being stopped: requests under way are the last.
     closing: watch::Sender<bool>,
 }
+
+/// Who is let in, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    pub(crate) access: Access,
+    /// Names that the node answers to, besides those of loopback.
+    pub(crate) hosts: Vec<String>,
+    /// Callers see `https`: from this node, or from the proxy in front of it.
+    pub(crate) https: bool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<tls::Tls>,
+}
+
+/// The address that a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// The parts of a running node that requests need.
 #[derive(Clone, Debug)]
@@ -142,10 +164,16 @@ impl Node {
 }
 
 impl Edge {
-    pub(crate) fn new(listener: Arc<TcpListener>, addr: SocketAddr, limits: Limits) -> Self {
+    pub(crate) fn new(
+        listener: Arc<TcpListener>,
+        addr: SocketAddr,
+        limits: Limits,
+        door: Door,
+    ) -> Self {
         Self(Arc::new(EdgeInner {
             listener,
             addr,
+            door,
             node: OnceLock::new(),
             requests: Arc::new(Semaphore::new(limits.requests)),
             bytes: Arc::new(Semaphore::new(limits.in_flight_mib << 10)),
@@ -168,6 +196,19 @@ impl Edge {
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.0.addr
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.0.door.access
+    }
+
+    fn hosts(&self) -> &[String] {
+        &self.0.door.hosts
+    }
+
+    /// Callers see `https`.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.0.door.https
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -203,7 +244,7 @@ impl Edge {
             .method_not_allowed_fallback(problem::method_not_allowed)
             // The ingest handler reads its body itself, under its own limits.
             .layer(DefaultBodyLimit::disable())
-            .layer(axum::middleware::from_fn(guard::same_origin))
+            .layer(axum::middleware::from_fn_with_state(self.clone(), guard::watch))
             .with_state(self.clone())
     }
 }
