@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod access;
 #[cfg(feature = "postgres")]
 mod archive;
 mod consumers;
@@ -20,6 +21,7 @@ mod replay;
 mod run;
 mod sagas;
 mod store;
+mod token;
 
 /// Actors under supervision trees, with the event store inside.
 #[derive(Debug, Parser)]
@@ -51,6 +53,8 @@ enum Command {
     Consumers(consumers::Consumers),
     /// See and steer the sagas of a running node
     Sagas(sagas::Sagas),
+    /// Make a token that callers show to a node
+    Token(token::TokenArgs),
     /// See, send again or give up messages that a subscriber could not handle
     DeadLetters(dead_letters::DeadLetters),
 }
@@ -80,6 +84,7 @@ impl Cli {
             Command::Projections(projections) => projections.execute().await,
             Command::Consumers(consumers) => consumers.execute().await,
             Command::Sagas(sagas) => sagas.execute().await,
+            Command::Token(token) => token.execute(),
             Command::DeadLetters(letters) => letters.execute().await,
         }
     }

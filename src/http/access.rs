@@ -279,9 +279,9 @@ impl Access {
                 None => Err(Denied::Missing),
             };
         };
-        let token = authorization.split_once(' ').filter(|(scheme, _)| {
-            scheme.eq_ignore_ascii_case("bearer")
-        });
+        let token = authorization
+            .split_once(' ')
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let Some((_, text)) = token else { return Err(Denied::Missing) };
         let text = text.trim();
         let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();

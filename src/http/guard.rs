@@ -105,7 +105,9 @@ fn denied(denied: Denied) -> Problem {
             .header(header::WWW_AUTHENTICATE, "Bearer realm=\"mister-smith\"")
     };
     match denied {
-        Denied::Missing => wants("send a token as `Authorization: Bearer TOKEN`; see `smith token`"),
+        Denied::Missing => {
+            wants("send a token as `Authorization: Bearer TOKEN`; see `smith token`")
+        }
         Denied::Wrong => wants("the token is wrong"),
         Denied::TooMany(seconds) => {
             Problem::too_many(format!("too many wrong tokens; try again in {seconds} s"))

@@ -1,7 +1,7 @@
 //! From settings to a running node.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,7 +34,9 @@ use mister_smith_supervisors::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError, lock, plan};
+use super::{
+    AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError, lock, plan,
+};
 use crate::http::{self, Edge, Limits};
 
 /// Whether an aggregate type can work with the event types that a store holds.
@@ -46,6 +48,7 @@ pub struct SystemBuilder {
     store: String,
     listen: Option<SocketAddr>,
     limits: Limits,
+    access: AccessOptions,
     seed: Option<u64>,
     observers: Vec<Arc<dyn Observer>>,
     dead_letters: Option<Arc<dyn Undeliverable>>,
@@ -69,6 +72,7 @@ impl SystemBuilder {
             store: DEFAULT_STORE.to_owned(),
             listen: None,
             limits: Limits::default(),
+            access: AccessOptions::default(),
             seed: None,
             observers: Vec::new(),
             dead_letters: None,
@@ -100,10 +104,18 @@ impl SystemBuilder {
         self
     }
 
-    /// Serves HTTP on a loopback address; port 0 picks a free one.
+    /// Serves HTTP on an address; port 0 picks a free one. One that other machines can reach needs
+    /// [`access`](Self::access).
     #[must_use]
     pub fn listen(mut self, addr: SocketAddr) -> Self {
         self.listen = Some(addr);
+        self
+    }
+
+    /// Who is let in over HTTP.
+    #[must_use]
+    pub fn access(mut self, access: AccessOptions) -> Self {
+        self.access = access;
         self
     }
 
@@ -243,14 +255,19 @@ impl SystemBuilder {
         let connect = connector(&self.store)
             .map_err(|source| SystemError::Store { url: self.store.clone(), source })?;
         let listener = match self.listen {
-            Some(addr) => Some(bind(addr).await?),
+            Some(addr) => {
+                self.access.check(addr)?;
+                Some(bind(addr).await?)
+            }
             None => None,
         };
         let kind = kind(&self.store);
         let prepared = prepare_store(&self.store, self.production).await?;
         let head = Arc::new(watch::Sender::new(Position::ZERO));
-        let edge =
-            listener.map(|(listener, addr)| Edge::new(Arc::new(listener), addr, self.limits));
+        let edge = listener.map(|(listener, addr)| {
+            let door = self.access.door(addr, self.production);
+            Edge::new(Arc::new(listener), addr, self.limits, door)
+        });
         let epoch_us = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
@@ -444,19 +461,12 @@ async fn check(pool: &PoolHandle, checks: &[TypeCheck]) -> Result<(), SystemErro
 /// Binds before anything starts, so that a port in use leaves nothing behind, and keeps the socket
 /// for the node's whole life: a restart of the HTTP actor refuses no connection.
 async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), SystemError> {
-    if !is_loopback(addr.ip()) {
-        return Err(SystemError::NotLoopback { addr });
-    }
     let listener = TcpListener::bind(addr).await.map_err(|source| match source.kind() {
         std::io::ErrorKind::AddrInUse => SystemError::InUse { addr },
         _ => SystemError::Listen { addr, source },
     })?;
     let bound = listener.local_addr().map_err(|source| SystemError::Listen { addr, source })?;
     Ok((listener, bound))
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
 }
 
 /// A store that a node may work on.

@@ -56,9 +56,18 @@ fn a_file_with_a_fault_says_which() {
     let (_, token) = Token::create(Role::Viewer, "ann", bytes(1)).unwrap();
     for (text, said) in [
         (format!("{token}\n{token}"), "there are two tokens named ann"),
-        ("viewer ann".to_owned(), "line 1 is no token; write `ROLE NAME HASH` as `smith token` prints it"),
-        (token.to_string().replace("viewer", "root"), "\"root\" is no role; give viewer, operator or admin"),
-        (token.to_string().replace("ann", "a_b"), "\"a_b\" is no name; use letters, digits, '-' and '.'"),
+        (
+            "viewer ann".to_owned(),
+            "line 1 is no token; write `ROLE NAME HASH` as `smith token` prints it",
+        ),
+        (
+            token.to_string().replace("viewer", "root"),
+            "\"root\" is no role; give viewer, operator or admin",
+        ),
+        (
+            token.to_string().replace("ann", "a_b"),
+            "\"a_b\" is no name; use letters, digits, '-' and '.'",
+        ),
     ] {
         assert_eq!(Token::read(&text).unwrap_err().to_string(), said);
     }
