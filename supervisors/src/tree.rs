@@ -295,7 +295,7 @@ fn node(slot: &dyn AnySlot, children: Vec<NodeView>) -> NodeView {
         state,
         suspended: cell.is_suspended(),
         component: cell.info.component,
-        restart: cell.terms(|terms| terms.policy.restart),
+        restart: cell.terms(|terms| terms.policy().restart),
         life: cell.life(),
         restarts: cell.restarts(),
         restarted_at_us: cell.restarted_at_ns().map(|at| cell.env.clock.wall_at(ns(at))),

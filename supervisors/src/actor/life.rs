@@ -214,7 +214,7 @@ impl<A: Actor> LifeState<A> {
             let ended = clock.elapsed_ns();
             kinds.row(kind, &slot.cell.stats).handled(ended.saturating_sub(began));
             let in_hand = token.receiver.in_hand.take();
-            if slot.cell.is_recording() {
+            if slot.mailbox.is_recording() {
                 let extra = in_hand.as_ref().and_then(|in_hand| in_hand.extra.as_deref());
                 slot.cell.record(name, *life, extra, (began, ended), Handled::Ok);
             }

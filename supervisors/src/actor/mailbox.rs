@@ -102,6 +102,9 @@ pub(crate) struct Mailbox<M> {
     /// Entries in `Receiver::taken`: they still count against the capacity.
     taken: AtomicUsize,
     paused: AtomicBool,
+    /// The slot writes down what it handles. Here, beside what every sender reads anyway: beside the
+    /// counters of the life it would cost each of them a cache line.
+    recording: AtomicBool,
     /// Senders in `wait_for_room`.
     waiting: AtomicUsize,
     /// Lets senders in one at a time, in the order they came (tokio's mutex is fair).
@@ -155,6 +158,7 @@ impl<M> Mailbox<M> {
             queued: AtomicUsize::new(0),
             taken: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
+            recording: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             turnstile: tokio::sync::Mutex::new(()),
             room: Notify::new(),
@@ -337,6 +341,14 @@ impl<M> Mailbox<M> {
         inner.queue = taken;
         self.queued.store(inner.queue.len(), Ordering::Relaxed);
         VecDeque::new()
+    }
+
+    pub(crate) fn is_recording(&self) -> bool {
+        self.recording.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_recording(&self, on: bool) {
+        self.recording.store(on, Ordering::Relaxed);
     }
 
     pub(crate) fn pause(&self) {

@@ -133,8 +133,6 @@ pub(crate) struct SlotCell {
     state: AtomicU8,
     stop_requested: AtomicBool,
     suspended: AtomicBool,
-    /// It writes down what it handles.
-    recording: AtomicBool,
     /// It waits for answers.
     waits: AtomicBool,
     /// A start was reported, and no end since.
@@ -156,12 +154,9 @@ struct Slow {
     /// The life that ended last ended with a message in hand.
     ended_in_hand: bool,
     kinds: Kinds,
-    recorder: Option<Box<Recorder>>,
-    failures: Vec<Arc<FailureRecord>>,
+    rare: Option<Box<Rare>>,
     /// The event that ends this life: an action, or an escalation. 0 for none.
     blamed: (u64, u64),
-    waits: Vec<Wait>,
-    next_wait: u64,
     terms: Terms,
     status: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     handover: Option<Box<dyn Any + Send>>,
@@ -169,9 +164,23 @@ struct Slow {
     planned_stop: bool,
 }
 
+/// What few slots have: an idle actor pays a pointer for it.
+#[derive(Default)]
+struct Rare {
+    recorder: Recorder,
+    failures: Vec<Arc<FailureRecord>>,
+    waits: Vec<Wait>,
+    next_wait: u64,
+}
+
+impl Slow {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+}
+
 impl SlotCell {
     pub(crate) fn new(path: Path, info: SlotInfo, env: Arc<Environment>) -> Self {
-        let recording = env.recording.load(Ordering::Relaxed);
         Self {
             path,
             info,
@@ -180,7 +189,6 @@ impl SlotCell {
             state: AtomicU8::new(SlotState::Down as u8),
             stop_requested: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
-            recording: AtomicBool::new(recording),
             waits: AtomicBool::new(false),
             reported_up: AtomicBool::new(false),
             life: AtomicU64::new(0),
@@ -363,19 +371,20 @@ impl SlotCell {
             seq,
             decision,
         };
-        if slow.failures.len() == FAILURES_KEPT {
-            slow.failures.remove(0);
+        let failures = &mut slow.rare().failures;
+        if failures.len() == FAILURES_KEPT {
+            failures.remove(0);
         }
-        slow.failures.push(Arc::new(record));
+        failures.push(Arc::new(record));
     }
 
     pub(crate) fn last_failure(&self) -> Option<Arc<FailureRecord>> {
-        lock(&self.slow).failures.last().cloned()
+        lock(&self.slow).rare.as_ref()?.failures.last().cloned()
     }
 
     /// Oldest first.
     pub(crate) fn failures(&self) -> Vec<Arc<FailureRecord>> {
-        lock(&self.slow).failures.clone()
+        lock(&self.slow).rare.as_ref().map(|rare| rare.failures.clone()).unwrap_or_default()
     }
 
     /// Event `seq` is why life `life` will end.
@@ -428,15 +437,9 @@ impl SlotCell {
         look(&mut lock(&self.slow).terms)
     }
 
-    pub(crate) fn is_recording(&self) -> bool {
-        self.recording.load(Ordering::Relaxed)
-    }
-
-    /// Switched off, it forgets what it has.
-    pub(crate) fn set_recording(&self, on: bool) {
-        self.recording.store(on, Ordering::Relaxed);
-        if !on {
-            lock(&self.slow).recorder = None;
+    pub(crate) fn forget_recorded(&self) {
+        if let Some(rare) = &mut lock(&self.slow).rare {
+            rare.recorder = Recorder::default();
         }
     }
 
@@ -459,31 +462,30 @@ impl SlotCell {
             life,
             outcome,
         };
-        lock(&self.slow).recorder.get_or_insert_default().write(line);
+        lock(&self.slow).rare().recorder.write(line);
     }
 
     pub(crate) fn recorded(&self) -> Vec<Recorded> {
-        lock(&self.slow).recorder.as_ref().map(|recorder| recorder.lines()).unwrap_or_default()
+        lock(&self.slow).rare.as_ref().map(|rare| rare.recorder.lines()).unwrap_or_default()
     }
 
     pub(crate) fn begin_wait(&self, on: Path, message: &'static str, since: Duration) -> u64 {
         let mut slow = lock(&self.slow);
-        slow.next_wait += 1;
-        let id = slow.next_wait;
-        if slow.waits.is_empty() {
-            slow.waits.reserve_exact(1);
-        }
-        slow.waits.push(Wait { id, on, message, since });
+        let rare = slow.rare();
+        rare.next_wait += 1;
+        let id = rare.next_wait;
+        rare.waits.push(Wait { id, on, message, since });
         self.waits.store(true, Ordering::Relaxed);
         id
     }
 
     pub(crate) fn end_wait(&self, id: u64) {
         let mut slow = lock(&self.slow);
-        slow.waits.retain(|wait| wait.id != id);
-        if slow.waits.is_empty() {
+        let waits = &mut slow.rare().waits;
+        waits.retain(|wait| wait.id != id);
+        if waits.is_empty() {
             // An idle actor keeps no room for it.
-            slow.waits = Vec::new();
+            *waits = Vec::new();
             self.waits.store(false, Ordering::Relaxed);
         }
     }
@@ -494,8 +496,9 @@ impl SlotCell {
             return Vec::new();
         }
         let now = self.env.clock.elapsed();
-        lock(&self.slow)
-            .waits
+        let slow = lock(&self.slow);
+        let waits = slow.rare.as_ref().map(|rare| &rare.waits[..]).unwrap_or_default();
+        waits
             .iter()
             .map(|wait| WaitView {
                 on: wait.on.clone(),
@@ -518,6 +521,8 @@ pub(crate) trait AnySlot: Send + Sync + 'static {
     fn close(&self, reason: &ExitReason);
     /// Stops or starts handing messages to the life. `false`: this kind cannot.
     fn pause(&self, paused: bool) -> bool;
+    /// Writes down what it handles, or forgets it; `None` only asks. Says whether it does.
+    fn record(&self, on: Option<bool>) -> bool;
     /// The supervisor in this slot, if one is.
     fn supervisor(&self) -> Option<&SupervisorLink>;
     /// Asks the life for its health; `false` when this slot has none to ask.
@@ -551,6 +556,7 @@ impl<M: Send + 'static> Slot<M> {
         name_of: fn(&M) -> &'static str,
     ) -> Self {
         let receiver = Arc::new(tokio::sync::Mutex::new(Receiver::default()));
+        mailbox.set_recording(cell.env.recording.load(Ordering::Relaxed));
         Self { cell, mailbox, receiver, on_crash, checks_health, name_of }
     }
 
@@ -617,6 +623,16 @@ impl<M: Send + 'static> AnySlot for Slot<M> {
         true
     }
 
+    fn record(&self, on: Option<bool>) -> bool {
+        if let Some(on) = on {
+            self.mailbox.set_recording(on);
+            if !on {
+                self.cell.forget_recorded();
+            }
+        }
+        self.mailbox.is_recording()
+    }
+
     fn supervisor(&self) -> Option<&SupervisorLink> {
         None
     }
@@ -657,7 +673,7 @@ impl<M: Send + 'static> Drop for LifeToken<M> {
         let began = slot.cell.stats.in_hand_since_ns();
         slot.cell.life_ended(self.life, in_hand.is_some());
         if let Some(in_hand) = in_hand {
-            if slot.cell.is_recording() {
+            if slot.mailbox.is_recording() {
                 let now = slot.cell.env.clock.elapsed_ns();
                 let (name, extra) = (in_hand.name, in_hand.extra.as_deref());
                 let times = (began.unwrap_or(now), now);

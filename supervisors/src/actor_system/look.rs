@@ -45,11 +45,11 @@ impl ActorSystem {
     pub fn actor(&self, path: &str) -> Option<ActorView> {
         let slot = self.root.find(&Path::parse(path))?;
         let cell = slot.cell();
-        let (policy, shutdown) = cell.terms(|terms| (terms.policy, terms.shutdown));
+        let (policy, shutdown) = cell.terms(|terms| (*terms.policy(), terms.shutdown));
         Some(ActorView {
             messages: cell.kinds(|kinds| kinds.views(&cell.stats)),
             failures: cell.failures(),
-            recording: cell.is_recording(),
+            recording: slot.record(None),
             recorded: cell.recorded(),
             waits: cell.waits(),
             policy,
@@ -88,7 +88,9 @@ impl ActorSystem {
         if slot.cell().path.is_root() {
             slot.cell().env.recording.store(on, Ordering::Relaxed);
         }
-        crate::tree::walk(&slot, &mut |slot| slot.cell().set_recording(on));
+        crate::tree::walk(&slot, &mut |slot| {
+            slot.record(Some(on));
+        });
         Ok(())
     }
 

@@ -197,6 +197,10 @@ impl AnySlot for PlainSlot {
         }
     }
 
+    fn record(&self, _: Option<bool>) -> bool {
+        false
+    }
+
     fn supervisor(&self) -> Option<&SupervisorLink> {
         self.link.as_ref()
     }

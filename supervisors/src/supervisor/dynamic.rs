@@ -19,7 +19,7 @@ use crate::supervisor::child::StartResult;
 use crate::supervisor::dynamic::child::{Child, Phase, Then, Waiting};
 use crate::supervisor::dynamic::decision::{alone, forgotten};
 use crate::supervisor::intensity::Window;
-use crate::supervisor::lives::{LiveChild, RawEnd};
+use crate::supervisor::lives::RawEnd;
 use crate::supervisor::machine::Key;
 use crate::supervisor::reaction::Reaction;
 use crate::supervisor::reports::{End, Verdict};
@@ -143,7 +143,7 @@ impl DynamicDriver {
         self.ids.insert(Arc::clone(&spec.id), key);
         self.common.link.insert(Arc::clone(&spec.id), Arc::clone(&slot));
         let suspended = slot.cell().is_suspended();
-        self.common.lives.children.insert(key, LiveChild::new(spec, slot, policy));
+        self.common.lives.insert(key, spec, slot);
         self.common.lives.because(key, cause_seq);
         // Who was held when the supervisor's last life ended stays so until somebody resumes it.
         let phase = if suspended { Phase::Held } else { Phase::Starting { restart } };
@@ -300,8 +300,10 @@ impl DynamicDriver {
             Decision::Restart { .. } => {
                 let Some(child) = self.children.get_mut(&key) else { return };
                 let Some(live) = self.common.lives.children.get(&key) else { return };
-                let (backoff, in_a_row) =
-                    live.slot.cell().terms(|terms| (terms.policy.backoff, terms.failures_in_a_row));
+                let (backoff, in_a_row) = live
+                    .slot
+                    .cell()
+                    .terms(|terms| (terms.policy().backoff, terms.failures_in_a_row));
                 if backoff.is_none() && !failed_start {
                     self.start(key);
                     return;

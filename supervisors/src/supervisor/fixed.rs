@@ -11,7 +11,7 @@ use crate::error::{ExitReason, SupervisorError};
 use crate::lifecycle::LifecycleKind;
 use crate::path::Path;
 use crate::supervisor::child::StartResult;
-use crate::supervisor::lives::{LiveChild, RawEnd};
+use crate::supervisor::lives::RawEnd;
 use crate::supervisor::machine::{
     Cause, Command, Declared, Input, Key, Machine, Order, Reply, StartOutcome, Token,
 };
@@ -146,7 +146,7 @@ impl StaticDriver {
             // Who was held stays so until somebody resumes it.
             let suspended = slot.cell().is_suspended();
             children.push((key, Declared { suspended, ..self.declared(&spec) }));
-            self.insert(key, spec, slot);
+            self.common.lives.insert(key, spec, slot);
         }
         let before = std::mem::replace(&mut *write(&self.common.link.children), index);
         // Children that were added at run time go with the life that had them, as in OTP.
@@ -159,11 +159,6 @@ impl StaticDriver {
         let mut machine = lock(&self.machine);
         machine.because(self.common.cause_seq);
         machine.init(now, children);
-    }
-
-    fn insert(&mut self, key: Key, spec: ChildSpec, slot: Arc<dyn AnySlot>) {
-        let policy = spec.policy(self.common.lives.policies());
-        self.common.lives.children.insert(key, LiveChild::new(spec, slot, policy));
     }
 
     fn declared(&self, spec: &ChildSpec) -> Declared {
@@ -274,7 +269,7 @@ impl StaticDriver {
         if self.common.link.child(&spec.id).is_none() {
             self.common.link.insert(Arc::clone(&spec.id), Arc::clone(&slot));
         }
-        self.insert(key, spec, slot);
+        self.common.lives.insert(key, spec, slot);
         self.input(Input::Command { token, command: Command::Add { key, child } });
     }
 

@@ -49,7 +49,7 @@ pub(crate) struct LiveChild {
 }
 
 impl LiveChild {
-    pub(crate) fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>, policy: ChildPolicy) -> Box<Self> {
+    fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>, policy: Option<Arc<ChildPolicy>>) -> Box<Self> {
         let shutdown = spec.shutdown;
         slot.cell().terms(|terms| *terms = Terms { policy, shutdown, ..Terms::default() });
         Box::new(Self {
@@ -84,6 +84,8 @@ pub(crate) struct Lives {
     supervisor: SupervisorRef,
     root: TreeRoot,
     policies: Arc<Policies>,
+    /// The policy of the last child that has one of its own.
+    policy: Option<Arc<ChildPolicy>>,
     by_actor: BTreeMap<ActorId, Key>,
     /// Ends that arrived before the report of the start. Each start has one end, so nothing stays.
     early_ends: BTreeMap<ActorId, RawEnd>,
@@ -115,6 +117,7 @@ impl Lives {
             supervisor,
             root,
             policies,
+            policy: None,
             by_actor: BTreeMap::new(),
             early_ends: BTreeMap::new(),
             done: VecDeque::new(),
@@ -126,6 +129,16 @@ impl Lives {
         &self.policies
     }
 
+    /// Takes a child in; it is started by [`start`](Self::start).
+    pub(crate) fn insert(&mut self, key: Key, spec: ChildSpec, slot: Arc<dyn AnySlot>) {
+        let policy = spec.policy(&self.policies);
+        let policy = (policy != ChildPolicy::OTP).then(|| match &self.policy {
+            Some(known) if **known == policy => Arc::clone(known),
+            _ => Arc::clone(self.policy.insert(Arc::new(policy))),
+        });
+        self.children.insert(key, LiveChild::new(spec, slot, policy));
+    }
+
     /// What comes next of a child has this cause.
     pub(crate) fn because(&mut self, key: Key, cause_seq: Option<u64>) {
         if let Some(child) = self.children.get_mut(&key) {
@@ -135,7 +148,7 @@ impl Lives {
 
     pub(crate) fn set_policy(&mut self, key: Key, policy: ChildPolicy) {
         if let Some(child) = self.children.get(&key) {
-            child.slot.cell().terms(|terms| terms.policy = policy);
+            child.slot.cell().terms(|terms| terms.policy = Some(Arc::new(policy)));
         }
     }
 

@@ -280,7 +280,7 @@ impl Rehearsal<'_> {
     ) -> Option<ExitReason> {
         let cell = slot.cell();
         let mut window = link.window();
-        let (mut terms, intensity) = (cell.terms(|terms| *terms), link.intensity());
+        let (mut terms, intensity) = (cell.terms(|terms| terms.clone()), link.intensity());
         let (suspended, normal) = (cell.is_suspended(), Some(reason.is_normal()));
         let (decision, reaction) =
             alone(&cell.path, &mut terms, suspended, normal, intensity, &mut window, self.now);

@@ -32,7 +32,7 @@ pub(crate) fn alone(
     }
     let worn_out = terms.count_failure(now);
     let view = ChildView {
-        restart: terms.policy.restart,
+        restart: terms.policy().restart,
         significant: false,
         up: false,
         suspended,
@@ -54,7 +54,7 @@ pub(crate) fn alone(
     if reaction.outcome == Outcome::Restarts {
         reaction.affected.push(path.clone());
         let failures = terms.failures_in_a_row.saturating_sub(1);
-        reaction.backoff = terms.policy.backoff.ceiling(failures);
+        reaction.backoff = terms.policy().backoff.ceiling(failures);
     }
     (decision, reaction)
 }
