@@ -13,14 +13,25 @@ use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
+use crate::actor::current;
+use crate::actor::slot::AnySlot;
 use crate::error::PanicReport;
 
 #[cfg(panic = "abort")]
 compile_error!("panic = \"abort\" ends the process at the first crash: no supervision is possible");
 
 thread_local! {
-    static CATCHING: Cell<bool> = const { Cell::new(false) };
+    static CATCHING: Cell<Catching> = const { Cell::new(Catching::No) };
     static REPORT: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
+}
+
+/// What the hook keeps of a panic on this thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Catching {
+    No,
+    /// The stack only if `RUST_BACKTRACE` says so.
+    Report,
+    WithStack,
 }
 
 /// Puts our hook in front of the process's panic hook, once.
@@ -32,11 +43,15 @@ pub(crate) fn install_hook() {
     INSTALL.call_once(|| {
         let earlier = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if CATCHING.get() {
+            let catching = CATCHING.get();
+            if catching != Catching::No {
                 let report = PanicReport {
                     message: message_of(info.payload()),
                     location: info.location().map(ToString::to_string),
-                    backtrace: Backtrace::force_capture(),
+                    backtrace: match catching {
+                        Catching::WithStack => Backtrace::force_capture(),
+                        _ => Backtrace::capture(),
+                    },
                 };
                 REPORT.with_borrow_mut(|slot| *slot = Some(report));
             }
@@ -45,9 +60,10 @@ pub(crate) fn install_hook() {
     });
 }
 
-/// Runs a future and turns a panic in it into a report.
-pub(crate) fn catch_panic<F: Future>(future: F) -> CatchPanic<F> {
-    CatchPanic { future }
+/// Runs a future of the actor in `who`'s slot and turns a panic in it into a report. While it is
+/// polled, the actor is [`current`](crate::actor::current).
+pub(crate) fn catch_panic<F: Future>(who: Arc<dyn AnySlot>, future: F) -> CatchPanic<F> {
+    CatchPanic { future, who: Some(who) }
 }
 
 pin_project_lite::pin_project! {
@@ -56,6 +72,7 @@ pin_project_lite::pin_project! {
     pub(crate) struct CatchPanic<F> {
         #[pin]
         future: F,
+        who: Option<Arc<dyn AnySlot>>,
     }
 }
 
@@ -63,11 +80,16 @@ impl<F: Future> Future for CatchPanic<F> {
     type Output = Result<F::Output, Arc<PanicReport>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.project().future;
-        let outer = CATCHING.replace(true);
+        let this = self.project();
+        let future = this.future;
+        let stack = this.who.as_ref().is_some_and(|slot| slot.cell().env.backtraces);
+        let catching = if stack { Catching::WithStack } else { Catching::Report };
+        let outer = CATCHING.replace(catching);
+        let outside = current::enter(this.who.take());
         // The future is never polled again after a panic, and the actor it borrowed is dropped
         // with its life: nobody sees the state that the panic left.
         let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+        *this.who = current::leave(outside);
         CATCHING.set(outer);
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
