@@ -27,6 +27,7 @@ use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::DeadLetters;
+use mister_smith_actors::event::Position;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::projection::handle::ProjectionRef;
 use mister_smith_actors::saga::Sagas;
@@ -55,6 +56,7 @@ mod server;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+pub(crate) use guard::too_little;
 pub(crate) use problem::Problem;
 pub(crate) use query::{decode, raw_path};
 pub(crate) use server::HttpServer;
@@ -121,6 +123,7 @@ struct EdgeInner {
     bytes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     serving: Mutex<JoinSet<()>>,
+    desk: debug::v1::Desk,
     /// The node is being stopped: requests under way are the last.
     closing: watch::Sender<bool>,
 }
@@ -152,7 +155,22 @@ pub(crate) struct Node {
     pub(crate) letters: DeadLetters,
     pub(crate) sagas: Sagas,
     pub(crate) consumers: Consumers,
+    pub(crate) facts: Arc<Facts>,
     pub(crate) brokers: Vec<Broker>,
+}
+
+/// What a node was started with, for those who look.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) production: bool,
+    /// The kind of store, by its scheme.
+    pub(crate) kind: &'static str,
+    /// Where the store is, without a password.
+    pub(crate) store: String,
+    /// The end of the log.
+    pub(crate) head: watch::Receiver<Position>,
+    /// Settings by name, without secrets.
+    pub(crate) settings: Vec<(&'static str, String)>,
 }
 
 impl Node {
@@ -180,6 +198,7 @@ impl Edge {
             connections: Arc::new(Semaphore::new(limits.connections)),
             limits,
             serving: Mutex::new(JoinSet::new()),
+            desk: debug::v1::Desk::default(),
             closing: watch::Sender::new(false),
         }))
     }
@@ -196,6 +215,15 @@ impl Edge {
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.0.addr
+    }
+
+    pub(crate) fn desk(&self) -> &debug::v1::Desk {
+        &self.0.desk
+    }
+
+    /// Turns true when the node is being stopped.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.0.closing.subscribe()
     }
 
     pub(crate) fn access(&self) -> &Access {
@@ -236,6 +264,9 @@ impl Edge {
             .route("/api/v1/consumers/{name}/{action}", post(consumers::act))
             .route("/api/v1/sagas", get(sagas::list))
             .route("/api/v1/sagas/{name}/{*rest}", get(sagas::show).post(sagas::act))
+            .merge(debug::v1::router())
+            .route("/", get(debug::page::index))
+            .route("/assets/{*path}", get(debug::page::asset))
             .route("/debug/tree", get(debug::tree))
             .route("/debug/actors/{*rest}", post(debug::act))
             .route("/healthz", get(debug::healthz))

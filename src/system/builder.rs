@@ -252,6 +252,7 @@ impl SystemBuilder {
     /// # Errors
     /// See [`SystemError`]; each names what was wrong and what to do.
     pub async fn start(self) -> Result<SystemCore, SystemError> {
+        let settings = self.settings();
         let connect = connector(&self.store)
             .map_err(|source| SystemError::Store { url: self.store.clone(), source })?;
         let listener = match self.listen {
@@ -396,6 +397,13 @@ impl SystemBuilder {
                 letters: letters.clone(),
                 sagas: sagas.clone(),
                 consumers: consumers.clone(),
+                facts: Arc::new(http::Facts {
+                    production: self.production,
+                    kind,
+                    store: prepared.name.clone(),
+                    head: head.subscribe(),
+                    settings,
+                }),
                 brokers: self.brokers,
             });
         }
@@ -420,6 +428,33 @@ impl SystemBuilder {
             _lock: prepared.lock,
         };
         Ok(SystemCore(Arc::new(inner)))
+    }
+}
+
+impl SystemBuilder {
+    /// What it was set to, for those who look; addresses stand without passwords elsewhere.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Limits { body_bytes, requests, in_flight_mib, connections, .. } = self.limits;
+        let CommandOptions { idle_after, deadline, retries, live, .. } = &self.commands;
+        let listen = self.listen.map_or_else(|| "nowhere".to_owned(), |addr| addr.to_string());
+        vec![
+            ("name", self.name.clone()),
+            ("env", if self.production { "production" } else { "development" }.to_owned()),
+            ("listen", listen),
+            ("access", format!("{:?}", self.access)),
+            ("http.body_bytes", body_bytes.to_string()),
+            ("http.requests", requests.to_string()),
+            ("http.in_flight_mib", in_flight_mib.to_string()),
+            ("http.connections", connections.to_string()),
+            ("aggregates.idle_after", format!("{idle_after:?}")),
+            ("aggregates.deadline", format!("{deadline:?}")),
+            ("aggregates.retries", retries.to_string()),
+            ("aggregates.live", live.to_string()),
+            (
+                "seed",
+                self.seed.map_or_else(|| "from the clock".to_owned(), |seed| seed.to_string()),
+            ),
+        ]
     }
 }
 

@@ -69,7 +69,8 @@ impl Path {
     }
 
     /// Whether this path is `ancestor` or lies below it.
-    pub(crate) fn is_within(&self, ancestor: &Path) -> bool {
+    #[must_use]
+    pub fn is_within(&self, ancestor: &Path) -> bool {
         ancestor.is_root()
             || self
                 .0

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::actor::slot::{AnySlot, SlotKind, SlotState};
-use crate::actor::{Address, FailureRecord, Overflow, WaitView, typed};
+use crate::actor::{Address, FailureRecord, HandlingView, Overflow, WaitView, typed};
 use crate::error::LookupError;
 use crate::health::Health;
 use crate::path::{Path, unescape};
@@ -151,6 +151,15 @@ pub struct MailboxView {
     pub latency: [u32; 12],
     /// The message in hand and for how long.
     pub in_hand: Option<(&'static str, Duration)>,
+}
+
+impl MailboxView {
+    /// The counts as those of one kind of message have them.
+    #[must_use]
+    pub fn handling(&self) -> HandlingView {
+        let Self { handled, busy, longest, latency, .. } = *self;
+        HandlingView { handled, busy, longest, latency }
+    }
 }
 
 /// What the tree knows about a supervisor.

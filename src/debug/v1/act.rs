@@ -7,9 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use mister_smith_supervisors::{
-    Act, Action, ErrorClass, Origin, Plan, SupervisorError,
-};
+use mister_smith_supervisors::{Act, Action, ErrorClass, Origin, Plan, SupervisorError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -134,7 +132,8 @@ pub(super) async fn act(
              another action: a repeat with the same one has no second effect",
         )
     })?;
-    let body = body.map_err(|error| Problem::from_code(error.status().as_u16(), error.body_text()))?;
+    let body =
+        body.map_err(|error| Problem::from_code(error.status().as_u16(), error.body_text()))?;
     let wanted = wanted(&body)?;
     // A key is the caller's own.
     let who = caller.name.as_deref().unwrap_or_default();

@@ -104,13 +104,16 @@ pub(super) async fn show(
     }
     limits.sort_by_key(|limit| std::cmp::Reverse(limit.value * 1_000 / limit.max.max(1)));
     limits.truncate(8);
-    let facts = edge.facts();
+    let facts = &node.facts;
     let brokers = node.brokers.iter().map(|broker| {
         let status = broker.status();
         BrokerInfo {
-            kind: "nats".to_owned(),
-            state: if status.is_connected() { "connected" } else { "away" }.to_owned(),
-            detail: status.to_string(),
+            kind: status.url.split(':').next().unwrap_or_default().to_owned(),
+            state: if status.connected { "connected" } else { "away" }.to_owned(),
+            detail: match (&status.trouble, &status.server_version) {
+                (Some(trouble), _) => trouble.clone(),
+                (None, version) => format!("{} {}", status.url, version.as_deref().unwrap_or("")),
+            },
         }
     });
     let root = &tree.root;

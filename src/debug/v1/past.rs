@@ -62,12 +62,8 @@ pub(super) async fn timeline(
         event.seq <= until && path.as_ref().is_none_or(|path| event.path.is_within(path))
     };
     let from = asked.since.unwrap_or(0);
-    let mut events: Vec<_> = timeline
-        .since(from, usize::MAX)
-        .events
-        .into_iter()
-        .filter(|event| wanted(event))
-        .collect();
+    let mut events: Vec<_> =
+        timeline.since(from, usize::MAX).events.into_iter().filter(|event| wanted(event)).collect();
     if events.len() > limit {
         match asked.since {
             Some(_) => events.truncate(limit),
@@ -100,7 +96,8 @@ pub(super) async fn lineage(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let timeline = edge.node()?.actors.timeline();
-    let found = timeline.lineage(seq).ok_or_else(|| gone(seq, timeline.first(), timeline.last()))?;
+    let found =
+        timeline.lineage(seq).ok_or_else(|| gone(seq, timeline.first(), timeline.last()))?;
     let why = Why {
         events: found.events.iter().map(|event| Event::of(event)).collect(),
         whole: found.whole,

@@ -99,10 +99,8 @@ fn look(path: &str, asked: &Asked) -> Result<Look, Problem> {
         }
     };
     let children = asked.children.unwrap_or(CHILDREN).min(MOST_CHILDREN);
-    let mut look = Look::at(path)
-        .levels(asked.depth.unwrap_or(usize::MAX))
-        .children(children)
-        .sort(sort);
+    let mut look =
+        Look::at(path).levels(asked.depth.unwrap_or(usize::MAX)).children(children).sort(sort);
     if let Some(word) = given(asked.state.as_ref()) {
         let all = states(word);
         if all.is_empty() {
@@ -232,9 +230,9 @@ pub(super) async fn actor(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let (raw, query) = raw_path(&uri, ACTORS)?;
+    let (raw, _) = raw_path(&uri, ACTORS)?;
     if let Some(path) = raw.strip_suffix("/plan") {
-        return super::act::plan(&edge, &actor_path(path)?, query);
+        return super::act::plan(&edge, &actor_path(path)?, uri.query());
     }
     let path = actor_path(raw)?;
     let actors = &edge.node()?.actors;
@@ -250,7 +248,9 @@ pub(super) async fn actor(
     let dependents = plan.into_iter().flat_map(|plan| {
         let own = plan.path.clone();
         let strategy = plan.reactions.first().map(|reaction| reaction.strategy.as_str());
-        plan.stops.into_iter().filter(move |stop| stop.path != own).map(move |stop| Dependent {
+        let mut stops = plan.stops;
+        stops.retain(|stop| stop.path != own);
+        stops.into_iter().map(move |stop| Dependent {
             why: match (stop.path.is_within(&own), strategy) {
                 (true, _) => "it is below it".to_owned(),
                 (false, Some(strategy)) => format!("{strategy}: it ends with it"),

@@ -262,6 +262,7 @@ pub(super) fn overflow(overflow: Overflow) -> &'static str {
         Overflow::Fail => "fail",
         Overflow::DropOldest => "drop_oldest",
         Overflow::DropNewest => "drop_newest",
+        _ => "unknown",
     }
 }
 
@@ -339,11 +340,7 @@ impl Handling {
 
 impl Wait {
     fn of(wait: &WaitView) -> Self {
-        Self {
-            path: wait.on.to_string(),
-            message: wait.message,
-            elapsed_ms: millis(wait.waiting),
-        }
+        Self { path: wait.on.to_string(), message: wait.message, elapsed_ms: millis(wait.waiting) }
     }
 }
 
