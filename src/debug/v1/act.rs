@@ -14,8 +14,9 @@ use utoipa::ToSchema;
 
 use super::view::{Used, millis};
 use super::{ANSWERS, Desk};
+use crate::debug::{actor_path, failed};
 use crate::http::access::Caller;
-use crate::http::{Edge, Problem, decode, raw_path};
+use crate::http::{Edge, Problem, raw_path};
 
 /// Bytes of a request at most.
 const MOST: usize = 16 << 10;
@@ -218,25 +219,4 @@ async fn do_it(
         "action": done.action.as_str(), "path": done.path.as_str(), "life": done.life,
         "seq": done.seq,
     }))
-}
-
-/// The path of an actor from a part of a URL, where each segment is percent-encoded on its own: a
-/// `%2F` there is a slash of an id and not one of the path.
-pub(super) fn actor_path(raw: &str) -> Result<String, Problem> {
-    let mut path = String::with_capacity(raw.len() + 1);
-    for segment in raw.trim_matches('/').split('/') {
-        path.push('/');
-        path.push_str(&decode(segment)?.replace('%', "%25").replace('/', "%2F"));
-    }
-    Ok(path)
-}
-
-pub(super) fn failed(error: &SupervisorError) -> Problem {
-    let status = match (error, error.class()) {
-        (SupervisorError::NotFound { .. }, _) => StatusCode::NOT_FOUND,
-        (_, ErrorClass::Transient) => return Problem::unavailable(error.to_string()),
-        (_, ErrorClass::User) => StatusCode::CONFLICT,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    Problem::new(status, error.to_string())
 }

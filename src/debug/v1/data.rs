@@ -21,9 +21,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 
-use super::act::{failed, wanted};
+use super::act::wanted;
 use super::view::{millis, state, time};
 use super::{listed, tagged};
+use crate::debug::failed;
 use crate::http::access::{Caller, Role};
 use crate::http::{Edge, Node, Problem, decode, raw_path, too_little};
 

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use super::act::actor_path;
 use super::tagged;
 use super::view::{Entry, Failure, Message, Node, Tree, millis, states};
+use crate::debug::actor_path;
 use crate::http::{Edge, Problem, raw_path};
 
 const ACTORS: &str = "/debug/v1/actors/";
@@ -231,7 +231,9 @@ pub(super) async fn actor(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let (raw, _) = raw_path(&uri, ACTORS)?;
-    if let Some(path) = raw.strip_suffix("/plan") {
+    // The root's own is `/plan` alone.
+    let planned = raw.strip_suffix("/plan").or_else(|| (raw == "plan").then_some(""));
+    if let Some(path) = planned {
         return super::act::plan(&edge, &actor_path(path)?, uri.query());
     }
     let path = actor_path(raw)?;
