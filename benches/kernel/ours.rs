@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use mister_smith::supervisors::{
-    Actor, ActorSystem, Address, ChildSpec, Context, DeadLetter, Failure, Look, Overflow, ReplyPort,
-    StartError, SupervisorSpec,
+    Actor, ActorSystem, Address, ChildSpec, Context, DeadLetter, Failure, Look, Overflow,
+    ReplyPort, StartError, SupervisorSpec,
 };
 
 use super::Sample;
