@@ -45,6 +45,7 @@ pub(crate) mod slot;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod token;
 mod waits;
 
 /// Something that lives under a supervisor and handles one message at a time.

@@ -161,14 +161,17 @@ impl<M: Send + 'static> Address<M> {
     }
 
     /// A message on its way, with when and by whom it was sent if its receiver records that.
+    #[inline]
     fn entry(&self, message: M, ask: Option<Arc<dyn AskOutcome>>) -> Entry<M> {
-        let mut entry = Entry::new(message, ask);
-        if self.slot.mailbox.is_recording() {
-            let at_ns = self.slot.cell.env.clock.elapsed_ns();
-            let sent = Some(Sent { at_ns, from: current::path() });
-            entry.extra = Some(Box::new(Extra { attempts: 0, sent }));
-        }
-        entry
+        let extra = if self.slot.mailbox.is_recording() { self.sent() } else { None };
+        Entry { message, ask, extra }
+    }
+
+    #[cold]
+    fn sent(&self) -> Option<Box<Extra>> {
+        let at_ns = self.slot.cell.env.clock.elapsed_ns();
+        let sent = Some(Sent { at_ns, from: current::path() });
+        Some(Box::new(Extra { attempts: 0, sent }))
     }
 
     fn push(&self, entry: Entry<M>) -> Result<(), Refused<M>> {

@@ -100,6 +100,7 @@ impl KnownKinds {
         })
     }
 
+    #[inline]
     pub(crate) fn row<'a>(&'a self, kind: usize, stats: &'a Stats) -> &'a Row {
         match kind.checked_sub(1).and_then(|at| self.more.get(at)) {
             Some((_, row)) => row,

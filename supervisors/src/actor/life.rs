@@ -6,6 +6,7 @@
 //! kill in ways that cannot be told apart.
 
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 
 use ractor::{ActorProcessingErr, ActorRef};
@@ -13,10 +14,11 @@ use tokio::sync::oneshot;
 
 use crate::actor::kinds::KnownKinds;
 use crate::actor::mailbox::InHand;
-use crate::actor::panic::catch_panic;
+use crate::actor::panic::{Who, catch_panic};
 use crate::actor::recorder::Handled;
 use crate::actor::reply::Settled;
-use crate::actor::slot::{AnySlot, LifeToken, Slot, SlotCell};
+use crate::actor::slot::{AnySlot, Slot, SlotCell};
+use crate::actor::token::LifeToken;
 use crate::actor::{Actor, Context};
 use crate::component::Hooks;
 use crate::error::{ExitReason, Failure};
@@ -50,6 +52,8 @@ pub(crate) struct LifeState<A: Actor> {
     slot: Arc<Slot<A::Message>>,
     life: u64,
     kinds: KnownKinds,
+    /// Made once; away while a message is handled.
+    who: Option<Who>,
     /// Gone once the life has failed.
     alive: Option<Alive<A>>,
 }
@@ -64,7 +68,7 @@ impl<A: Actor> LifeState<A> {
     pub(crate) fn new(actor: A, cx: Context<A>, token: LifeToken<A::Message>) -> Self {
         let slot = Arc::clone(&token.slot);
         let (life, kinds) = (token.life, KnownKinds::default());
-        Self { cx, slot, life, kinds, alive: Some(Alive { actor, token }) }
+        Self { cx, slot, life, kinds, who: None, alive: Some(Alive { actor, token }) }
     }
 }
 
@@ -95,12 +99,18 @@ impl<A: Actor, H: Hooks<A>> ractor::Actor for Life<A, H> {
         message: LifeMessage,
         state: &mut LifeState<A>,
     ) -> Result<(), ActorProcessingErr> {
-        let outcome = match message {
-            LifeMessage::Wake => catch_panic(state.who(), state.drain()).await,
+        let who = state.who();
+        let (outcome, who) = match message {
+            LifeMessage::Wake => {
+                let mut run = pin!(catch_panic(who, state.drain()));
+                (run.as_mut().await, run.into_who())
+            }
             LifeMessage::Health(reply) => {
-                catch_panic(state.who(), state.check_health::<H>(reply)).await
+                let mut run = pin!(catch_panic(who, state.check_health::<H>(reply)));
+                (run.as_mut().await, run.into_who())
             }
         };
+        state.who = who;
         match outcome {
             Ok(Ok(Flow::Idle)) => Ok(()),
             Ok(Ok(Flow::Again)) => {
@@ -126,7 +136,8 @@ impl<A: Actor, H: Hooks<A>> ractor::Actor for Life<A, H> {
         // A stop that the actor did not ask for itself came from its supervisor.
         let why = state.cell().exit_of(life).unwrap_or(ExitReason::Shutdown);
         let planned = state.cell().planned_stop();
-        let goodbye = catch_panic(state.who(), async {
+        let who = state.who();
+        let goodbye = catch_panic(who, async {
             let Some(alive) = &mut state.alive else { return };
             if planned {
                 let handover = H::prepare_for_restart(&mut alive.actor, &mut state.cx).await;
@@ -166,8 +177,8 @@ impl<A: Actor> LifeState<A> {
         &self.slot.cell
     }
 
-    fn who(&self) -> Arc<dyn AnySlot> {
-        Arc::clone(&self.slot) as Arc<dyn AnySlot>
+    fn who(&mut self) -> Who {
+        self.who.take().unwrap_or_else(|| Who::new(Arc::clone(&self.slot) as Arc<dyn AnySlot>))
     }
 
     /// Writes the reason down before anything of this life is dropped: whoever learns of the end
@@ -182,7 +193,8 @@ impl<A: Actor> LifeState<A> {
 
     /// Handles what waits, up to the budget.
     async fn drain(&mut self) -> Result<Flow, Failure> {
-        let Self { cx, slot, life, kinds, alive: Some(Alive { actor, token }) } = self else {
+        let Self { cx, slot, life, kinds, who: None, alive: Some(Alive { actor, token }) } = self
+        else {
             return Ok(Flow::Idle);
         };
         let clock = slot.cell.env.clock;

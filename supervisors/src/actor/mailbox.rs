@@ -68,12 +68,6 @@ impl Extra {
     }
 }
 
-impl<M> Entry<M> {
-    pub(crate) fn new(message: M, ask: Option<Arc<dyn AskOutcome>>) -> Self {
-        Self { message, ask, extra: None }
-    }
-}
-
 /// The reading end: held by at most one life at a time, and kept by the slot between lives.
 pub(crate) struct Receiver<M> {
     /// Taken from the queue and not yet handled.
@@ -343,6 +337,7 @@ impl<M> Mailbox<M> {
         VecDeque::new()
     }
 
+    #[inline]
     pub(crate) fn is_recording(&self) -> bool {
         self.recording.load(Ordering::Relaxed)
     }

@@ -60,10 +60,35 @@ pub(crate) fn install_hook() {
     });
 }
 
-/// Runs a future of the actor in `who`'s slot and turns a panic in it into a report. While it is
-/// polled, the actor is [`current`](crate::actor::current).
-pub(crate) fn catch_panic<F: Future>(who: Arc<dyn AnySlot>, future: F) -> CatchPanic<F> {
-    CatchPanic { future, who: Some(who) }
+/// Whose code runs, and what is kept of its panics. A life makes one and hands it on from message
+/// to message: counting references for each would cost a cache line that senders read.
+pub(crate) struct Who {
+    slot: Arc<dyn AnySlot>,
+    catching: Catching,
+}
+
+impl Who {
+    pub(crate) fn new(slot: Arc<dyn AnySlot>) -> Self {
+        let stack = slot.cell().env.backtraces;
+        let catching = if stack { Catching::WithStack } else { Catching::Report };
+        Self { slot, catching }
+    }
+}
+
+/// Runs a future of the actor `who` and turns a panic in it into a report. While it is polled, the
+/// actor is [`current`](crate::actor::current).
+pub(crate) fn catch_panic<F: Future>(who: Who, future: F) -> CatchPanic<F> {
+    let catching = who.catching;
+    CatchPanic { future, who: Some(who.slot), catching }
+}
+
+impl<F> CatchPanic<F> {
+    /// Gives back whose code it was, when it is done.
+    pub(crate) fn into_who(self: Pin<&mut Self>) -> Option<Who> {
+        let this = self.project();
+        let catching = *this.catching;
+        this.who.take().map(|slot| Who { slot, catching })
+    }
 }
 
 pin_project_lite::pin_project! {
@@ -73,6 +98,7 @@ pin_project_lite::pin_project! {
         #[pin]
         future: F,
         who: Option<Arc<dyn AnySlot>>,
+        catching: Catching,
     }
 }
 
@@ -82,9 +108,7 @@ impl<F: Future> Future for CatchPanic<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let future = this.future;
-        let stack = this.who.as_ref().is_some_and(|slot| slot.cell().env.backtraces);
-        let catching = if stack { Catching::WithStack } else { Catching::Report };
-        let outer = CATCHING.replace(catching);
+        let outer = CATCHING.replace(*this.catching);
         let outside = current::enter(this.who.take());
         // The future is never polled again after a panic, and the actor it borrowed is dropped
         // with its life: nobody sees the state that the panic left.

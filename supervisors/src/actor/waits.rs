@@ -15,6 +15,13 @@ pub(crate) struct Wait {
     pub(crate) since: Duration,
 }
 
+impl Wait {
+    pub(crate) fn view(&self, now: Duration) -> WaitView {
+        let waiting = now.saturating_sub(self.since);
+        WaitView { on: self.on.clone(), message: self.message, waiting }
+    }
+}
+
 /// What an actor waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WaitView {

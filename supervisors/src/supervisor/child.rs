@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::actor::life::{Life, LifeState};
 use crate::actor::mailbox::{Mailbox, MailboxFacts};
-use crate::actor::panic::catch_panic;
+use crate::actor::panic::{Who, catch_panic};
 use crate::actor::slot::{AnySlot, Slot, SlotCell, SlotInfo, SlotKind, SlotState};
 use crate::actor::{Actor, Context, short_type_name};
 use crate::component::Hooks;
@@ -131,7 +131,7 @@ async fn start_life<A: Actor, H: Hooks<A>>(
         },
     };
     slot.cell.set_state(SlotState::Starting);
-    let who = Arc::clone(&slot) as Arc<dyn AnySlot>;
+    let who = Who::new(Arc::clone(&slot) as Arc<dyn AnySlot>);
     let mut cx = Context::<A>::new(slot, at.root, at.supervisor, at.life);
     let made = catch_panic(who, async {
         let mut actor = A::start(&args, &mut cx).await?;
@@ -337,7 +337,7 @@ where
     fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) -> StartFuture {
         let make = Arc::clone(&self.make);
         Box::pin(async move {
-            let spawned = catch_panic(Arc::clone(&slot), async move {
+            let spawned = catch_panic(Who::new(Arc::clone(&slot)), async move {
                 let (actor, args) = make();
                 ractor::Actor::spawn_linked(None, actor, args, at.parent).await
             })
