@@ -117,6 +117,9 @@ fn denied(denied: Denied) -> Problem {
 }
 
 fn check(headers: &HeaderMap, hosts: &[String], tls: bool) -> Result<(), Problem> {
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(Problem::bad_request("there are two hosts in the request; send one"));
+    }
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(header::HOST).unwrap_or_default();
     if !is_loopback_name(host) && !hosts.iter().any(|one| one.eq_ignore_ascii_case(name_of(host))) {

@@ -30,6 +30,7 @@ async fn production(access: AccessOptions) -> Node {
     let store = format!("sqlite://{}", dir.path().join("smith.db").display());
     let first = SystemCore::embedded().store(&store).start().await.unwrap();
     first.stop(Duration::from_secs(20)).await;
+    drop(first);
     let change = move |builder: SystemBuilder| builder.production(true).access(access).store(store);
     let node = Node::made(Limits::default(), change).await;
     // The node's own directory is another one; this one is to live as long.
@@ -128,6 +129,7 @@ async fn pages_from_elsewhere_and_other_names_are_not_taken() {
         ("origin", "null", 403),
         ("host", "evil.example", 421),
         ("host", "127.0.0.1.evil.example", 421),
+        ("host", "", 421),
     ] {
         for (method, path) in [("GET", "/debug/v1/tree"), ("POST", KILL), ("GET", "/")] {
             let reply = ask(&node, method, path, &[(name, value), ("idempotency-key", "1")]).await;
@@ -135,6 +137,9 @@ async fn pages_from_elsewhere_and_other_names_are_not_taken() {
             assert_eq!(reply.header("access-control-allow-origin"), None);
         }
     }
+    // Two hosts: which of them is meant is for nobody to guess.
+    let two = [("host", "127.0.0.1"), ("host", "evil.example")];
+    assert_eq!(ask(&node, "GET", "/debug/v1/tree", &two).await.status, 400);
     let reply = ask(&node, "GET", "/debug/v1/tree?token=smith_ann_1", &[]).await;
     assert_eq!(reply.status, 400, "a token in an address ends up in logs");
     let reply = ask(&node, "GET", "/", &[]).await;

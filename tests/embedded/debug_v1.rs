@@ -54,11 +54,11 @@ async fn a_dry_run_says_what_the_action_then_does() {
     assert_eq!(status, 200, "{done}");
     let again = act(&node, POOL, "kill", "k1", &why).await;
     assert_eq!(again, (200, done.clone()), "the same key has no second effect");
+    alive(&node, POOL, 2).await;
     let (status, problem) = act(&node, POOL, "kill", "k2", &why).await;
     assert_eq!(status, 409, "{problem}");
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("is in life 2, not 1"), "no successor is hit: {detail}");
-    alive(&node, POOL, 2).await;
     alive(&node, "/resources/store.committer", 2).await;
 
     // What happened is what was planned, and each of it names its cause.

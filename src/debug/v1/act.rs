@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use mister_smith_supervisors::{Act, Action, ErrorClass, Origin, Plan, SupervisorError};
+use mister_smith_supervisors::{Act, Action, Origin, Plan};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
