@@ -13,7 +13,8 @@
 //! | [`past`] | what happened, why, and how the tree was |
 //! | [`lint`] | what is wrong, and what to do about it |
 //! | [`live`] | one stream of what happens |
-//! | [`data`] | bus, store, projections, sagas, outbox, pools, settings |
+//! | [`letters`], [`sagas`] | what waits for a person, and what was decided |
+//! | [`data`], [`metrics`] | bus, store, projections, outbox, pools, settings; counters |
 //! | [`graph`] | the tree as a picture |
 
 use std::sync::{Arc, Mutex};
@@ -33,11 +34,14 @@ use crate::http::Edge;
 mod act;
 mod data;
 mod graph;
+mod letters;
 mod lint;
 mod live;
+mod metrics;
 mod node;
 mod openapi;
 mod past;
+mod sagas;
 mod tree;
 mod view;
 
@@ -75,21 +79,21 @@ pub(crate) fn router() -> Router<Edge> {
         .route("/debug/v1/at/{seq}", get(past::at))
         .route("/debug/v1/stream", get(live::stream))
         .route("/debug/v1/bus", get(data::bus))
-        .route("/debug/v1/dead-letters", get(data::dead_letters))
-        .route("/debug/v1/dead-letters/{id}", get(data::dead_letter))
-        .route("/debug/v1/dead-letters/{id}/{action}", post(data::settle))
+        .route("/debug/v1/dead-letters", get(letters::list))
+        .route("/debug/v1/dead-letters/{id}", get(letters::show))
+        .route("/debug/v1/dead-letters/{id}/{action}", post(letters::settle))
         .route("/debug/v1/store", get(data::store))
         .route("/debug/v1/streams", get(data::streams))
         .route("/debug/v1/streams/{*id}", get(data::stream))
         .route("/debug/v1/projections", get(data::projections))
         .route("/debug/v1/projections/{name}/{action}", post(data::project))
         .route("/debug/v1/consumers", get(data::consumers))
-        .route("/debug/v1/sagas", get(data::sagas))
-        .route("/debug/v1/sagas/{name}/{*rest}", get(data::saga).post(data::steer))
+        .route("/debug/v1/sagas", get(sagas::list))
+        .route("/debug/v1/sagas/{name}/{*rest}", get(sagas::show).post(sagas::steer))
         .route("/debug/v1/outbox", get(data::outbox))
         .route("/debug/v1/pools", get(data::pools))
         .route("/debug/v1/config", get(data::config))
-        .route("/debug/v1/metrics", get(data::metrics))
+        .route("/debug/v1/metrics", get(metrics::show))
         .route("/debug/v1/graph.{form}", get(graph::show))
         .route("/debug/v1/openapi.json", get(openapi::show))
 }

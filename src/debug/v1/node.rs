@@ -59,7 +59,10 @@ struct Totals {
     /// children of dynamic supervisors.
     handled: u64,
     restarts: u64,
+    /// What subscriptions and consumers have given up since the node started.
     dead_letters: u64,
+    /// Messages to actors that nobody handled.
+    undelivered: u64,
 }
 
 /// A number, and what it may be at most.
@@ -97,7 +100,10 @@ pub(super) async fn show(
     let tree = actors.look_for(&Look::at("/").children(1));
     let tree = tree.ok_or_else(|| Problem::unavailable("the root has gone"))?;
     let (mut counts, mut totals) = (count(&actors.heat().states), Totals::default());
-    totals.dead_letters = tree.dead_letters;
+    totals.undelivered = tree.dead_letters;
+    let given_up = node.bus.subscriptions().into_iter().filter_map(|one| one.handling);
+    totals.dead_letters = given_up.map(|one| one.dead).sum::<u64>()
+        + node.consumers.list().iter().map(|one| one.dead).sum::<u64>();
     let mut limits = Vec::new();
     for one in tree.walk() {
         weigh(one, &mut counts, &mut totals, &mut limits);

@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{act, data, graph, lint, live, node, past, tree};
+use super::{act, data, graph, letters, lint, live, metrics, node, past, sagas, tree};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,9 +15,9 @@ use super::{act, data, graph, lint, live, node, past, tree};
     paths(
         node::show, tree::show, tree::heat, tree::pixel, tree::actor, act::act, lint::lints,
         lint::waits, past::timeline, past::lineage, past::at, live::stream, graph::show, data::bus,
-        data::dead_letters, data::dead_letter, data::settle, data::store, data::streams,
-        data::stream, data::projections, data::project, data::consumers, data::sagas, data::saga,
-        data::steer, data::outbox, data::pools, data::config, data::metrics,
+        letters::list, letters::show, letters::settle, data::store, data::streams,
+        data::stream, data::projections, data::project, data::consumers, sagas::list, sagas::show,
+        sagas::steer, data::outbox, data::pools, data::config, metrics::show,
     ),
     tags(
         (name = "node", description = "What it is, and how near to its limits"),

@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mister_smith_supervisors::{
-    Action, ActorView, ComponentType, Depth, Look, NodeView, Shutdown, Sort, SupervisionTree,
+    Action, ActorView, Backoff, ComponentType, Depth, Look, NodeView, Shutdown, Sort,
+    SupervisionTree,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -283,13 +284,22 @@ impl Actor {
                     Shutdown::After(wait) => Some(millis(wait)),
                     Shutdown::Infinity => None,
                 },
-                backoff: format!("{:?}", view.policy.backoff),
+                backoff: in_words(view.policy.backoff),
                 give_up_after: view.policy.give_up_after,
             },
             recording: view.recording,
             recorder: view.recorded.iter().map(Entry::of).collect(),
-            failures: view.failures.iter().map(|failure| Failure::of(failure)).collect(),
+            failures: view.failures.iter().rev().map(|failure| Failure::of(failure)).collect(),
             lineage: lineage.unwrap_or_default(),
+        }
+    }
+}
+
+fn in_words(backoff: Backoff) -> String {
+    match (backoff.ceiling(0), backoff.ceiling(u32::MAX)) {
+        (_, most) if most.is_zero() => "none".to_owned(),
+        (first, most) => {
+            format!("up to {first:?} at first, more with each failure, up to {most:?}")
         }
     }
 }
