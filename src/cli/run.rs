@@ -120,6 +120,7 @@ fn announce(node: &SystemCore) {
     let mut text = format!("{}\nstore  {}{made}\n", node.tree(), store);
     if let Some(addr) = node.addr() {
         text.push_str(&format!("http   http://{addr}\n\n"));
+        text.push_str(&format!("page   http://{addr}/\n"));
         text.push_str(&format!("curl http://{addr}/debug/tree?format=text\n"));
     }
     say(stdout(), format_args!("{text}"));
