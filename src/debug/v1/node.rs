@@ -165,7 +165,7 @@ fn allowed(caller: &Caller) -> Allowed {
 /// How many slots are in which state, from their bytes: all of them, however many.
 fn count(states: &[u8]) -> Counts {
     const NAMES: [&str; 7] =
-        ["starting", "up", "stopping", "suspended", "backing_off", "down", "stuck"];
+        ["starting", "up", "stopping", "suspended", "backing_off", "down", "failed"];
     let mut by_state = [0_usize; 8];
     for byte in states {
         by_state[usize::from(byte & 7)] += 1;

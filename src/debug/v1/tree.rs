@@ -105,7 +105,7 @@ fn look(path: &str, asked: &Asked) -> Result<Look, Problem> {
     if let Some(word) = given(asked.state.as_ref()) {
         let all = states(word);
         if all.is_empty() {
-            let known = "starting, up, stopping, suspended, backing_off, down or stuck";
+            let known = "starting, up, stopping, suspended, backing_off, down or failed";
             return Err(wrong("state", word, known));
         }
         look = all.into_iter().fold(look, Look::state);

@@ -35,7 +35,7 @@ pub(super) struct Node {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) component: Option<&'static str>,
     pub(super) actor_type: &'static str,
-    /// `starting`, `up`, `stopping`, `suspended`, `backing_off`, `down` or `stuck`.
+    /// `starting`, `up`, `stopping`, `suspended`, `backing_off`, `down` or `failed`.
     pub(super) state: &'static str,
     pub(super) suspended: bool,
     pub(super) life: u64,
@@ -238,6 +238,8 @@ pub(super) fn state(state: SlotState) -> &'static str {
     match state {
         SlotState::Starting | SlotState::Restarting => "starting",
         SlotState::Backoff => "backing_off",
+        // A life that does not end, and no other in its place.
+        SlotState::Stuck => "failed",
         other => other.as_str(),
     }
 }
