@@ -16,7 +16,7 @@ use crate::supervisor::{ChildSpec, Policies, SupervisorMessage, SupervisorRef, S
 use crate::tree::{Depth, SupervisionTree, TreeRoot};
 
 pub use act::{Act, Acted};
-pub use look::ActorView;
+pub use look::{ActorView, Totals};
 
 mod act;
 mod look;

@@ -65,7 +65,7 @@ pub use actor::{
     KillHandle, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS, MessageView, Offered, Overflow,
     RECORDER_LENGTH, Recorded, ReplyPort, SlotKind, SlotState, TaskGuard, WaitView,
 };
-pub use actor_system::{Act, Acted, ActorSystem, ActorSystemBuilder, ActorView, check};
+pub use actor_system::{Act, Acted, ActorSystem, ActorSystemBuilder, ActorView, Totals, check};
 pub use chaos::{ActorKiller, Kill};
 pub use component::{SupervisedComponent, SupervisionMetadata};
 pub use environment::Clock;

@@ -15,14 +15,15 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use mister_smith_supervisors::{ActorSystem, Look, Timeline};
+use mister_smith_supervisors::{Look, Timeline};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use utoipa::IntoParams;
 
+use super::node::Totals;
 use super::view::{Event, millis, state, time};
-use crate::http::{Edge, Problem};
+use crate::http::{Edge, Node, Problem};
 
 /// How often counters are sent.
 const EVERY: Duration = Duration::from_millis(250);
@@ -75,14 +76,14 @@ pub(super) async fn stream(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let actors = edge.node()?.actors.clone();
+    let node = edge.node()?.clone();
     let permit = Arc::clone(&edge.desk().streams).try_acquire_owned().map_err(|_| {
         Problem::unavailable("64 streams are open, and there may be no more; close one")
             .retry_after(5)
     })?;
     let topics = asked.topics.as_deref().unwrap_or("life,stats");
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let timeline = actors.timeline();
+    let timeline = node.actors.timeline();
     let mut paths: Vec<String> = asked
         .paths
         .unwrap_or_default()
@@ -96,10 +97,11 @@ pub(super) async fn stream(
     let follower = Follower {
         seen: resumed.or(asked.since).unwrap_or_else(|| timeline.last()),
         timeline,
-        actors,
+        node,
+        tick: 0,
         closing: edge.closing(),
         life: topics.contains("life"),
-        stats: topics.contains("stats") && !paths.is_empty(),
+        stats: topics.contains("stats"),
         paths,
         last: BTreeMap::new(),
         ready: VecDeque::from([Ok(Sent::default().retry(Duration::from_secs(1)).comment("hello"))]),
@@ -125,7 +127,8 @@ enum Woken {
 struct Follower {
     seen: u64,
     timeline: Timeline,
-    actors: ActorSystem,
+    node: Node,
+    tick: u64,
     closing: tokio::sync::watch::Receiver<bool>,
     life: bool,
     stats: bool,
@@ -177,7 +180,7 @@ impl Follower {
         let mut nodes = BTreeMap::new();
         for path in &self.paths {
             let look = Look::at(path).levels(0);
-            let Some(tree) = self.actors.look_for(&look) else { continue };
+            let Some(tree) = self.node.actors.look_for(&look) else { continue };
             let node = &tree.root;
             let counters = Counters {
                 depth: node.mailbox.as_ref().map(|mailbox| mailbox.depth),
@@ -193,15 +196,20 @@ impl Follower {
                 nodes.insert(path.clone(), counters);
             }
         }
-        if nodes.is_empty() {
+        // All slots are walked for these: once a second.
+        let totals = self.tick.is_multiple_of(4).then(|| Totals::of(&self.node));
+        self.tick += 1;
+        if nodes.is_empty() && totals.is_none() {
             return;
         }
-        let stats = serde_json::json!({
-            "at": time(self.actors.clock().wall_us()),
+        let mut stats = serde_json::json!({
+            "at": time(self.node.actors.clock().wall_us()),
             "since_ms": millis(self.started.elapsed()),
             "nodes": nodes,
-            "totals": { "seq": self.timeline.last() },
         });
+        if let Some(totals) = totals {
+            stats["totals"] = serde_json::json!(totals);
+        }
         self.last.extend(nodes);
         self.send("stats", None, &stats);
     }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::tagged;
 use super::view::{millis, time};
 use crate::http::access::{Caller, Role};
-use crate::http::{Edge, Problem};
+use crate::http::{Edge, Node, Problem};
 
 /// A node.
 #[derive(Debug, Serialize, ToSchema)]
@@ -53,16 +53,36 @@ struct Counts {
     by_component: BTreeMap<&'static str, usize>,
 }
 
-#[derive(Debug, Default, Serialize, ToSchema)]
-struct Totals {
-    /// Messages handled by what has a place of its own in the plan of the node, and by the worst
-    /// children of dynamic supervisors.
+/// What all actors together have done since the node started.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Totals {
+    /// Messages handled.
     handled: u64,
+    /// Lives that failed.
+    failures: u64,
     restarts: u64,
-    /// What subscriptions and consumers have given up since the node started.
+    /// What subscriptions and consumers have given up.
     dead_letters: u64,
     /// Messages to actors that nobody handled.
     undelivered: u64,
+}
+
+impl Totals {
+    pub(super) fn of(node: &Node) -> Self {
+        let all = node.actors.totals();
+        let given_up = node.bus.subscriptions().into_iter().filter_map(|one| one.handling);
+        let by_consumers: u64 = node.consumers.list().iter().map(|one| one.dead).sum();
+        Self {
+            handled: all.handled,
+            failures: all.failures,
+            restarts: all.restarts,
+            dead_letters: given_up.map(|one| one.dead).sum::<u64>() + by_consumers,
+            undelivered: node
+                .actors
+                .look_for(&Look::at("/").levels(0))
+                .map_or(0, |tree| tree.dead_letters),
+        }
+    }
 }
 
 /// A number, and what it may be at most.
@@ -99,14 +119,10 @@ pub(super) async fn show(
     let actors = &node.actors;
     let tree = actors.look_for(&Look::at("/").children(1));
     let tree = tree.ok_or_else(|| Problem::unavailable("the root has gone"))?;
-    let (mut counts, mut totals) = (count(&actors.heat().states), Totals::default());
-    totals.undelivered = tree.dead_letters;
-    let given_up = node.bus.subscriptions().into_iter().filter_map(|one| one.handling);
-    totals.dead_letters = given_up.map(|one| one.dead).sum::<u64>()
-        + node.consumers.list().iter().map(|one| one.dead).sum::<u64>();
+    let mut counts = count(&actors.heat().states);
     let mut limits = Vec::new();
     for one in tree.walk() {
-        weigh(one, &mut counts, &mut totals, &mut limits);
+        weigh(one, &mut counts, &mut limits);
     }
     limits.sort_by_key(|limit| std::cmp::Reverse(limit.value * 1_000 / limit.max.max(1)));
     limits.truncate(8);
@@ -136,7 +152,7 @@ pub(super) async fn show(
         rss_bytes: rss(),
         seq: actors.timeline().last(),
         actors: counts,
-        totals,
+        totals: Totals::of(node),
         limits,
         store: StoreInfo {
             kind: facts.kind,
@@ -174,10 +190,8 @@ fn count(states: &[u8]) -> Counts {
     Counts { total: states.len(), by_state, by_component: BTreeMap::new() }
 }
 
-fn weigh(node: &NodeView, counts: &mut Counts, totals: &mut Totals, limits: &mut Vec<Limit>) {
-    totals.restarts += node.restarts;
+fn weigh(node: &NodeView, counts: &mut Counts, limits: &mut Vec<Limit>) {
     if let Some(mailbox) = &node.mailbox {
-        totals.handled += mailbox.handled;
         if mailbox.depth > 0 {
             limits.push(Limit {
                 name: format!("mailbox of {}", node.path),

@@ -63,6 +63,12 @@ impl Kinds {
         first.into_iter().chain(self.more.iter().map(|(name, row)| view(*name, row))).collect()
     }
 
+    /// How many messages of all kinds together.
+    pub(crate) fn handled(&self, stats: &Stats) -> u64 {
+        stats.first.handled_count()
+            + self.more.iter().map(|(_, row)| row.handled_count()).sum::<u64>()
+    }
+
     pub(crate) fn total(&self, stats: &Stats) -> HandlingView {
         let mut total = stats.first.counts();
         for (_, row) in &self.more {

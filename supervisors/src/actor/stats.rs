@@ -43,6 +43,10 @@ impl Row {
         }
     }
 
+    pub(crate) fn handled_count(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn counts(&self) -> HandlingView {
         HandlingView {
             handled: self.handled.load(Ordering::Relaxed),

@@ -31,6 +31,20 @@ pub struct ActorView {
     pub shutdown: Shutdown,
 }
 
+/// What all slots of a system together have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// How many slots there are.
+    pub slots: usize,
+    /// Messages handled, over all lives of those that are there.
+    pub handled: u64,
+    /// Restarts of those that are there.
+    pub restarts: u64,
+    /// Lives that failed, or failed to start, of all that ever were.
+    pub failures: u64,
+}
+
 impl ActorSystem {
     /// Looks at a part of the tree as `look` says: sorted, filtered, folded. `None` when nothing
     /// lives at its path.
@@ -55,6 +69,19 @@ impl ActorSystem {
             policy,
             shutdown,
         })
+    }
+
+    /// What all slots together have done. Walks them all.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals { failures: self.timeline().failures(), ..Totals::default() };
+        crate::tree::walk(&self.slot, &mut |slot| {
+            let cell = slot.cell();
+            totals.slots += 1;
+            totals.restarts += cell.restarts();
+            totals.handled += cell.kinds(|kinds| kinds.handled(&cell.stats));
+        });
+        totals
     }
 
     /// Every slot as a byte, in the order of the tree.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use crate::environment::lock;
-use crate::lifecycle::{LifecycleEvent, Lineage, PastTree};
+use crate::lifecycle::{LifecycleEvent, LifecycleKind, Lineage, PastTree};
 
 /// How many lifecycle events a system keeps when its builder does not say; about 10 MB when full.
 pub const DEFAULT_HISTORY: usize = 65_536;
@@ -23,6 +23,7 @@ pub(crate) struct History {
     ring: Mutex<VecDeque<Arc<LifecycleEvent>>>,
     capacity: usize,
     last: AtomicU64,
+    failures: AtomicU64,
     grown: Notify,
 }
 
@@ -32,12 +33,16 @@ impl History {
             ring: Mutex::new(VecDeque::new()),
             capacity: capacity.max(1),
             last: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             grown: Notify::new(),
         }
     }
 
     /// Gives an event its number and keeps it.
     pub(crate) fn push(&self, mut event: LifecycleEvent) -> Arc<LifecycleEvent> {
+        if matches!(event.kind, LifecycleKind::Failed { .. } | LifecycleKind::StartFailed { .. }) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
         let mut ring = lock(&self.ring);
         // Numbered under the lock: the ring is in the order of its numbers, without holes.
         let seq = self.last.load(Ordering::Relaxed) + 1;
@@ -114,6 +119,12 @@ impl Timeline {
     #[must_use]
     pub fn last(&self) -> u64 {
         self.history.last()
+    }
+
+    /// How many lives have failed, or failed to start, so far.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.history.failures.load(Ordering::Relaxed)
     }
 
     /// The number of the first event that is kept; one more than the last when none is.
