@@ -88,5 +88,8 @@ export function Table({ label, head, rows, keys }) {
   </table></div>`;
 }
 
+/** A column of buttons. */
+export const doing = { text: html`<span class="unseen">what can be done</span>`, kind: "" };
+
 /** A column of numbers. @param {string} text */
 export const right = (text) => ({ text, kind: "n" });

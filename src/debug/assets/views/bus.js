@@ -26,7 +26,7 @@ function Subscriptions({ all }) {
   ]);
   const head = ["subscriber", "gets", right("waiting"), right("delivered"), right("tried again"), right("dead"), right("no room"), right("to the handler, p99")];
   return html`<${Card} title="Subscriptions" note=${num(all.length)}>${all.length
-    ? html`<${Table} label="Subscriptions" head=${head} rows=${rows} keys=${all.map((one) => one.name)} />`
+    ? html`<${Table} label="All subscriptions" head=${head} rows=${rows} keys=${all.map((one) => one.name)} />`
     : html`<${Empty} title="Nobody subscribes">A handler that asks the bus for <code>order.*.placed</code> stands here with what it gets, how much waits for it, and what became of it.<//>`}<//>`;
 }
 
@@ -35,7 +35,7 @@ function Consumers({ all }) {
   const state = (/** @type {any} */ one) => (one.standby ? "another node has it" : one.paused ? "paused" : one.trouble ?? (one.pending ? "at work" : "up to date"));
   const rows = all.map((one) => [html`<${ActorLink} path=${one.path} />`, state(one), num(one.position), num(one.pending), num(one.dead)]);
   return html`<${Card} title="Durable consumers" note="they follow the log">${all.length
-    ? html`<${Table} label="Durable consumers" head=${["name", "now", right("position"), right("pending"), right("dead")]} rows=${rows} keys=${all.map((one) => one.name)} />`
+    ? html`<${Table} label="All consumers" head=${["name", "now", right("position"), right("pending"), right("dead")]} rows=${rows} keys=${all.map((one) => one.name)} />`
     : html`<p class="quiet">None. A consumer has a place of its own in the log, and goes on there after any crash.</p>`}<//>`;
 }
 
@@ -43,7 +43,7 @@ function Consumers({ all }) {
 function Relays({ all }) {
   const rows = all.map((one) => [html`<${ActorLink} path=${one.path} />`, one.status ?? one.state]);
   return html`<${Card} title="Outbox" note="from the log to queues">${all.length
-    ? html`<${Table} label="Outbox" head=${["relay", "now"]} rows=${rows} keys=${all.map((one) => one.path)} />`
+    ? html`<${Table} label="All relays" head=${["relay", "now"]} rows=${rows} keys=${all.map((one) => one.path)} />`
     : html`<p class="quiet">Nothing goes out. <code>--outbox nats://…</code> sends every event to a queue, in order and at least once.</p>`}<//>`;
 }
 
@@ -51,6 +51,6 @@ function Relays({ all }) {
 function Brokers({ all }) {
   const rows = all.map((one) => [html`<code>${one.url}</code>`, one.connected ? `connected, ${one.server_version ?? ""}` : html`<b class="hot-text">away</b> ${one.trouble ?? ""}`, one.round_trip_us === null ? "–" : micros(one.round_trip_us)]);
   return html`<${Card} title="Brokers">${all.length
-    ? html`<${Table} label="Brokers" head=${["address", "now", right("there and back")]} rows=${rows} keys=${all.map((one) => one.url)} />`
+    ? html`<${Table} label="All brokers" head=${["address", "now", right("there and back")]} rows=${rows} keys=${all.map((one) => one.url)} />`
     : html`<p class="quiet">None: this node needs no server beside it.</p>`}<//>`;
 }

@@ -3,7 +3,7 @@ import { html, useState } from "../vendor/index.js";
 import { get, post } from "../api.js";
 import { num, words } from "../format.js";
 import { acting } from "../state.js";
-import { Card, Empty, Table, Trouble, When, right, useRead } from "../components/bits.js";
+import { Card, Empty, Table, Trouble, When, doing, right, useRead } from "../components/bits.js";
 import { askDecision } from "../components/dialog.js";
 
 export function LettersView() {
@@ -19,7 +19,7 @@ export function LettersView() {
       <div class="tools-inline"><input type="search" aria-label="Origin" placeholder="of one subscriber" value=${origin} onChange=${(/** @type {any} */ e) => { setAfter(""); setOrigin(e.currentTarget.value.trim()); }} /></div></div>
     ${error && html`<${Trouble} error=${error} retry=${load} />`}
     ${data && html`<${Card} title="Waiting" note=${num(all.length)}>
-      ${rows.length ? html`<${Table} label="Dead letters" head=${["message", "whose", "why", right("tries"), "now", "since", ""]} rows=${rows} keys=${all.map((/** @type {any} */ one) => one.id)} />` : html`<${Empty} title="No dead letters">A message that a subscriber could not handle, after all its tries, is kept here with its cause, until a person sends it again or gives it up.<//>`}
+      ${rows.length ? html`<${Table} label="Dead letters" head=${["message", "whose", "why", right("tries"), "now", "since", doing]} rows=${rows} keys=${all.map((/** @type {any} */ one) => one.id)} />` : html`<${Empty} title="No dead letters">A message that a subscriber could not handle, after all its tries, is kept here with its cause, until a person sends it again or gives it up.<//>`}
       <p class="buttons start">${after && html`<button onClick=${() => setAfter("")}>To the first</button>`}${data.next && html`<button onClick=${() => setAfter(data.next)}>Next</button>`}</p>
     <//>`}
     ${open && html`<${Letter} key=${open} id=${open} />`}

@@ -22,7 +22,7 @@ export function SagasView() {
       <div class="tools-inline"><select aria-label="State" value=${status} onChange=${(/** @type {any} */ e) => { setAfter(""); setStatus(e.currentTarget.value); }}>${STATES.map((one) => html`<option value=${one}>${one ? words(one) : "all states"}</option>`)}</select></div></div>
     ${error && html`<${Trouble} error=${error} retry=${load} />`}
     ${data && html`<div class=${open ? "two" : ""}><${Card} title="Sagas" note=${num(all.length)}>
-      ${rows.length ? html`<${Table} label="Sagas" head=${["saga", "now", "step", "begun", "goes on", "why"]} rows=${rows} keys=${all.map(key)} />` : html`<${Empty} title="No saga here">A saga runs its steps one after the other and undoes them in reverse if one cannot be done. Each stands here with its step, until it is completed, undone, or waits for a person.<//>`}
+      ${rows.length ? html`<${Table} label="A page of sagas" head=${["saga", "now", "step", "begun", "goes on", "why"]} rows=${rows} keys=${all.map(key)} />` : html`<${Empty} title="No saga here">A saga runs its steps one after the other and undoes them in reverse if one cannot be done. Each stands here with its step, until it is completed, undone, or waits for a person.<//>`}
       <p class="buttons start">${after && html`<button onClick=${() => setAfter("")}>To the first</button>`}${data.next && html`<button onClick=${() => setAfter(data.next)}>Next</button>`}</p>
     <//>${open && html`<${Saga} key=${open} at=${open} />`}</div>`}
   </main>`;
@@ -44,7 +44,7 @@ function Saga({ at }) {
     ${data.error && html`<p class="hot-text">${data.error}</p>`}
     <${Table} label="Steps" head=${["step", "now", right("tries"), "what was wrong"]} rows=${data.steps.map((/** @type {any} */ one) => [one.name, words(one.status), num(one.attempts + (one.undo_attempts ?? 0)), one.error ?? ""])} />
     <h3>History</h3>
-    <${Table} label="History" head=${["when", "what", ""]} rows=${data.history.map((/** @type {any} */ one) => [html`<${When} at=${one.at} />`, words(one.type.replace(/^saga\./, "")), one.text])} />
+    <${Table} label="History" head=${["when", "what", "more"]} rows=${data.history.map((/** @type {any} */ one) => [html`<${When} at=${one.at} />`, words(one.type.replace(/^saga\./, "")), one.text])} />
     <h3>Data</h3><pre tabindex="0">${JSON.stringify(data.data, null, 2)}</pre>
   <//>`;
 }

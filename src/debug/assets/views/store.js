@@ -3,7 +3,7 @@ import { html, useState } from "../vendor/index.js";
 import { get, post } from "../api.js";
 import { bytes, num } from "../format.js";
 import { acting } from "../state.js";
-import { ActorLink, Card, Empty, Table, Trouble, When, right, useRead } from "../components/bits.js";
+import { ActorLink, Card, Empty, Table, Trouble, When, doing, right, useRead } from "../components/bits.js";
 import { askDecision } from "../components/dialog.js";
 
 export function StoreView() {
@@ -19,11 +19,11 @@ export function StoreView() {
 
 /** @param {{store: any}} props */
 function Log({ store }) {
-  return html`<dl class="tiles">
-    <div><dt>${store.kind}</dt><dd>${num(store.head)}</dd><p>events, without a gap, in the order of their commits</p></div>
-    <div><dt>types of events</dt><dd>${num(store.event_types.length)}</dd><p class="clip">${store.event_types.map((/** @type {any} */ one) => one.name).join(", ")}</p></div>
-    <div><dt>where</dt><dd>${store.bytes === null ? "–" : bytes(store.bytes)}</dd><p><code>${store.url}</code>${store.shared ? " · shared with other nodes" : ""}</p></div>
-  </dl>`;
+  return html`<div class="tiles">
+    <div><span class="dt">${store.kind}</span><span class="dd">${num(store.head)}</span><p>events, without a gap, in the order of their commits</p></div>
+    <div><span class="dt">types of events</span><span class="dd">${num(store.event_types.length)}</span><p class="clip">${store.event_types.map((/** @type {any} */ one) => one.name).join(", ")}</p></div>
+    <div><span class="dt">where</span><span class="dd">${store.bytes === null ? "–" : bytes(store.bytes)}</span><p><code>${store.url}</code>${store.shared ? " · shared with other nodes" : ""}</p></div>
+  </div>`;
 }
 
 /** @param {{all: any[], load: () => void}} props */
@@ -38,7 +38,7 @@ function Projections({ all, load }) {
     num(one.position), num(one.lag), one.parked ? html`<b class="warm-text">${num(one.parked)}</b>` : "0", one.paused ? "paused" : one.status,
     html`<span class="buttons">${one.paused ? button(one, "resume", "Resume", "It goes on where it was.") : button(one, "pause", "Pause", "It applies nothing more until it is resumed; its readers see it as it is.")}${button(one, "rebuild", "Rebuild", "It is made of the whole log again, beside the one that is read; then the new one takes its place at once.")}</span>`,
   ]);
-  return html`<${Card} title="Projections" note="read models of the log"><${Table} label="Projections" head=${["name", right("position"), right("behind"), right("parked"), "now", ""]} rows=${rows} keys=${all.map((one) => one.name)} /><//>`;
+  return html`<${Card} title="Projections" note="read models of the log"><${Table} label="All projections" head=${["name", right("position"), right("behind"), right("parked"), "now", doing]} rows=${rows} keys=${all.map((one) => one.name)} /><//>`;
 }
 
 function Streams() {
@@ -50,7 +50,7 @@ function Streams() {
   ]);
   return html`<${Card} title="Streams" note="by name">
     ${error && html`<${Trouble} error=${error} retry=${load} />`}
-    ${data && (rows.length ? html`<${Table} label="Streams" head=${["stream", right("events"), "first", "last"]} rows=${rows} keys=${data.streams.map((/** @type {any} */ one) => one.id)} />` : html`<${Empty} title="No stream yet">A stream is the life of one aggregate; its first event makes it.<//>`)}
+    ${data && (rows.length ? html`<${Table} label="A page of streams" head=${["stream", right("events"), "first", "last"]} rows=${rows} keys=${data.streams.map((/** @type {any} */ one) => one.id)} />` : html`<${Empty} title="No stream yet">A stream is the life of one aggregate; its first event makes it.<//>`)}
     <p class="buttons start">${after && html`<button onClick=${() => setAfter("")}>To the first</button>`}${data?.next && html`<button onClick=${() => setAfter(data.next)}>Next</button>`}</p>
     ${open && html`<${Stream} id=${open} />`}
   <//>`;
