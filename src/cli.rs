@@ -9,6 +9,7 @@ mod access;
 mod archive;
 mod consumers;
 mod dead_letters;
+mod demo;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod events;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -35,6 +36,8 @@ pub struct Cli {
 enum Command {
     /// Start a node (the default)
     Run(run::Run),
+    /// Start a node in which something lives, breaks and heals
+    Demo(demo::DemoArgs),
     /// See and change the version of a store's tables
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     Migrate(migrate::Migrate),
@@ -60,10 +63,17 @@ enum Command {
 }
 
 impl Cli {
-    /// Whether this starts a node, and is no command that ends by itself.
+    /// What is logged unless the environment says otherwise.
     #[must_use]
-    pub fn is_node(&self) -> bool {
-        matches!(self.command, None | Some(Command::Run(_)))
+    pub fn log_filter(&self) -> &'static str {
+        match self.command {
+            // A node tells what it does.
+            None | Some(Command::Run(_)) => "info,ractor=warn",
+            // It fails all the time, and says so itself.
+            Some(Command::Demo(_)) => "error",
+            // A command's own words are enough.
+            _ => "warn",
+        }
     }
 
     /// Does what was asked.
@@ -73,6 +83,7 @@ impl Cli {
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command.unwrap_or_else(|| Command::Run(run::Run::default())) {
             Command::Run(run) => run.execute().await,
+            Command::Demo(demo) => Box::pin(demo.execute()).await,
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Command::Migrate(migrate) => migrate.execute().await,
             #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -11,6 +11,7 @@
 //! | [`readme`] | what the README shows is what the program does |
 //! | [`cli`] | migrate, events, replay, projections from the command line |
 //! | [`sagas`], [`consumers`] | seen and steered from outside |
+//! | [`terminal`] | `smith demo` |
 //! | [`architecture`] | which file may use which |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
@@ -28,3 +29,4 @@ mod process;
 mod queries;
 mod readme;
 mod sagas;
+mod terminal;
