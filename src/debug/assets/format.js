@@ -81,5 +81,5 @@ export function pressure(value, max) {
 
 /** A word of the API as words. @param {string} word */
 export function words(word) {
-  return word.replaceAll("_", " ");
+  return (word ?? "").replaceAll("_", " ");
 }

@@ -61,6 +61,7 @@
  * @property {MessageStat[]} [messages]
  * @property {{path: string, why: string}[]} [dependents]
  * @property {Record<string, unknown>} [config]
+ * @property {boolean} [recording]
  * @property {Recorded[]} [recorder]
  * @property {Failure[]} [failures]
  * @property {string[]} [lineage]

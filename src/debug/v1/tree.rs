@@ -288,7 +288,7 @@ impl Actor {
                 give_up_after: view.policy.give_up_after,
             },
             recording: view.recording,
-            recorder: view.recorded.iter().map(Entry::of).collect(),
+            recorder: view.recorded.iter().rev().map(Entry::of).collect(),
             failures: view.failures.iter().rev().map(|failure| Failure::of(failure)).collect(),
             lineage: lineage.unwrap_or_default(),
         }

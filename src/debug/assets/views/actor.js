@@ -1,12 +1,12 @@
 /** One actor: what it does, what went wrong, who depends on it, and what can be done. */
 import { html, useEffect, useState } from "../vendor/index.js";
-import { actorUrl, get } from "../api.js";
+import { actorUrl, get, post } from "../api.js";
 import { micros, num, span, words } from "../format.js";
 import { history, rateOf } from "../history.js";
 import { find, version } from "../model.js";
 import { pastRoot } from "../past.js";
 import { href, route } from "../router.js";
-import { acting, now, past } from "../state.js";
+import { acting, now, past, say } from "../state.js";
 import { onLife, watch } from "../stream.js";
 import { nameOf, parentOf } from "../paths.js";
 import { ActorLink, Card, Copy, Crumbs, Empty, StateMark, Table, Trouble, When, right, useRead } from "../components/bits.js";
@@ -57,7 +57,7 @@ function Head({ node }) {
   return html`<div class="actor-head">
     <div><p class="trail"><${Crumbs} path=${node.path} /> <${Copy} text=${node.path} /></p>
       <h1>${node.id}</h1>
-      <p class="facts"><${StateMark} state=${node.state} /><span class="quiet">${words(node.kind)}${node.actor_type ? html` · <code>${node.actor_type}</code>` : null} · ${words(node.component)}</span><a href=${href("tree", node.path)}>in the tree</a></p></div>
+      <p class="facts"><${StateMark} state=${node.state} /><span class="quiet">${words(node.kind)}${node.actor_type ? html` · <code>${node.actor_type}</code>` : null}${node.component ? ` · ${words(node.component)}` : null}</span><a href=${href("tree", node.path)}>in the tree</a></p></div>
     <div class="acts" role="group" aria-label="Actions">
       ${actions.map((action) => html`<button key=${action} class=${action === "kill" ? "danger" : ""} disabled=${Boolean(why)} title=${why || "Shows the dry run first"} onClick=${() => askAction(node, action)}>${words(action)[0].toUpperCase() + action.slice(1)} …</button>`)}
       ${why && html`<p class="quiet why">${why}</p>`}
@@ -91,8 +91,10 @@ function Children({ node }) {
 
 /** @param {{actor: Actor}} props */
 function Recorder({ actor }) {
-  const all = actor.recorder ?? [];
-  return html`<${Card} title="Flight recorder" note="the last messages, newest first">${all.length ? html`<${Table} label="Flight recorder" head=${["when", "type", "from", right("waited"), right("handled in"), "outcome"]} rows=${all.slice(0, 30).map((one) => [html`<${When} at=${one.at} />`, html`<code>${one.type}</code>`, one.from ? html`<${ActorLink} path=${one.from} />` : "–", micros(one.wait_us), micros(one.handling_us), html`<span class=${one.outcome === "ok" ? "quiet" : "hot-text"}>${one.outcome}</span>`])} />` : html`<${Empty} title="Nothing recorded">The last messages of an actor stand here with their sender, how long they waited and how long they took; without their payload.<//>`}<//>`;
+  const all = actor.recorder ?? [], may = acting.value, path = actor.node.path;
+  const turn = (/** @type {boolean} */ on) => post(actorUrl(path, on ? "record" : "unrecord"), {}).then(() => say(on ? `${nameOf(path)} is recorded` : `${nameOf(path)} is no longer recorded`, "good"), (error) => say(error.message, "bad"));
+  const button = html`<button class="link" disabled=${!may.allowed} title=${may.allowed ? "" : may.why} onClick=${() => turn(!actor.recording)}>${actor.recording ? "stop recording" : "record"}</button>`;
+  return html`<${Card} title="Flight recorder" note="the last messages, newest first" actions=${button}>${all.length ? html`<${Table} label="Flight recorder" head=${["when", "type", "from", right("waited"), right("handled in"), "outcome"]} rows=${all.slice(0, 30).map((one) => [html`<${When} at=${one.at} />`, html`<code>${one.type}</code>`, one.from ? html`<${ActorLink} path=${one.from} />` : "–", micros(one.wait_us), micros(one.handling_us), html`<span class=${one.outcome === "ok" ? "quiet" : "hot-text"}>${one.outcome}</span>`])} />` : html`<${Empty} title="Nothing recorded">The last messages of an actor stand here with their sender, how long they waited and how long they took; without their payload.<//>`}<//>`;
 }
 
 /** @param {{actor: Actor}} props */
@@ -103,7 +105,7 @@ function Dependents({ actor }) {
 
 /** @param {{actor: Actor}} props */
 function Settings({ actor }) {
-  return html`<${Card} title="Configuration"><dl class="pairs">${Object.entries(actor.config ?? {}).map(([name, value]) => html`<div key=${name}><dt>${words(name.replace(/_ms$/, ""))}</dt><dd>${name.endsWith("_ms") && typeof value === "number" ? span(value) : String(value)}</dd></div>`)}</dl><//>`;
+  return html`<${Card} title="Configuration"><dl class="pairs">${Object.entries(actor.config ?? {}).map(([name, value]) => html`<div key=${name}><dt>${words(name.replace(/_ms$/, ""))}</dt><dd>${name.endsWith("_ms") && typeof value === "number" ? span(value) : value === null ? "–" : String(value)}</dd></div>`)}</dl><//>`;
 }
 
 /** @param {{path: string}} props */
