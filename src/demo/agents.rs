@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Context, Failure, Overflow, ReplyPort, StartError, TaskGuard,
+    Actor, ChildSpec, ComponentType, Context, Failure, Overflow, ReplyPort, Shutdown, StartError,
+    TaskGuard,
 };
 
 use super::luck::Luck;
@@ -21,6 +22,9 @@ const NAMES: [&str; 16] = [
 
 /// How long an agent waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long an agent may take to end.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What an agent can be told.
 pub(super) enum Talk {
@@ -143,14 +147,24 @@ pub(super) fn names(count: usize) -> impl Iterator<Item = String> {
 /// Starts so many agents.
 pub(super) async fn settle(node: &SystemCore, seed: u64, count: usize) -> anyhow::Result<()> {
     let names: Arc<[String]> = names(count).collect();
-    let agents = node.actors().supervisor("/agents")?;
-    for number in 0..names.len() {
+    for (number, name) in names.iter().enumerate() {
         let persona = Persona { seed, number, names: Arc::clone(&names) };
-        let spec =
-            mister_smith_supervisors::ChildSpec::actor::<Agent>(names[number].as_str(), persona)
-                .component_type(mister_smith_supervisors::ComponentType::Agent)
-                .mailbox(64, Overflow::DropOldest);
-        agents.spawn_spec::<Talk>(spec).await?;
+        employ::<Agent>(node, name, persona).await?;
     }
+    Ok(())
+}
+
+/// Starts somebody under `/agents` who ends soon when told to, whatever they wait for: what is
+/// started again with them waits until they have ended.
+pub(super) async fn employ<A: Actor>(
+    node: &SystemCore,
+    name: &str,
+    args: A::Args,
+) -> anyhow::Result<()> {
+    let spec = ChildSpec::actor::<A>(name, args)
+        .component_type(ComponentType::Agent)
+        .shutdown(Shutdown::After(FAREWELL))
+        .mailbox(64, Overflow::DropOldest);
+    node.actors().supervisor("/agents")?.spawn_spec::<A::Message>(spec).await?;
     Ok(())
 }

@@ -14,6 +14,7 @@ use mister_smith_actors::saga::{Saga, Sagas, Step, StepContext, StepError};
 use mister_smith_supervisors::{Actor, Context, Failure, StartError, TaskGuard};
 use serde::{Deserialize, Serialize};
 
+use super::agents;
 use super::luck::Luck;
 use crate::system::SystemCore;
 
@@ -313,7 +314,6 @@ impl Actor for Customers {
 /// Starts those who fill baskets and order.
 pub(super) async fn employ(node: &SystemCore, seed: u64, rate: u32) -> anyhow::Result<()> {
     let till = TillArgs { seed, rate, commands: node.commands().clone() };
-    node.spawn::<Till>("till", till).await?;
-    node.spawn::<Customers>("customers", (seed, node.sagas().clone())).await?;
-    Ok(())
+    agents::employ::<Till>(node, "till", till).await?;
+    agents::employ::<Customers>(node, "customers", (seed, node.sagas().clone())).await
 }

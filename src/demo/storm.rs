@@ -98,7 +98,9 @@ fn below(actors: &ActorSystem, luck: &mut Luck, top: &str, part: &str) -> Option
     let tree = actors.look_for(&Look::at(top).children(VICTIMS))?;
     let paths: Vec<String> = tree
         .walk()
-        .filter(|node| node.state == SlotState::Up && node.path.as_str().contains(part))
+        .filter(|node| node.state == SlotState::Up)
+        // Not all of it: with it the page would be away for as long as it takes to start.
+        .filter(|node| node.path.as_str() != top && node.path.as_str().contains(part))
         .map(|node| node.path.to_string())
         .collect();
     luck.pick(&paths).cloned()
