@@ -27,6 +27,9 @@ const STUCK: Duration = Duration::from_secs(30);
 /// Restarts of one child that are a storm, if the last one was a moment ago.
 const STORM: u64 = 5;
 
+/// A restart was a moment ago.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// Children beyond which a dynamic supervisor is worth a look.
 const MANY: usize = 50_000;
 
@@ -173,13 +176,13 @@ fn of(node: &NodeView) -> Vec<Lint> {
         }
     }
     if node.restarts >= STORM
-        && node.up_for.is_some_and(|up| up < Duration::from_secs(60))
+        && node.up_for.is_some_and(|up| up < FRESH)
         && node.state == SlotState::Up
     {
         lint(
             "restart_storm",
             "warning",
-            format!("{} restarts, the last one within a minute", node.restarts),
+            format!("{} restarts, the last one a moment ago", node.restarts),
             "see its last failure; a backoff (ChildPolicy) makes the tries rarer, and mends nothing",
         );
     }
