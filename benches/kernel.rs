@@ -195,4 +195,12 @@ fn main() {
         &rounds(turns, |rt, peer| each_peer!(rt, peer, crash(crash, true))),
     );
     memory(20_000 / scale);
+    let crowd = 100_000 / scale;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let [worst, text, heat] = runtime.block_on(ours::look(crowd));
+    println!(
+        "{:<26} {worst:>7.2} ms the 50 worst {text:>6.2} ms by text {heat:>6.2} ms as bytes",
+        format!("look at {crowd}")
+    );
 }

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod access;
 #[cfg(feature = "postgres")]
 mod archive;
 mod consumers;
 mod dead_letters;
+mod demo;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod events;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -20,6 +22,7 @@ mod replay;
 mod run;
 mod sagas;
 mod store;
+mod token;
 
 /// Actors under supervision trees, with the event store inside.
 #[derive(Debug, Parser)]
@@ -33,6 +36,8 @@ pub struct Cli {
 enum Command {
     /// Start a node (the default)
     Run(run::Run),
+    /// Start a node in which something lives, breaks and heals
+    Demo(demo::DemoArgs),
     /// See and change the version of a store's tables
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     Migrate(migrate::Migrate),
@@ -51,15 +56,24 @@ enum Command {
     Consumers(consumers::Consumers),
     /// See and steer the sagas of a running node
     Sagas(sagas::Sagas),
+    /// Make a token that callers show to a node
+    Token(token::TokenArgs),
     /// See, send again or give up messages that a subscriber could not handle
     DeadLetters(dead_letters::DeadLetters),
 }
 
 impl Cli {
-    /// Whether this starts a node, and is no command that ends by itself.
+    /// What is logged unless the environment says otherwise.
     #[must_use]
-    pub fn is_node(&self) -> bool {
-        matches!(self.command, None | Some(Command::Run(_)))
+    pub fn log_filter(&self) -> &'static str {
+        match self.command {
+            // A node tells what it does.
+            None | Some(Command::Run(_)) => "info,ractor=warn",
+            // It fails all the time, and says so itself.
+            Some(Command::Demo(_)) => "error",
+            // A command's own words are enough.
+            _ => "warn",
+        }
     }
 
     /// Does what was asked.
@@ -69,6 +83,7 @@ impl Cli {
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command.unwrap_or_else(|| Command::Run(run::Run::default())) {
             Command::Run(run) => run.execute().await,
+            Command::Demo(demo) => Box::pin(demo.execute()).await,
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Command::Migrate(migrate) => migrate.execute().await,
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -80,6 +95,7 @@ impl Cli {
             Command::Projections(projections) => projections.execute().await,
             Command::Consumers(consumers) => consumers.execute().await,
             Command::Sagas(sagas) => sagas.execute().await,
+            Command::Token(token) => token.execute(),
             Command::DeadLetters(letters) => letters.execute().await,
         }
     }

@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 use crate::http::{Edge, Problem, decode, raw_path};
 
+pub(crate) mod page;
+pub(crate) mod v1;
 mod view;
 
 /// Children of one dynamic supervisor that are shown when the request does not say.

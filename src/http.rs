@@ -15,7 +15,7 @@
 //! actor that accepts connections.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::DeadLetters;
+use mister_smith_actors::event::Position;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::projection::handle::ProjectionRef;
 use mister_smith_actors::saga::Sagas;
@@ -37,6 +38,9 @@ use tokio::task::JoinSet;
 
 use crate::debug;
 
+use access::Access;
+
+pub mod access;
 pub mod body;
 mod bus;
 pub mod cloudevents;
@@ -49,7 +53,10 @@ mod projections;
 mod query;
 mod sagas;
 mod server;
+#[cfg(feature = "tls")]
+pub mod tls;
 
+pub(crate) use guard::too_little;
 pub(crate) use problem::Problem;
 pub(crate) use query::{decode, raw_path};
 pub(crate) use server::HttpServer;
@@ -110,14 +117,32 @@ struct EdgeInner {
     listener: Arc<TcpListener>,
     addr: SocketAddr,
     limits: Limits,
+    door: Door,
     node: OnceLock<Node>,
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     serving: Mutex<JoinSet<()>>,
+    desk: debug::v1::Desk,
     /// The node is being stopped: requests under way are the last.
     closing: watch::Sender<bool>,
 }
+
+/// Who is let in, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    pub(crate) access: Access,
+    /// Names that the node answers to, besides those of loopback.
+    pub(crate) hosts: Vec<String>,
+    /// Callers see `https`: from this node, or from the proxy in front of it.
+    pub(crate) https: bool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<tls::Tls>,
+}
+
+/// The address that a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// The parts of a running node that requests need.
 #[derive(Clone, Debug)]
@@ -130,7 +155,22 @@ pub(crate) struct Node {
     pub(crate) letters: DeadLetters,
     pub(crate) sagas: Sagas,
     pub(crate) consumers: Consumers,
+    pub(crate) facts: Arc<Facts>,
     pub(crate) brokers: Vec<Broker>,
+}
+
+/// What a node was started with, for those who look.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) production: bool,
+    /// The kind of store, by its scheme.
+    pub(crate) kind: &'static str,
+    /// Where the store is, without a password.
+    pub(crate) store: String,
+    /// The end of the log.
+    pub(crate) head: watch::Receiver<Position>,
+    /// Settings by name, without secrets.
+    pub(crate) settings: Vec<(&'static str, String)>,
 }
 
 impl Node {
@@ -142,16 +182,23 @@ impl Node {
 }
 
 impl Edge {
-    pub(crate) fn new(listener: Arc<TcpListener>, addr: SocketAddr, limits: Limits) -> Self {
+    pub(crate) fn new(
+        listener: Arc<TcpListener>,
+        addr: SocketAddr,
+        limits: Limits,
+        door: Door,
+    ) -> Self {
         Self(Arc::new(EdgeInner {
             listener,
             addr,
+            door,
             node: OnceLock::new(),
             requests: Arc::new(Semaphore::new(limits.requests)),
             bytes: Arc::new(Semaphore::new(limits.in_flight_mib << 10)),
             connections: Arc::new(Semaphore::new(limits.connections)),
             limits,
             serving: Mutex::new(JoinSet::new()),
+            desk: debug::v1::Desk::default(),
             closing: watch::Sender::new(false),
         }))
     }
@@ -168,6 +215,28 @@ impl Edge {
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.0.addr
+    }
+
+    pub(crate) fn desk(&self) -> &debug::v1::Desk {
+        &self.0.desk
+    }
+
+    /// Turns true when the node is being stopped.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.0.closing.subscribe()
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.0.door.access
+    }
+
+    fn hosts(&self) -> &[String] {
+        &self.0.door.hosts
+    }
+
+    /// Callers see `https`.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.0.door.https
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -195,6 +264,9 @@ impl Edge {
             .route("/api/v1/consumers/{name}/{action}", post(consumers::act))
             .route("/api/v1/sagas", get(sagas::list))
             .route("/api/v1/sagas/{name}/{*rest}", get(sagas::show).post(sagas::act))
+            .merge(debug::v1::router())
+            .route("/", get(debug::page::index))
+            .route("/assets/{*path}", get(debug::page::asset))
             .route("/debug/tree", get(debug::tree))
             .route("/debug/actors/{*rest}", post(debug::act))
             .route("/healthz", get(debug::healthz))
@@ -203,7 +275,7 @@ impl Edge {
             .method_not_allowed_fallback(problem::method_not_allowed)
             // The ingest handler reads its body itself, under its own limits.
             .layer(DefaultBodyLimit::disable())
-            .layer(axum::middleware::from_fn(guard::same_origin))
+            .layer(axum::middleware::from_fn_with_state(self.clone(), guard::watch))
             .with_state(self.clone())
     }
 }

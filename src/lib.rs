@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod debug;
+mod demo;
 pub mod http;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub mod migrate;

@@ -31,11 +31,13 @@ use tokio::sync::watch;
 
 use crate::http::Edge;
 
+mod access;
 mod builder;
 mod error;
 mod lock;
 mod plan;
 
+pub use access::AccessOptions;
 pub use builder::SystemBuilder;
 pub use error::SystemError;
 pub use lock::LockError;

@@ -175,6 +175,20 @@ pub enum SubscribeError {
     Actor(#[from] AskError),
 }
 
+/// What became of a subscription's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct HandlingStatus {
+    /// Acknowledged.
+    pub acknowledged: u64,
+    /// Tries that failed and were followed by another.
+    pub retried: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Messages that wait for their next try.
+    pub waiting: usize,
+}
+
 /// How a subscription stands.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
@@ -197,6 +211,9 @@ pub struct SubscriptionStatus {
     pub refused: u64,
     /// It gets no messages until it has room again.
     pub cut_off: bool,
+    /// What became of its messages, if it has a handler of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handling: Option<HandlingStatus>,
     /// How long its messages took to reach its handler, if it has one of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyStatus>,
@@ -369,8 +386,8 @@ impl EventBus {
             Err(error) => return Err(error.into()),
         };
         let sink = AddressSink { address: address.clone(), wrap: SubscriberMessage::Deliver };
-        let latency = Some(Arc::clone(&shared.latency));
-        self.insert(Arc::clone(&name), pattern, group, Box::new(sink), latency)?;
+        let own = Some(Arc::clone(&shared));
+        self.insert(Arc::clone(&name), pattern, group, Box::new(sink), own)?;
         Ok(SubscriptionRef { name, address, shared })
     }
 
@@ -402,7 +419,7 @@ impl EventBus {
         pattern: Pattern,
         group: Option<Arc<str>>,
         sink: Box<dyn sink::Sink>,
-        latency: Option<Arc<Latency>>,
+        shared: Option<Arc<Shared>>,
     ) -> Result<(), SubscribeError> {
         let route = Arc::new(Route {
             number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
@@ -411,7 +428,7 @@ impl EventBus {
             group,
             sink,
             counts: Counts::default(),
-            latency,
+            shared,
             cut_off: false.into(),
         });
         match self.0.routes.insert(route) {
@@ -471,7 +488,13 @@ impl EventBus {
                 dropped: dropped.load(Ordering::Relaxed),
                 refused: refused.load(Ordering::Relaxed),
                 cut_off: route.cut_off.load(Ordering::Relaxed),
-                latency: route.latency.as_ref().map(|latency| latency.status()),
+                handling: route.shared.as_ref().map(|shared| HandlingStatus {
+                    acknowledged: shared.acked.load(Ordering::Relaxed),
+                    retried: shared.retried.load(Ordering::Relaxed),
+                    dead: shared.dead.load(Ordering::Relaxed),
+                    waiting: shared.waiting(),
+                }),
+                latency: route.shared.as_ref().map(|shared| shared.latency.status()),
             }
         };
         self.0.routes.all().iter().map(status).collect()

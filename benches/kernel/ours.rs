@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use mister_smith::supervisors::{
-    Actor, ActorSystem, Address, ChildSpec, Context, DeadLetter, Failure, Overflow, ReplyPort,
-    StartError, SupervisorSpec,
+    Actor, ActorSystem, Address, ChildSpec, Context, DeadLetter, Failure, Look, Overflow,
+    ReplyPort, StartError, SupervisorSpec,
 };
 
 use super::Sample;
@@ -134,4 +134,32 @@ pub(crate) async fn grow(count: u64) -> u64 {
         crowd.spawn::<Worker>(n.to_string(), ()).await.unwrap();
     }
     super::resident() - before
+}
+
+/// Looks at a crowd: the 50 worst, those that match, all as bytes. Milliseconds each.
+pub(crate) async fn look(count: u64) -> [f64; 3] {
+    let system = system().await;
+    let crowd = system.supervisor("/crowd").unwrap();
+    for n in 0..count {
+        crowd.spawn::<Worker>(n.to_string(), ()).await.unwrap();
+    }
+    let text = (count / 2).to_string();
+    let ms = |look: &dyn Fn()| {
+        let mut each: Vec<f64> = (0..9)
+            .map(|_| {
+                let began = Instant::now();
+                look();
+                began.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        each.sort_by(f64::total_cmp);
+        each[4]
+    };
+    let times = [
+        ms(&|| drop(system.look_for(&Look::at("/")))),
+        ms(&|| drop(system.look_for(&Look::at("/").text(&*text)))),
+        ms(&|| drop(system.heat())),
+    ];
+    system.shutdown(Duration::from_secs(60)).await;
+    times
 }

@@ -18,6 +18,9 @@ pub(super) struct NodeArg {
     /// Address of the node
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_LISTEN, env = "SMITH_LISTEN", global = true)]
     node: String,
+    /// Token to show it; better in the environment, where other users do not see it
+    #[arg(long, value_name = "TOKEN", env = "SMITH_TOKEN", hide_env_values = true, global = true)]
+    token: Option<String>,
     /// Print JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -55,7 +58,10 @@ impl NodeArg {
         let stream = TcpStream::connect(node).await.with_context(unreachable)?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::builder().method(method).uri(path).header("host", node);
+        let mut request = Request::builder().method(method).uri(path).header("host", node);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
         let request = request.body(Empty::<Bytes>::new())?;
         let exchange = async {
             let (head, body) = sender.send_request(request).await?.into_parts();

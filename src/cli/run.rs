@@ -12,6 +12,7 @@ use mister_smith_actors::bus::queue::{self, QueueOptions};
 use mister_smith_actors::event::compression::{Compression, CompressionError, Encoding};
 use mister_smith_actors::store::EventFilter;
 
+use super::access::AccessArgs;
 use crate::runtime::{Signals, hard_exit_code};
 use crate::system::{DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, SystemCore};
 
@@ -21,7 +22,7 @@ pub(super) struct Run {
     /// Store of the events: a SQLite file, made if missing, or postgres://USER@HOST/DATABASE
     #[arg(long, value_name = "URL", default_value = DEFAULT_STORE, env = "SMITH_STORE")]
     store: String,
-    /// Loopback address to listen on; port 0 picks a free one
+    /// Address to listen on; port 0 picks a free one. Others than loopback need --tokens
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_LISTEN, env = "SMITH_LISTEN")]
     listen: SocketAddr,
     /// Queue that every event is sent to: nats://HOST:PORT or redis://HOST:PORT
@@ -36,6 +37,8 @@ pub(super) struct Run {
     /// In `production` nothing is migrated by itself: run `smith migrate up` first
     #[arg(long, value_name = "NAME", default_value = "development", env = "SMITH_ENV")]
     env: String,
+    #[command(flatten)]
+    access: AccessArgs,
     /// Seconds that a graceful stop may take before what is left is killed
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_STOP_DEADLINE.as_secs())]
     stop_deadline: u64,
@@ -54,7 +57,9 @@ impl Run {
     pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
         let mut signals = Signals::listen()?;
         let production = self.env.eq_ignore_ascii_case("production");
-        let mut node = SystemCore::embedded().store(&self.store).production(production);
+        let access = self.access.options()?;
+        let mut node =
+            SystemCore::embedded().store(&self.store).production(production).access(access);
         if let Some(url) = &self.outbox {
             let name = &self.outbox_name;
             // Nobody else sends to it: the events of two logs do not mix in one queue.
@@ -115,6 +120,7 @@ fn announce(node: &SystemCore) {
     let mut text = format!("{}\nstore  {}{made}\n", node.tree(), store);
     if let Some(addr) = node.addr() {
         text.push_str(&format!("http   http://{addr}\n\n"));
+        text.push_str(&format!("page   http://{addr}/\n"));
         text.push_str(&format!("curl http://{addr}/debug/tree?format=text\n"));
     }
     say(stdout(), format_args!("{text}"));

@@ -1,6 +1,6 @@
 //! Answers that say what was wrong, as `application/problem+json` (RFC 9457).
 
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
@@ -11,16 +11,30 @@ pub(crate) struct Problem {
     detail: String,
     extra: Map<String, Value>,
     retry_after_s: Option<u32>,
+    header: Option<(header::HeaderName, &'static str)>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), extra: Map::new(), retry_after_s: None }
+        Self { status, detail: detail.into(), extra: Map::new(), retry_after_s: None, header: None }
     }
 
     pub(crate) fn from_code(status: u16, detail: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self::new(status, detail)
+    }
+
+    /// A fault of ours.
+    pub(crate) fn broken(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
     }
 
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
@@ -49,6 +63,12 @@ impl Problem {
         self
     }
 
+    /// Adds a header.
+    pub(crate) fn header(mut self, name: header::HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
     /// Adds a member for programs.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.extra.insert(name.to_owned(), value.into());
@@ -71,6 +91,9 @@ impl IntoResponse for Problem {
         let mut response = (self.status, headers, body.to_string()).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
     }

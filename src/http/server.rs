@@ -10,15 +10,19 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use mister_smith_supervisors::{Actor, Context, ExitReason, Failure, StartError, TaskGuard};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Edge;
+use super::{Edge, Peer};
 
 /// How long a connection may take to send the head of a request, and to stay idle.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -84,8 +88,8 @@ async fn accept(edge: Edge) {
     loop {
         // Never closed: it belongs to the edge.
         let Ok(permit) = Arc::clone(&edge.0.connections).acquire_owned().await else { return };
-        let stream = match edge.0.listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match edge.0.listener.accept().await {
+            Ok((stream, peer)) => (stream, Peer(peer.ip())),
             Err(error) => {
                 // Out of file handles, mostly: those that are open have to end first.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -93,7 +97,7 @@ async fn accept(edge: Edge) {
                 continue;
             }
         };
-        let connection = serve(stream, service.clone(), edge.0.closing.subscribe());
+        let connection = connect(edge.clone(), stream, peer, service.clone());
         let mut serving = serving(&edge);
         while serving.try_join_next().is_some() {}
         serving.spawn(async move {
@@ -103,18 +107,31 @@ async fn accept(edge: Edge) {
     }
 }
 
-async fn serve<S>(
-    stream: TcpStream,
-    service: TowerToHyperService<S>,
-    mut closing: watch::Receiver<bool>,
-) where
-    TowerToHyperService<S>: hyper::service::Service<
-            hyper::Request<hyper::body::Incoming>,
-            Response = axum::response::Response,
-            Error = std::convert::Infallible,
-        >,
-{
+async fn connect(edge: Edge, stream: TcpStream, peer: Peer, service: Routes) {
     let _ = stream.set_nodelay(true);
+    let closing = edge.0.closing.subscribe();
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &edge.0.door.tls {
+        match tls.accept(stream).await {
+            Ok(stream) => serve(stream, peer, service, closing).await,
+            Err(error) => tracing::debug!(%error, "a handshake failed"),
+        }
+        return;
+    }
+    serve(stream, peer, service, closing).await;
+}
+
+/// The node's routes, as hyper calls them.
+type Routes = TowerToHyperService<axum::routing::RouterIntoService<hyper::body::Incoming>>;
+
+async fn serve<S>(stream: S, peer: Peer, service: Routes, mut closing: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        service.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)

@@ -1,7 +1,7 @@
 //! From settings to a running node.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,7 +34,9 @@ use mister_smith_supervisors::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError, lock, plan};
+use super::{
+    AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError, lock, plan,
+};
 use crate::http::{self, Edge, Limits};
 
 /// Whether an aggregate type can work with the event types that a store holds.
@@ -46,6 +48,7 @@ pub struct SystemBuilder {
     store: String,
     listen: Option<SocketAddr>,
     limits: Limits,
+    access: AccessOptions,
     seed: Option<u64>,
     observers: Vec<Arc<dyn Observer>>,
     dead_letters: Option<Arc<dyn Undeliverable>>,
@@ -69,6 +72,7 @@ impl SystemBuilder {
             store: DEFAULT_STORE.to_owned(),
             listen: None,
             limits: Limits::default(),
+            access: AccessOptions::default(),
             seed: None,
             observers: Vec::new(),
             dead_letters: None,
@@ -100,10 +104,18 @@ impl SystemBuilder {
         self
     }
 
-    /// Serves HTTP on a loopback address; port 0 picks a free one.
+    /// Serves HTTP on an address; port 0 picks a free one. One that other machines can reach needs
+    /// [`access`](Self::access).
     #[must_use]
     pub fn listen(mut self, addr: SocketAddr) -> Self {
         self.listen = Some(addr);
+        self
+    }
+
+    /// Who is let in over HTTP.
+    #[must_use]
+    pub fn access(mut self, access: AccessOptions) -> Self {
+        self.access = access;
         self
     }
 
@@ -240,17 +252,23 @@ impl SystemBuilder {
     /// # Errors
     /// See [`SystemError`]; each names what was wrong and what to do.
     pub async fn start(self) -> Result<SystemCore, SystemError> {
+        let settings = self.settings();
         let connect = connector(&self.store)
             .map_err(|source| SystemError::Store { url: self.store.clone(), source })?;
         let listener = match self.listen {
-            Some(addr) => Some(bind(addr).await?),
+            Some(addr) => {
+                self.access.check(addr)?;
+                Some(bind(addr).await?)
+            }
             None => None,
         };
         let kind = kind(&self.store);
         let prepared = prepare_store(&self.store, self.production).await?;
         let head = Arc::new(watch::Sender::new(Position::ZERO));
-        let edge =
-            listener.map(|(listener, addr)| Edge::new(Arc::new(listener), addr, self.limits));
+        let edge = listener.map(|(listener, addr)| {
+            let door = self.access.door(addr, self.production);
+            Edge::new(Arc::new(listener), addr, self.limits, door)
+        });
         let epoch_us = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
@@ -379,6 +397,13 @@ impl SystemBuilder {
                 letters: letters.clone(),
                 sagas: sagas.clone(),
                 consumers: consumers.clone(),
+                facts: Arc::new(http::Facts {
+                    production: self.production,
+                    kind,
+                    store: prepared.name.clone(),
+                    head: head.subscribe(),
+                    settings,
+                }),
                 brokers: self.brokers,
             });
         }
@@ -403,6 +428,33 @@ impl SystemBuilder {
             _lock: prepared.lock,
         };
         Ok(SystemCore(Arc::new(inner)))
+    }
+}
+
+impl SystemBuilder {
+    /// What it was set to, for those who look; addresses stand without passwords elsewhere.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Limits { body_bytes, requests, in_flight_mib, connections, .. } = self.limits;
+        let CommandOptions { idle_after, deadline, retries, live, .. } = &self.commands;
+        let listen = self.listen.map_or_else(|| "nowhere".to_owned(), |addr| addr.to_string());
+        vec![
+            ("name", self.name.clone()),
+            ("env", if self.production { "production" } else { "development" }.to_owned()),
+            ("listen", listen),
+            ("access", format!("{:?}", self.access)),
+            ("http.body_bytes", body_bytes.to_string()),
+            ("http.requests", requests.to_string()),
+            ("http.in_flight_mib", in_flight_mib.to_string()),
+            ("http.connections", connections.to_string()),
+            ("aggregates.idle_after", format!("{idle_after:?}")),
+            ("aggregates.deadline", format!("{deadline:?}")),
+            ("aggregates.retries", retries.to_string()),
+            ("aggregates.live", live.to_string()),
+            (
+                "seed",
+                self.seed.map_or_else(|| "from the clock".to_owned(), |seed| seed.to_string()),
+            ),
+        ]
     }
 }
 
@@ -444,19 +496,12 @@ async fn check(pool: &PoolHandle, checks: &[TypeCheck]) -> Result<(), SystemErro
 /// Binds before anything starts, so that a port in use leaves nothing behind, and keeps the socket
 /// for the node's whole life: a restart of the HTTP actor refuses no connection.
 async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), SystemError> {
-    if !is_loopback(addr.ip()) {
-        return Err(SystemError::NotLoopback { addr });
-    }
     let listener = TcpListener::bind(addr).await.map_err(|source| match source.kind() {
         std::io::ErrorKind::AddrInUse => SystemError::InUse { addr },
         _ => SystemError::Listen { addr, source },
     })?;
     let bound = listener.local_addr().map_err(|source| SystemError::Listen { addr, source })?;
     Ok((listener, bound))
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
 }
 
 /// A store that a node may work on.

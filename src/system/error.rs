@@ -47,9 +47,17 @@ pub enum SystemError {
     },
     /// The address can be reached from other machines, and nobody would be asked who they are.
     #[error(
-        "{addr} can be reached from other machines, and this node does not ask who calls; listen on 127.0.0.1 or [::1] and put a proxy that authenticates in front of it"
+        "{addr} can be reached from other machines, and nobody would be asked who they are: make a token with `smith token NAME --role operator --tokens FILE` and give --tokens FILE, or listen on 127.0.0.1 or [::1]"
     )]
-    NotLoopback {
+    NoToken {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The address can be reached from other machines, and tokens would pass in the clear.
+    #[error(
+        "{addr} can be reached from other machines, and tokens would pass in the clear: give --tls-cert and --tls-key (feature `tls`), or --insecure-behind-proxy if a proxy in front of it has the certificate"
+    )]
+    NoTls {
         /// The address.
         addr: SocketAddr,
     },

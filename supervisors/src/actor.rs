@@ -17,10 +17,13 @@ use std::time::Duration;
 
 pub use address::{Address, DEFAULT_ASK_DEADLINE, KillHandle, Offered};
 pub use dead_letter::{DeadLetter, DeadLetterCause, DeadLetters};
+pub use kinds::MessageView;
 pub use mailbox::{DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE, Overflow};
+pub use recorder::{Handled, RECORDER_LENGTH, Recorded};
 pub use reply::ReplyPort;
-pub use slot::{FailureRecord, SlotKind, SlotState};
-pub use stats::LATENCY_BUCKETS_NS;
+pub use slot::{FAILURES_KEPT, FailureRecord, SlotKind, SlotState};
+pub use stats::{HandlingView, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS};
+pub use waits::WaitView;
 
 use crate::actor::slot::{AnySlot, Slot};
 use crate::environment::Clock;
@@ -30,15 +33,20 @@ use crate::supervisor::SupervisorRef;
 use crate::tree::TreeRoot;
 
 pub(crate) mod address;
+pub(crate) mod current;
 mod dead_letter;
+mod kinds;
 pub(crate) mod life;
 pub(crate) mod mailbox;
 pub(crate) mod panic;
+mod recorder;
 pub(crate) mod reply;
 pub(crate) mod slot;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod token;
+mod waits;
 
 /// Something that lives under a supervisor and handles one message at a time.
 ///

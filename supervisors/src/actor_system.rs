@@ -7,15 +7,19 @@ use std::time::Duration;
 use crate::actor::panic::install_hook;
 use crate::actor::slot::AnySlot;
 use crate::actor::{Actor, Address, DeadLetters};
-use crate::environment::{Clock, Environment};
+use crate::environment::{Clock, Environment, HeardBy};
 use crate::error::{ExitReason, LookupError, SpecError, SupervisorError};
-use crate::lifecycle::Observer;
+use crate::lifecycle::{DEFAULT_HISTORY, Observer};
 use crate::path::Path;
 use crate::supervisor::child::{ChildFactory, StartResult, SupervisorChild, start_supervisor};
-use crate::supervisor::{
-    Change, ChildSpec, Policies, SupervisorMessage, SupervisorRef, SupervisorSpec,
-};
+use crate::supervisor::{ChildSpec, Policies, SupervisorMessage, SupervisorRef, SupervisorSpec};
 use crate::tree::{Depth, SupervisionTree, TreeRoot};
+
+pub use act::{Act, Acted};
+pub use look::{ActorView, Totals};
+
+mod act;
+mod look;
 
 /// Builds an [`ActorSystem`].
 pub struct ActorSystemBuilder {
@@ -27,6 +31,8 @@ pub struct ActorSystemBuilder {
     seed: u64,
     epoch_us: i64,
     clock: Option<Clock>,
+    history: usize,
+    backtraces: bool,
 }
 
 impl ActorSystemBuilder {
@@ -73,6 +79,22 @@ impl ActorSystemBuilder {
         self
     }
 
+    /// How many lifecycle events are kept for [`timeline`](ActorSystem::timeline);
+    /// [`DEFAULT_HISTORY`] unless set.
+    #[must_use]
+    pub fn history(mut self, events: usize) -> Self {
+        self.history = events;
+        self
+    }
+
+    /// Whether every panic keeps its stack, which costs some 10 µs a panic; on unless set. Without
+    /// it `RUST_BACKTRACE` decides.
+    #[must_use]
+    pub fn backtraces(mut self, always: bool) -> Self {
+        self.backtraces = always;
+        self
+    }
+
     /// Starts all children in order and returns when they are up.
     ///
     /// # Errors
@@ -84,12 +106,14 @@ impl ActorSystemBuilder {
         install_hook();
         let mut checked = self.root.clone();
         checked.check(&self.policies)?;
-        let env = Arc::new(Environment::new(
-            self.clock.unwrap_or_else(|| Clock::starting_at(self.epoch_us)),
-            self.seed,
-            self.observers,
-            self.dead_letters,
-        ));
+        let heard_by = HeardBy {
+            observers: self.observers,
+            dead_letters: self.dead_letters,
+            history: self.history,
+            backtraces: self.backtraces,
+        };
+        let clock = self.clock.unwrap_or_else(|| Clock::starting_at(self.epoch_us));
+        let env = Arc::new(Environment::new(clock, self.seed, heard_by));
         let factory = SupervisorChild::new(self.root.clone());
         let spec = ChildSpec::from(self.root.clone());
         let slot = factory.slot(&spec, Path::root(), &env);
@@ -103,6 +127,7 @@ impl ActorSystemBuilder {
             Arc::new(self.policies),
             None,
             life,
+            None,
         );
         match started.await {
             StartResult::Started(_) => {
@@ -150,6 +175,8 @@ impl ActorSystem {
             seed: 0,
             epoch_us: 0,
             clock: None,
+            history: DEFAULT_HISTORY,
+            backtraces: true,
         }
     }
 
@@ -218,90 +245,6 @@ impl ActorSystem {
         Some(SupervisionTree::of(&slot, &self.name, depth))
     }
 
-    /// Kills the current life at `path`, whatever lives there. Its supervisor treats it as a
-    /// crash. Says which life it was; `None` when there was none to kill.
-    ///
-    /// # Errors
-    /// Nothing lives there.
-    pub fn kill(&self, path: &str) -> Result<Option<u64>, SupervisorError> {
-        let slot = self.slot_at(path)?;
-        let life = slot.cell().life();
-        Ok(slot.cell().kill_life(life).then_some(life))
-    }
-
-    /// Kills life `life` at `path`, and no other.
-    ///
-    /// # Errors
-    /// Nothing lives there.
-    pub fn kill_life(&self, path: &str, life: u64) -> Result<bool, SupervisorError> {
-        Ok(self.slot_at(path)?.cell().kill_life(life))
-    }
-
-    /// Restarts the child at `path` and its group on purpose; one that is down is started.
-    ///
-    /// # Errors
-    /// Nothing lives there, it is the root, a start failed, or its supervisor is down.
-    pub async fn restart(&self, path: &str) -> Result<(), SupervisorError> {
-        self.change(path, Change::PlannedRestart).await
-    }
-
-    /// Holds the child at `path` until [`resume`](Self::resume).
-    ///
-    /// # Errors
-    /// Nothing lives there, it is the root, or its supervisor is down.
-    pub async fn suspend(&self, path: &str) -> Result<(), SupervisorError> {
-        self.change(path, Change::Suspend).await
-    }
-
-    /// Ends a hold.
-    ///
-    /// # Errors
-    /// Nothing lives there, it is the root, its start failed, or its supervisor is down.
-    pub async fn resume(&self, path: &str) -> Result<(), SupervisorError> {
-        self.change(path, Change::Resume).await
-    }
-
-    /// Stops the child at `path` in order; it stays down until it is started again.
-    ///
-    /// # Errors
-    /// Nothing lives there, it is the root, or its supervisor is down.
-    pub async fn stop(&self, path: &str) -> Result<(), SupervisorError> {
-        self.change(path, Change::Terminate).await
-    }
-
-    async fn change(&self, path: &str, change: Change) -> Result<(), SupervisorError> {
-        let slot = self.slot_at(path)?;
-        let path = &slot.cell().path;
-        let raw = slot.cell().info.kind == crate::actor::SlotKind::Raw;
-        if raw && matches!(change, Change::Suspend | Change::Resume) {
-            return Err(SupervisorError::Unsupported {
-                path: path.clone(),
-                action: "suspended",
-                why: "a raw ractor actor has its own mailbox; stop it instead",
-            });
-        }
-        let Some(id) = path.segments().last() else {
-            return Err(SupervisorError::Unsupported {
-                path: path.clone(),
-                action: "changed",
-                why: "it is the root; shut the system down instead",
-            });
-        };
-        let parent = path.as_str().rsplit_once('/').map_or("/", |(parent, _)| parent);
-        let supervisor = self.root.supervisor(&Path::parse(parent)).map_err(|_| {
-            SupervisorError::NotFound { supervisor: Path::parse(parent), id: id.to_owned() }
-        })?;
-        supervisor.change(change, &crate::path::unescape(id)).await
-    }
-
-    fn slot_at(&self, path: &str) -> Result<Arc<dyn AnySlot>, SupervisorError> {
-        let path = Path::parse(path);
-        self.root.find(&path).ok_or_else(|| SupervisorError::NotFound {
-            supervisor: Path::root(),
-            id: path.as_str().trim_start_matches('/').to_owned(),
-        })
-    }
-
     /// Waits until the root has ended, and says why: `Shutdown` after
     /// [`shutdown`](Self::shutdown), `Escalated` when it gave up.
     ///
@@ -313,7 +256,7 @@ impl ActorSystem {
             let _ = actor.wait(None).await;
         }
         let reason = cell.exit_of(cell.life()).unwrap_or(ExitReason::Killed);
-        cell.life_ended(cell.life(), None);
+        cell.life_ended(cell.life(), false);
         cell.set_state(crate::actor::SlotState::Down);
         self.slot.close(&reason);
         reason
@@ -324,7 +267,7 @@ impl ActorSystem {
     /// Returns whether everything stopped in order.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
         if let Some(link) = self.slot.supervisor() {
-            link.send(SupervisorMessage::ShutDown);
+            link.send(SupervisorMessage::ShutDown { cause_seq: None });
         }
         let in_order = tokio::time::timeout(deadline, self.ended()).await.is_ok();
         if !in_order {

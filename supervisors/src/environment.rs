@@ -4,7 +4,7 @@
 //! system its own clock and seed.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use crate::actor::slot::SlotCell;
 use crate::actor::{DeadLetter, DeadLetters};
+use crate::lifecycle::history::History;
 use crate::lifecycle::{LifecycleEvent, LifecycleKind, Observer};
-use crate::path::Path;
 
 /// A lock whose holder panicked is still a lock: every critical section here leaves its data
 /// whole at each step, so the data is good.
@@ -59,27 +60,37 @@ impl Clock {
     }
 }
 
+/// Who hears what happens in a system, and how much of it is kept.
+pub(crate) struct HeardBy {
+    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    pub(crate) dead_letters: Option<Arc<dyn DeadLetters>>,
+    pub(crate) history: usize,
+    pub(crate) backtraces: bool,
+}
+
 /// What all slots of one system share.
 pub(crate) struct Environment {
     pub(crate) clock: Clock,
     rng: Mutex<StdRng>,
-    seq: AtomicU64,
+    pub(crate) history: Arc<History>,
+    /// Whether every panic keeps its stack, or only when `RUST_BACKTRACE` says so.
+    pub(crate) backtraces: bool,
+    /// New slots record what they handle.
+    pub(crate) recording: AtomicBool,
     observers: Vec<Arc<dyn Observer>>,
     dead_letters: Option<Arc<dyn DeadLetters>>,
     dead_letter_count: AtomicU64,
 }
 
 impl Environment {
-    pub(crate) fn new(
-        clock: Clock,
-        seed: u64,
-        observers: Vec<Arc<dyn Observer>>,
-        dead_letters: Option<Arc<dyn DeadLetters>>,
-    ) -> Self {
+    pub(crate) fn new(clock: Clock, seed: u64, heard_by: HeardBy) -> Self {
+        let HeardBy { observers, dead_letters, history, backtraces } = heard_by;
         Self {
             clock,
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
-            seq: AtomicU64::new(0),
+            history: Arc::new(History::new(history)),
+            backtraces,
+            recording: AtomicBool::new(false),
             observers,
             dead_letters,
             dead_letter_count: AtomicU64::new(0),
@@ -91,23 +102,26 @@ impl Environment {
         draw(&mut lock(&self.rng))
     }
 
-    /// Tells the observers, and returns the event's number, so that what follows can name it.
+    /// Something happened to a slot. Returns the event's number, so that what follows can name it.
     pub(crate) fn emit(
         &self,
-        path: &Path,
+        cell: &SlotCell,
         life: u64,
         cause_seq: Option<u64>,
         kind: LifecycleKind,
     ) -> u64 {
-        let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
-        if !self.observers.is_empty() {
-            let at_us = self.clock.wall_us();
-            let event = LifecycleEvent { seq, cause_seq, at_us, path: path.clone(), life, kind };
-            for observer in &self.observers {
-                observer.on_event(&event);
-            }
+        let event = LifecycleEvent::new(cell.path.clone(), cell.info.kind, life, kind);
+        self.publish(LifecycleEvent { cause_seq, ..event })
+    }
+
+    /// Numbers an event, keeps it, and tells the observers.
+    pub(crate) fn publish(&self, mut event: LifecycleEvent) -> u64 {
+        event.at_us = self.clock.wall_us();
+        let event = self.history.push(event);
+        for observer in &self.observers {
+            observer.on_event(&event);
         }
-        seq
+        event.seq
     }
 
     pub(crate) fn dead_letter(&self, letter: DeadLetter) {

@@ -186,6 +186,16 @@ impl ExitReason {
         }
     }
 
+    /// The class of the error underneath, when there is one.
+    #[must_use]
+    pub fn class(&self) -> Option<ErrorClass> {
+        match self {
+            Self::Error(failure) => Some(failure.class()),
+            Self::Escalated { cause, .. } | Self::ChildStart { cause, .. } => cause.class(),
+            _ => None,
+        }
+    }
+
     /// The panic, when the life panicked.
     #[must_use]
     pub fn panic(&self) -> Option<&PanicReport> {
@@ -392,6 +402,16 @@ pub enum SupervisorError {
     /// The spec cannot work.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// It was meant for another life than the one that is there.
+    #[error("{path} is in life {found}, not {expected}; look at it again")]
+    OtherLife {
+        /// Which child.
+        path: Path,
+        /// The life that was meant.
+        expected: u64,
+        /// The life that is there, or the last one.
+        found: u64,
+    },
     /// The child cannot do this (a raw ractor actor has no mailbox to suspend).
     #[error("{path} cannot be {action}: {why}")]
     Unsupported {

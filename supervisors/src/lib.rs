@@ -11,6 +11,9 @@
 //! | health checks, hand-over, dependencies | [`SupervisedComponent`], [`HealthSpec`] |
 //! | to run and look at a tree | [`ActorSystem`], [`SupervisionTree`] |
 //! | to hear what happens | [`Observer`], [`DeadLetters`] |
+//! | what happened, and why | [`Timeline`], [`Lineage`], [`Reaction`], [`FailureRecord`] |
+//! | what an action would do, and to do it | [`Plan`], [`Act`] |
+//! | what an actor handles, and for whom it waits | [`ActorView`], [`Waits`], [`Heat`] |
 //! | the decision itself | [`decide`], [`affected`] |
 //! | to break it, by seed | [`ActorKiller`] |
 //!
@@ -58,10 +61,11 @@ mod tree;
 
 pub use actor::{
     Actor, Address, Context, DEFAULT_ASK_DEADLINE, DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE,
-    DeadLetter, DeadLetterCause, DeadLetters, FailureRecord, KillHandle, LATENCY_BUCKETS_NS,
-    Offered, Overflow, ReplyPort, SlotKind, SlotState, TaskGuard,
+    DeadLetter, DeadLetterCause, DeadLetters, FAILURES_KEPT, FailureRecord, Handled, HandlingView,
+    KillHandle, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS, MessageView, Offered, Overflow,
+    RECORDER_LENGTH, Recorded, ReplyPort, SlotKind, SlotState, TaskGuard, WaitView,
 };
-pub use actor_system::{ActorSystem, ActorSystemBuilder, check};
+pub use actor_system::{Act, Acted, ActorSystem, ActorSystemBuilder, ActorView, Totals, check};
 pub use chaos::{ActorKiller, Kill};
 pub use component::{SupervisedComponent, SupervisionMetadata};
 pub use environment::Clock;
@@ -70,13 +74,19 @@ pub use error::{
     SupervisorError, TellError,
 };
 pub use health::{Health, HealthSpec};
-pub use lifecycle::{LifecycleEvent, LifecycleKind, Observer};
+pub use lifecycle::{
+    Action, DEFAULT_HISTORY, Deed, LifecycleEvent, LifecycleKind, Lineage, Missed, Observer,
+    Origin, PastNode, PastTree, Timeline, TimelinePage,
+};
 pub use path::{MAX_ID_BYTES, Path};
 pub use resilience::{Backoff, ErrorClass};
 pub use supervisor::{
     AutoShutdown, ChildPolicy, ChildSpec, ChildView, ComponentType, DEFAULT_SHUTDOWN,
-    DEFAULT_START_DEADLINE, Decision, Intensity, OnCrash, Policies, Policy, RestartPolicy,
-    Shutdown, Strategy, SupervisorRef, SupervisorSpec, Window, affected, decide, decide_restart,
-    group,
+    DEFAULT_START_DEADLINE, Decision, Intensity, IntensityUse, OnCrash, Outcome, Plan, PlannedEnd,
+    PlannedStop, Policies, Policy, Reaction, ReactionCell, RestartPolicy, Shutdown, Strategy,
+    SupervisorRef, SupervisorSpec, Window, affected, decide, decide_restart, group,
 };
-pub use tree::{Depth, MailboxView, NodeView, SupervisionTree, SupervisorView};
+pub use tree::{
+    Depth, Heat, HeatSpan, Look, MailboxView, NodeView, Sort, StateCounts, SupervisionTree,
+    SupervisorView, WaitEdge, Waits,
+};

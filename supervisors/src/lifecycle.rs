@@ -7,24 +7,68 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::actor::SlotKind;
 use crate::error::ExitReason;
 use crate::path::Path;
+use crate::supervisor::{Reaction, ReactionCell};
+
+pub use fold::{PastNode, PastTree};
+pub use history::{DEFAULT_HISTORY, Missed, Timeline, TimelinePage};
+pub use lineage::Lineage;
+
+mod fold;
+pub(crate) mod history;
+mod lineage;
+#[cfg(test)]
+mod tests;
 
 /// One thing that happened to one slot.
 #[derive(Clone, Debug)]
 pub struct LifecycleEvent {
     /// Counts up from 1 in one system, without holes.
     pub seq: u64,
-    /// The event that led to this one: a restart names the failure, an escalation names it too.
+    /// The event that led to this one: a restart names the failure, an escalation names it too, and
+    /// what an operator did is named by all that follows. Whoever follows these numbers ends at an
+    /// event that nothing led to: the first failure, an operator's action, a first start.
     pub cause_seq: Option<u64>,
     /// Wall clock, microseconds since the Unix epoch.
     pub at_us: i64,
     /// Which slot.
     pub path: Path,
+    /// What lives there.
+    pub slot: SlotKind,
     /// The life it happened to; lives of a slot count up from 1.
     pub life: u64,
     /// What happened.
     pub kind: LifecycleKind,
+    /// For failures and failed starts: what its supervisor did about it.
+    pub decision: Option<ReactionCell>,
+    /// The slot is gone with it: a temporary child, or one of a dynamic supervisor that ended.
+    pub gone: bool,
+}
+
+impl LifecycleEvent {
+    /// An event that nothing led to; `seq` and `at_us` are 0. For folds over stored events.
+    #[must_use]
+    pub fn new(path: Path, slot: SlotKind, life: u64, kind: LifecycleKind) -> Self {
+        Self {
+            seq: 0,
+            cause_seq: None,
+            at_us: 0,
+            path,
+            slot,
+            life,
+            kind,
+            decision: None,
+            gone: false,
+        }
+    }
+
+    /// What the supervisor did about it, for failures and failed starts, once it has decided.
+    #[must_use]
+    pub fn reaction(&self) -> Option<&Reaction> {
+        self.decision.as_ref()?.get()
+    }
 }
 
 /// What happened to a slot.
@@ -76,6 +120,94 @@ pub enum LifecycleKind {
         /// Why.
         reason: ExitReason,
     },
+    /// Somebody did something to it on purpose. What followed names this event as its cause.
+    Action(Arc<Deed>),
+}
+
+/// What somebody did on purpose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deed {
+    /// What was done.
+    pub action: Action,
+    /// Who did it, and why.
+    pub origin: Origin,
+}
+
+/// Who did something, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Who: a person's name, a token's, a program's.
+    pub by: Arc<str>,
+    /// Why, as they said.
+    pub reason: Option<Arc<str>>,
+}
+
+impl Origin {
+    /// Somebody, without a reason.
+    #[must_use]
+    pub fn new(by: impl Into<Arc<str>>) -> Self {
+        Self { by: by.into(), reason: None }
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<Arc<str>>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.by)?;
+        match &self.reason {
+            Some(reason) => write!(f, " ({reason})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What can be done to an actor by its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Action {
+    /// Ends its life at the next `await`. Its supervisor treats it as a crash.
+    Kill,
+    /// Stops it and its group in order, and starts them again. Not counted as a failure.
+    Restart,
+    /// Stops it in order. It stays down.
+    Stop,
+    /// Starts one that is down.
+    Start,
+    /// Holds it: its messages wait, it keeps its state.
+    Suspend,
+    /// Ends a hold.
+    Resume,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Kill, Self::Restart, Self::Stop, Self::Start, Self::Suspend, Self::Resume];
+
+    /// One word for paths, logs and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Restart => "restart",
+            Self::Stop => "stop",
+            Self::Start => "start",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+        }
+    }
+
+    /// The action with this name.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == word)
+    }
 }
 
 impl LifecycleKind {
@@ -94,6 +226,7 @@ impl LifecycleKind {
             Self::Resumed => "resumed",
             Self::Health { .. } => "health",
             Self::Escalated { .. } => "escalated",
+            Self::Action(_) => "action",
         }
     }
 }
@@ -109,6 +242,9 @@ impl fmt::Display for LifecycleEvent {
             LifecycleKind::BackingOff { delay } => write!(f, ": {delay:?}"),
             LifecycleKind::Health { healthy, detail } => {
                 write!(f, ": {} {detail}", if *healthy { "healthy" } else { "unhealthy" })
+            }
+            LifecycleKind::Action(deed) => {
+                write!(f, ": {} by {}", deed.action.as_str(), deed.origin)
             }
             _ => Ok(()),
         }

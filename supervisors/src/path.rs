@@ -41,6 +41,16 @@ impl Path {
         }
     }
 
+    /// The path of its parent; `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        let parent = self.0.rsplit_once('/').map_or("", |(parent, _)| parent);
+        Some(if parent.is_empty() { Self::root() } else { Self(parent.into()) })
+    }
+
     /// Whether this is `/`.
     #[must_use]
     pub fn is_root(&self) -> bool {
@@ -59,7 +69,8 @@ impl Path {
     }
 
     /// Whether this path is `ancestor` or lies below it.
-    pub(crate) fn is_within(&self, ancestor: &Path) -> bool {
+    #[must_use]
+    pub fn is_within(&self, ancestor: &Path) -> bool {
         ancestor.is_root()
             || self
                 .0

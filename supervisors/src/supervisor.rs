@@ -20,6 +20,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use ractor::{ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -35,11 +36,13 @@ use crate::supervisor::child::StartResult;
 use crate::supervisor::dynamic::DynamicDriver;
 use crate::supervisor::fixed::StaticDriver;
 use crate::supervisor::lives::{Lives, RawEnd};
-use crate::supervisor::machine::Key;
+use crate::supervisor::machine::{Key, Machine};
 use crate::tree::TreeRoot;
 
-pub use intensity::{Intensity, Window};
+pub use intensity::{Intensity, IntensityUse, Window};
+pub use plan::{Plan, PlannedEnd, PlannedStop};
 pub use policy::{ChildPolicy, ComponentType, Policies};
+pub use reaction::{Outcome, Reaction, ReactionCell};
 pub use spec::{
     ChildSpec, DEFAULT_SHUTDOWN, DEFAULT_START_DEADLINE, OnCrash, Shutdown, SupervisorSpec,
 };
@@ -48,6 +51,8 @@ pub use strategy::{
     decide_restart, group,
 };
 
+pub(crate) use policy::Terms;
+pub(crate) use rehearsal::rehearse;
 use spec::SupervisorKind;
 
 pub(crate) mod child;
@@ -55,8 +60,12 @@ mod dynamic;
 mod fixed;
 mod intensity;
 mod lives;
-mod machine;
+pub(crate) mod machine;
+mod plan;
 pub(crate) mod policy;
+mod reaction;
+mod rehearsal;
+mod reports;
 pub(crate) mod spec;
 pub(crate) mod strategy;
 #[cfg(test)]
@@ -67,7 +76,9 @@ pub(crate) enum SupervisorMessage {
     /// Start the children.
     Init,
     /// Stop the children in reverse and end with `Shutdown`.
-    ShutDown,
+    ShutDown {
+        cause_seq: Option<u64>,
+    },
     StartDone {
         key: Key,
         life: u64,
@@ -101,6 +112,16 @@ pub(crate) enum SupervisorMessage {
 pub(crate) struct Request {
     pub(crate) caller: Option<Path>,
     pub(crate) ask: Ask,
+    pub(crate) given: Given,
+}
+
+/// What comes with a change that somebody orders.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Given {
+    /// The event that says who ordered it.
+    pub(crate) cause_seq: Option<u64>,
+    /// Only if the child is in this life.
+    pub(crate) life: Option<u64>,
 }
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, SupervisorError>>;
@@ -138,6 +159,13 @@ pub(crate) struct SupervisorPlace {
     current: Mutex<Option<(u64, ActorRef<SupervisorMessage>)>>,
     /// Specs of the children that a dynamic supervisor starts again in its next life.
     kept: Mutex<IndexMap<Arc<str>, ChildSpec>>,
+    /// What a fresh life starts with.
+    declared: Mutex<SupervisorSpec>,
+    /// The machine of the current life of a static supervisor. Only its driver changes it, and
+    /// never holds it while it carries orders out; everybody may copy it.
+    machine: Mutex<Option<Arc<Mutex<Machine>>>>,
+    /// The restarts of the current life of a dynamic supervisor.
+    window: Mutex<Window>,
 }
 
 impl SupervisorPlace {
@@ -150,7 +178,52 @@ impl SupervisorPlace {
             children: RwLock::new(IndexMap::new()),
             current: Mutex::new(None),
             kept: Mutex::new(IndexMap::new()),
+            declared: Mutex::new(spec.clone()),
+            machine: Mutex::new(None),
+            window: Mutex::new(Window::default()),
         })
+    }
+
+    /// Whether a life of the supervisor is there.
+    pub(crate) fn is_up(&self) -> bool {
+        lock(&self.current).is_some()
+    }
+
+    /// A copy of the machine that decides here now; a dynamic supervisor has none.
+    pub(crate) fn machine(&self) -> Option<Machine> {
+        let machine = lock(&self.machine).clone()?;
+        let copy = lock(&machine).clone();
+        Some(copy)
+    }
+
+    /// A copy of a dynamic supervisor's recent restarts.
+    pub(crate) fn window(&self) -> Window {
+        lock(&self.window).clone()
+    }
+
+    /// How much of its intensity is used up at `now`.
+    pub(crate) fn intensity_use(&self, now: Duration) -> IntensityUse {
+        match &*lock(&self.machine) {
+            Some(machine) => lock(machine).intensity_use(now),
+            None => lock(&self.window).in_use(now, self.intensity()),
+        }
+    }
+
+    /// Whether its children go with its life.
+    pub(crate) fn forgets_children(&self) -> bool {
+        matches!(lock(&self.declared).kind, SupervisorKind::Dynamic { keep: false, .. })
+    }
+
+    /// The children that its next life starts, in order.
+    pub(crate) fn declared(&self) -> SupervisorSpec {
+        let mut spec = lock(&self.declared).clone();
+        let declared = spec.children.len();
+        for kept in lock(&self.kept).values() {
+            if spec.children[..declared].iter().all(|child| child.id != kept.id) {
+                spec.children.push(kept.clone());
+            }
+        }
+        spec
     }
 
     pub(crate) fn intensity(&self) -> Intensity {
@@ -169,6 +242,11 @@ impl SupervisorPlace {
     /// The first children as they are now, at most this many.
     pub(crate) fn first_slots(&self, most: usize) -> Vec<Arc<dyn AnySlot>> {
         read(&self.children).values().take(most).cloned().collect()
+    }
+
+    /// Looks at each child, without copying the list. `look` must not wait for anybody.
+    pub(crate) fn each(&self, mut look: impl FnMut(&Arc<dyn AnySlot>)) {
+        read(&self.children).values().for_each(&mut look);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -375,12 +453,29 @@ impl SupervisorRef {
     }
 
     pub(crate) async fn change(&self, change: Change, id: &str) -> Result<(), SupervisorError> {
-        self.ask(|answer| Ask::Change(change, id.into(), answer)).await
+        self.change_given(change, id, Given::default()).await
+    }
+
+    pub(crate) async fn change_given(
+        &self,
+        change: Change,
+        id: &str,
+        given: Given,
+    ) -> Result<(), SupervisorError> {
+        self.ask_given(|answer| Ask::Change(change, id.into(), answer), given).await
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Answer<T>) -> Ask) -> Result<T, SupervisorError> {
+        self.ask_given(ask, Given::default()).await
+    }
+
+    async fn ask_given<T>(
+        &self,
+        ask: impl FnOnce(Answer<T>) -> Ask,
+        given: Given,
+    ) -> Result<T, SupervisorError> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { caller: self.caller.clone(), ask: ask(answer) };
+        let request = Request { caller: self.caller.clone(), ask: ask(answer), given };
         let down = || SupervisorError::Down { supervisor: self.link.path.clone() };
         if !self.link.send(SupervisorMessage::Request(request)) {
             return Err(down());
@@ -405,6 +500,7 @@ pub(crate) struct SupervisorArgs {
     pub(crate) root: TreeRoot,
     pub(crate) policies: Arc<Policies>,
     pub(crate) life: u64,
+    pub(crate) cause_seq: Option<u64>,
     pub(crate) ready: oneshot::Sender<Result<(), ExitReason>>,
 }
 
@@ -415,6 +511,8 @@ pub(crate) struct Common {
     pub(crate) lives: Lives,
     pub(crate) spec: SupervisorSpec,
     life: u64,
+    /// The event that led to this life.
+    pub(crate) cause_seq: Option<u64>,
     ready: Option<oneshot::Sender<Result<(), ExitReason>>>,
     next_key: Key,
     /// Set when all is done: the actor ends with it.
@@ -449,6 +547,19 @@ impl Common {
     pub(crate) fn set_intensity(&mut self, intensity: Intensity) {
         self.spec.intensity = intensity;
         *lock(&self.link.intensity) = intensity;
+    }
+
+    /// This life will end, and event `seq` is why.
+    pub(crate) fn ends_because(&self, seq: Option<u64>) {
+        if let Some(seq) = seq {
+            self.slot.cell().blame(self.life, seq);
+        }
+    }
+
+    /// Refuses a change that is meant for another life of a child.
+    pub(crate) fn refusal(&self, id: &str, given: Given) -> Option<SupervisorError> {
+        let slot = self.link.child(id)?;
+        given.life.and_then(|expected| slot.cell().other_life(expected))
     }
 
     /// Whether the caller of a request stands in, or below, a child that is being stopped.
@@ -523,11 +634,13 @@ impl ractor::Actor for SupervisorActor {
         myself: ActorRef<SupervisorMessage>,
         args: SupervisorArgs,
     ) -> Result<Driver, ActorProcessingErr> {
-        let SupervisorArgs { slot, spec, root, policies, life, ready } = args;
+        let SupervisorArgs { slot, spec, root, policies, life, cause_seq, ready } = args;
         let link = slot.supervisor().cloned().ok_or("a supervisor's slot has a link")?;
         slot.cell().up(myself.get_cell());
         *lock(&link.current) = Some((life, myself.clone()));
         *lock(&link.intensity) = spec.intensity;
+        // Checked by now, and with its children in start order.
+        *lock(&link.declared) = spec.clone();
         let env = Arc::clone(&slot.cell().env);
         let reference = SupervisorRef::new(Arc::clone(&link));
         let lives = Lives::new(env, myself.clone(), reference, root, policies);
@@ -537,6 +650,7 @@ impl ractor::Actor for SupervisorActor {
             lives,
             spec,
             life,
+            cause_seq,
             ready: Some(ready),
             next_key: 0,
             finished: None,

@@ -8,11 +8,19 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::actor::slot::{AnySlot, SlotKind, SlotState};
-use crate::actor::{Address, FailureRecord, typed};
+use crate::actor::{Address, FailureRecord, HandlingView, Overflow, WaitView, typed};
 use crate::error::LookupError;
 use crate::health::Health;
 use crate::path::{Path, unescape};
-use crate::supervisor::{Intensity, SupervisorRef};
+use crate::supervisor::{ComponentType, Intensity, RestartPolicy, SupervisorLink, SupervisorRef};
+
+pub use heat::{Heat, HeatSpan};
+pub use look::{Look, Sort};
+pub use waits::{WaitEdge, Waits};
+
+mod heat;
+mod look;
+mod waits;
 
 /// A way to the tree for those who live in it. It does not keep the tree alive.
 #[derive(Clone)]
@@ -25,6 +33,11 @@ impl TreeRoot {
 
     pub(crate) fn find(&self, path: &Path) -> Option<Arc<dyn AnySlot>> {
         self.0.upgrade().and_then(|root| find(root, path))
+    }
+
+    /// The supervisor of what stands at `path`.
+    pub(crate) fn place_of(&self, path: &Path) -> Option<SupervisorLink> {
+        self.find(&path.parent()?)?.supervisor().cloned()
     }
 
     pub(crate) fn address<M: Send + 'static>(
@@ -85,16 +98,26 @@ pub struct NodeView {
     pub state: SlotState,
     /// Held by an operator or the API.
     pub suspended: bool,
+    /// What it is, for its supervision.
+    pub component: Option<ComponentType>,
+    /// When it is started again.
+    pub restart: RestartPolicy,
     /// The number of the current life, or of the last one.
     pub life: u64,
     /// How often it was restarted.
     pub restarts: u64,
+    /// When it was last restarted: wall clock, microseconds since the Unix epoch.
+    pub restarted_at_us: Option<i64>,
+    /// While it backs off: how long until it is started.
+    pub backing_off: Option<Duration>,
     /// How long the current life has been up.
     pub up_for: Option<Duration>,
     /// When the current life came up: wall clock, microseconds since the Unix epoch.
     pub started_at_us: Option<i64>,
     /// The last thing that went wrong.
     pub last_failure: Option<Arc<FailureRecord>>,
+    /// Whose answers it waits for.
+    pub waits: Vec<WaitView>,
     /// What the last health check found.
     pub health: Option<Health>,
     /// What it says about itself.
@@ -114,14 +137,29 @@ pub struct MailboxView {
     pub depth: usize,
     /// How many may wait.
     pub capacity: usize,
+    /// What happens to one more.
+    pub overflow: Overflow,
+    /// The most that ever waited.
+    pub high_water: usize,
     /// Messages handled over all lives.
     pub handled: u64,
     /// Time spent handling them.
     pub busy: Duration,
+    /// The longest one.
+    pub longest: Duration,
     /// How many took how long; bounds in [`LATENCY_BUCKETS_NS`](crate::LATENCY_BUCKETS_NS).
     pub latency: [u32; 12],
     /// The message in hand and for how long.
     pub in_hand: Option<(&'static str, Duration)>,
+}
+
+impl MailboxView {
+    /// The counts as those of one kind of message have them.
+    #[must_use]
+    pub fn handling(&self) -> HandlingView {
+        let Self { handled, busy, longest, latency, .. } = *self;
+        HandlingView { handled, busy, longest, latency }
+    }
 }
 
 /// What the tree knows about a supervisor.
@@ -131,8 +169,35 @@ pub struct SupervisorView {
     pub strategy: &'static str,
     /// How many restarts are allowed.
     pub intensity: Intensity,
+    /// Restarts within the last period.
+    pub used: u32,
     /// How many children it has.
     pub children: usize,
+    /// What they are doing, those that are not shown too.
+    pub by_state: StateCounts,
+    /// How often they were restarted.
+    pub child_restarts: u64,
+}
+
+/// How many slots are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCounts([usize; 8]);
+
+impl StateCounts {
+    /// How many are in this state.
+    #[must_use]
+    pub fn of(&self, state: SlotState) -> usize {
+        self.0[state as usize]
+    }
+
+    /// The states that at least one is in.
+    pub fn iter(&self) -> impl Iterator<Item = (SlotState, usize)> {
+        SlotState::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
+    }
+
+    fn count(&mut self, state: SlotState) {
+        self.0[state as usize] += 1;
+    }
 }
 
 /// How much of the tree to look at.
@@ -162,7 +227,10 @@ pub struct SupervisionTree {
 
 impl SupervisionTree {
     pub(crate) fn of(slot: &Arc<dyn AnySlot>, name: &str, depth: Depth) -> Self {
-        let mut root = view(&**slot, depth);
+        Self::with(view(&**slot, depth), slot, name)
+    }
+
+    fn with(mut root: NodeView, slot: &Arc<dyn AnySlot>, name: &str) -> Self {
         if root.path.is_root() {
             name.clone_into(&mut root.id);
         }
@@ -191,16 +259,24 @@ impl SupervisionTree {
     }
 }
 
-fn view(slot: &dyn AnySlot, depth: Depth) -> NodeView {
+/// Calls `visit` for a slot and all below it, a parent before its children.
+pub(crate) fn walk(slot: &Arc<dyn AnySlot>, visit: &mut impl FnMut(&Arc<dyn AnySlot>)) {
+    visit(slot);
+    if let Some(link) = slot.supervisor() {
+        link.each(|child| walk(child, visit));
+    }
+}
+
+/// What a slot is doing, as it is shown.
+fn shown_state(slot: &dyn AnySlot) -> SlotState {
     let cell = slot.cell();
-    let suspended = cell.is_suspended();
-    let state = match cell.state() {
-        SlotState::Up | SlotState::Down if suspended => SlotState::Suspended,
+    match cell.state() {
+        SlotState::Up | SlotState::Down if cell.is_suspended() => SlotState::Suspended,
         state => state,
-    };
-    let running = matches!(state, SlotState::Up | SlotState::Stopping | SlotState::Suspended)
-        && cell.current().is_some();
-    let now = cell.env.clock.elapsed();
+    }
+}
+
+fn view(slot: &dyn AnySlot, depth: Depth) -> NodeView {
     let children = match slot.supervisor() {
         Some(link) if depth.levels > 0 => {
             let below = Depth { levels: depth.levels - 1, ..depth };
@@ -209,6 +285,16 @@ fn view(slot: &dyn AnySlot, depth: Depth) -> NodeView {
         }
         _ => Vec::new(),
     };
+    node(slot, children)
+}
+
+fn node(slot: &dyn AnySlot, children: Vec<NodeView>) -> NodeView {
+    let cell = slot.cell();
+    let state = shown_state(slot);
+    let running = matches!(state, SlotState::Up | SlotState::Stopping | SlotState::Suspended)
+        && cell.current().is_some();
+    let now = cell.env.clock.elapsed();
+    let ns = Duration::from_nanos;
     NodeView {
         path: cell.path.clone(),
         id: cell.path.segments().last().map(unescape).unwrap_or_default(),
@@ -216,29 +302,51 @@ fn view(slot: &dyn AnySlot, depth: Depth) -> NodeView {
         actor_type: cell.info.actor_type,
         message_type: cell.info.message_type,
         state,
-        suspended,
+        suspended: cell.is_suspended(),
+        component: cell.info.component,
+        restart: cell.terms(|terms| terms.policy().restart),
         life: cell.life(),
         restarts: cell.restarts(),
+        restarted_at_us: cell.restarted_at_ns().map(|at| cell.env.clock.wall_at(ns(at))),
+        backing_off: (state == SlotState::Backoff)
+            .then(|| ns(cell.backoff_until_ns()).saturating_sub(now)),
         up_for: running.then(|| now.saturating_sub(cell.started_at())),
         started_at_us: running.then(|| cell.env.clock.wall_at(cell.started_at())),
         last_failure: cell.last_failure(),
+        waits: cell.waits(),
         health: cell.health(),
         status: cell.status(),
-        mailbox: slot.mailbox().map(|(waiting, capacity)| MailboxView {
-            depth: waiting,
-            capacity,
-            handled: cell.stats.handled_count(),
-            busy: cell.stats.busy(),
-            latency: cell.stats.latency(),
-            in_hand: cell.stats.in_hand_since_ns().map(|since| {
-                let name = cell.in_hand_name().unwrap_or(cell.info.message_type);
-                (name, now.saturating_sub(Duration::from_nanos(since)))
-            }),
+        mailbox: slot.mailbox().map(|facts| {
+            let handling = cell.kinds(|kinds| kinds.total(&cell.stats));
+            MailboxView {
+                depth: facts.depth,
+                capacity: facts.capacity,
+                overflow: facts.overflow,
+                high_water: facts.high_water,
+                handled: handling.handled,
+                busy: handling.busy,
+                longest: handling.longest,
+                latency: handling.latency,
+                in_hand: cell.stats.in_hand_since_ns().map(|since| {
+                    let name = cell.in_hand_name().unwrap_or(cell.info.message_type);
+                    (name, now.saturating_sub(ns(since)))
+                }),
+            }
         }),
-        supervisor: slot.supervisor().map(|link| SupervisorView {
-            strategy: link.strategy.as_str(),
-            intensity: link.intensity(),
-            children: link.len(),
+        supervisor: slot.supervisor().map(|link| {
+            let (mut by_state, mut child_restarts) = (StateCounts::default(), 0);
+            link.each(|child| {
+                by_state.count(shown_state(&**child));
+                child_restarts += child.cell().restarts();
+            });
+            SupervisorView {
+                strategy: link.strategy.as_str(),
+                intensity: link.intensity(),
+                used: link.intensity_use(now).used,
+                children: link.len(),
+                by_state,
+                child_restarts,
+            }
         }),
         children,
     }

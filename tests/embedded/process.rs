@@ -88,9 +88,9 @@ async fn what_stands_in_the_way_is_named_with_its_cure() {
         assert_eq!(
             refusal(dir.path(), &at("a.db"), open).await,
             format!(
-                "error: {open} can be reached from other machines, and this node does not ask who \
-                 calls; listen on 127.0.0.1 or [::1] and put a proxy that authenticates in front \
-                 of it"
+                "error: {open} can be reached from other machines, and nobody would be asked who \
+                 they are: make a token with `smith token NAME --role operator --tokens FILE` and \
+                 give --tokens FILE, or listen on 127.0.0.1 or [::1]"
             )
         );
     }

@@ -8,9 +8,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mister_smith_supervisors::{Address, Offered, TellError};
 
-use super::latency::Latency;
 use super::message::Message;
 use super::subject::Pattern;
+use super::subscriber::Shared;
 
 /// One subscription, as publishers see it.
 pub(super) struct Route {
@@ -22,7 +22,7 @@ pub(super) struct Route {
     pub(super) sink: Box<dyn Sink>,
     pub(super) counts: Counts,
     /// Of those that have a handler of their own.
-    pub(super) latency: Option<Arc<Latency>>,
+    pub(super) shared: Option<Arc<Shared>>,
     /// Publishers waited for it in vain. Until it has room again it gets no message, so that one
     /// that hangs costs each of them one deadline, and not one for each message.
     pub(super) cut_off: AtomicBool,

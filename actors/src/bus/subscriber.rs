@@ -50,7 +50,7 @@ impl fmt::Debug for SubscriberMessage {
 /// What all lives of a subscription's actor share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) latency: Arc<Latency>,
+    pub(super) latency: Latency,
     held: Mutex<Held>,
     pub(super) acked: AtomicU64,
     pub(super) retried: AtomicU64,
@@ -60,7 +60,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(latency: Latency) -> Self {
         Self {
-            latency: Arc::new(latency),
+            latency,
             held: Mutex::default(),
             acked: AtomicU64::new(0),
             retried: AtomicU64::new(0),

@@ -7,7 +7,7 @@ fn with(host: &str, origin: Option<&str>) -> bool {
     if let Some(origin) = origin {
         headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
     }
-    check(&headers).is_ok()
+    check(&headers, &[], false).is_ok()
 }
 
 #[test]

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::actor::current;
 use crate::actor::dead_letter::DeadLetterCause;
-use crate::actor::mailbox::{Entry, Overflow, Refused, Taken};
+use crate::actor::mailbox::{Entry, Extra, Overflow, Refused, Taken};
+use crate::actor::recorder::Sent;
 use crate::actor::reply::{Answer, AskCell, AskOutcome, ReplyPort, Settled};
 use crate::actor::slot::{Slot, SlotState};
+use crate::actor::waits::Waiting;
 use crate::error::{AskError, ExitReason, TellError};
 use crate::path::Path;
 
@@ -75,7 +78,7 @@ impl<M: Send + 'static> Address<M> {
     /// # Cancel safety
     /// A dropped `tell` either has put the message into the mailbox or drops it.
     pub async fn tell(&self, message: M) -> Result<(), TellError<M>> {
-        match self.push(Entry::new(message, None)) {
+        match self.push(self.entry(message, None)) {
             Ok(()) => Ok(()),
             Err(refused) => self.wait(refused).await.map_err(|refused| self.refusal(refused)),
         }
@@ -86,7 +89,7 @@ impl<M: Send + 'static> Address<M> {
     /// # Errors
     /// The message comes back when the mailbox is full or the actor has stopped for good.
     pub fn try_tell(&self, message: M) -> Result<(), TellError<M>> {
-        self.push(Entry::new(message, None)).map_err(|refused| self.refusal(refused))
+        self.push(self.entry(message, None)).map_err(|refused| self.refusal(refused))
     }
 
     /// Like [`try_tell`](Self::try_tell), and says what the overflow policy did.
@@ -94,7 +97,7 @@ impl<M: Send + 'static> Address<M> {
     /// # Errors
     /// The message comes back when the mailbox is full or the actor has stopped for good.
     pub fn offer(&self, message: M) -> Result<Offered, TellError<M>> {
-        match self.slot.mailbox.push(Entry::new(message, None)) {
+        match self.slot.mailbox.push(self.entry(message, None)) {
             Ok(taken) => Ok(self.report(taken)),
             Err(refused) => Err(self.refusal(refused)),
         }
@@ -126,7 +129,10 @@ impl<M: Send + 'static> Address<M> {
         question: impl FnOnce(ReplyPort<T>) -> M,
     ) -> Result<T, AskError> {
         let (cell, port) = AskCell::new();
-        let entry = Entry::new(question(port), Some(Arc::clone(&cell) as Arc<dyn AskOutcome>));
+        let message = question(port);
+        // An actor that asks says so in its slot, unless it is answered at once.
+        let asker = current::is_an_actor().then(|| (self.slot.name_of)(&message));
+        let entry = self.entry(message, Some(Arc::clone(&cell) as Arc<dyn AskOutcome>));
         let answered = async {
             if let Err(refused) = self.push(entry) {
                 self.wait(refused).await.map_err(|refused| match refused {
@@ -139,7 +145,11 @@ impl<M: Send + 'static> Address<M> {
                 Answer::None(settled) => Err(self.unanswered(settled)),
             }
         };
-        within(deadline, answered).await.unwrap_or_else(|| {
+        let begin_waiting = || {
+            let message = asker?;
+            Some(Waiting::begin(current::slot()?, self.path().clone(), message))
+        };
+        within(deadline, answered, begin_waiting).await.unwrap_or_else(|| {
             Err(AskError::Timeout { path: self.path().clone(), after: deadline })
         })
     }
@@ -148,6 +158,20 @@ impl<M: Send + 'static> Address<M> {
     #[must_use]
     pub fn kill_handle(&self) -> KillHandle<M> {
         KillHandle { address: self.clone(), life: self.life() }
+    }
+
+    /// A message on its way, with when and by whom it was sent if its receiver records that.
+    #[inline]
+    fn entry(&self, message: M, ask: Option<Arc<dyn AskOutcome>>) -> Entry<M> {
+        let extra = if self.slot.mailbox.is_recording() { self.sent() } else { None };
+        Entry { message, ask, extra }
+    }
+
+    #[cold]
+    fn sent(&self) -> Option<Box<Extra>> {
+        let at_ns = self.slot.cell.env.clock.elapsed_ns();
+        let sent = Some(Sent { at_ns, from: current::path() });
+        Some(Box::new(Extra { attempts: 0, sent }))
     }
 
     fn push(&self, entry: Entry<M>) -> Result<(), Refused<M>> {
@@ -243,8 +267,13 @@ impl<M: Send + 'static> fmt::Debug for Address<M> {
 ///
 /// Most answers are there when the asker is polled a second time, and a timer costs as much as the
 /// answer. So the first poll only steps back in line, behind the actor that it has woken, and the
-/// second one sets the timer.
-async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
+/// second one sets the timer. That is also when `begin_waiting` is called; what it returns is held
+/// until the answer is there.
+async fn within<F: Future, W>(
+    deadline: Duration,
+    future: F,
+    begin_waiting: impl FnOnce() -> W,
+) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut stepped_back = false;
     let early = poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -259,7 +288,10 @@ async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
     .await;
     match early {
         Some(output) => Some(output),
-        None => tokio::time::timeout(deadline, future).await.ok(),
+        None => {
+            let _waiting = begin_waiting();
+            tokio::time::timeout(deadline, future).await.ok()
+        }
     }
 }
 

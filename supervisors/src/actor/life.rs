@@ -6,15 +6,19 @@
 //! kill in ways that cannot be told apart.
 
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
+use crate::actor::kinds::KnownKinds;
 use crate::actor::mailbox::InHand;
-use crate::actor::panic::catch_panic;
+use crate::actor::panic::{Who, catch_panic};
+use crate::actor::recorder::Handled;
 use crate::actor::reply::Settled;
-use crate::actor::slot::{LifeToken, Slot, SlotCell};
+use crate::actor::slot::{AnySlot, Slot, SlotCell};
+use crate::actor::token::LifeToken;
 use crate::actor::{Actor, Context};
 use crate::component::Hooks;
 use crate::error::{ExitReason, Failure};
@@ -47,6 +51,9 @@ pub(crate) struct LifeState<A: Actor> {
     cx: Context<A>,
     slot: Arc<Slot<A::Message>>,
     life: u64,
+    kinds: KnownKinds,
+    /// Made once; away while a message is handled.
+    who: Option<Who>,
     /// Gone once the life has failed.
     alive: Option<Alive<A>>,
 }
@@ -60,7 +67,8 @@ struct Alive<A: Actor> {
 impl<A: Actor> LifeState<A> {
     pub(crate) fn new(actor: A, cx: Context<A>, token: LifeToken<A::Message>) -> Self {
         let slot = Arc::clone(&token.slot);
-        Self { cx, slot, life: token.life, alive: Some(Alive { actor, token }) }
+        let (life, kinds) = (token.life, KnownKinds::default());
+        Self { cx, slot, life, kinds, who: None, alive: Some(Alive { actor, token }) }
     }
 }
 
@@ -91,10 +99,18 @@ impl<A: Actor, H: Hooks<A>> ractor::Actor for Life<A, H> {
         message: LifeMessage,
         state: &mut LifeState<A>,
     ) -> Result<(), ActorProcessingErr> {
-        let outcome = match message {
-            LifeMessage::Wake => catch_panic(state.drain()).await,
-            LifeMessage::Health(reply) => catch_panic(state.check_health::<H>(reply)).await,
+        let who = state.who();
+        let (outcome, who) = match message {
+            LifeMessage::Wake => {
+                let mut run = pin!(catch_panic(who, state.drain()));
+                (run.as_mut().await, run.into_who())
+            }
+            LifeMessage::Health(reply) => {
+                let mut run = pin!(catch_panic(who, state.check_health::<H>(reply)));
+                (run.as_mut().await, run.into_who())
+            }
         };
+        state.who = who;
         match outcome {
             Ok(Ok(Flow::Idle)) => Ok(()),
             Ok(Ok(Flow::Again)) => {
@@ -120,7 +136,8 @@ impl<A: Actor, H: Hooks<A>> ractor::Actor for Life<A, H> {
         // A stop that the actor did not ask for itself came from its supervisor.
         let why = state.cell().exit_of(life).unwrap_or(ExitReason::Shutdown);
         let planned = state.cell().planned_stop();
-        let goodbye = catch_panic(async {
+        let who = state.who();
+        let goodbye = catch_panic(who, async {
             let Some(alive) = &mut state.alive else { return };
             if planned {
                 let handover = H::prepare_for_restart(&mut alive.actor, &mut state.cx).await;
@@ -160,6 +177,10 @@ impl<A: Actor> LifeState<A> {
         &self.slot.cell
     }
 
+    fn who(&mut self) -> Who {
+        self.who.take().unwrap_or_else(|| Who::new(Arc::clone(&self.slot) as Arc<dyn AnySlot>))
+    }
+
     /// Writes the reason down before anything of this life is dropped: whoever learns of the end
     /// reads it from the slot. Then lets go of the slot at once, so that the next life does not
     /// have to wait for ractor to drop this one.
@@ -172,12 +193,13 @@ impl<A: Actor> LifeState<A> {
 
     /// Handles what waits, up to the budget.
     async fn drain(&mut self) -> Result<Flow, Failure> {
-        let Self { cx, slot, life, alive: Some(Alive { actor, token }) } = self else {
+        let Self { cx, slot, life, kinds, who: None, alive: Some(Alive { actor, token }) } = self
+        else {
             return Ok(Flow::Idle);
         };
         let clock = slot.cell.env.clock;
         let mut began = clock.elapsed_ns();
-        let mut named = "";
+        let (mut named, mut kind) = ("", 0);
         for _ in 0..DRAIN_BUDGET {
             if slot.cell.stop_requested() {
                 // ractor's stop is on its way; what waits is for the next life.
@@ -189,22 +211,27 @@ impl<A: Actor> LifeState<A> {
             };
             let name = A::message_name(&entry.message);
             if !std::ptr::eq(name, named) {
-                // Written only when it changes: the lock is not for every message.
-                slot.cell.note_in_hand(name);
+                kind = kinds.find(&slot.cell, name);
+                slot.cell.stats.set_kind(kind);
                 named = name;
             }
             slot.cell.stats.begin(began);
             token.receiver.in_hand = Some(InHand {
                 copy: slot.on_crash.copy.map(|copy| copy(&entry.message)),
                 ask: entry.ask,
-                attempts: entry.attempts,
+                extra: entry.extra,
                 name,
             });
             actor.handle(entry.message, cx).await?;
             let ended = clock.elapsed_ns();
-            slot.cell.stats.handled(ended.saturating_sub(began));
+            kinds.row(kind, &slot.cell.stats).handled(ended.saturating_sub(began));
+            let in_hand = token.receiver.in_hand.take();
+            if slot.mailbox.is_recording() {
+                let extra = in_hand.as_ref().and_then(|in_hand| in_hand.extra.as_deref());
+                slot.cell.record(name, *life, extra, (began, ended), Handled::Ok);
+            }
             began = ended;
-            if let Some(InHand { ask: Some(ask), .. }) = token.receiver.in_hand.take() {
+            if let Some(InHand { ask: Some(ask), .. }) = in_hand {
                 ask.settle(Settled::Handled { life: *life });
             }
             if let Some(reason) = cx.ending.take() {

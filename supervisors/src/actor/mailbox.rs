@@ -14,6 +14,7 @@ use ractor::ActorRef;
 use tokio::sync::Notify;
 
 use crate::actor::life::LifeMessage;
+use crate::actor::recorder::Sent;
 use crate::actor::reply::AskOutcome;
 use crate::environment::lock;
 
@@ -49,13 +50,21 @@ impl Default for Overflow {
 pub(crate) struct Entry<M> {
     pub(crate) message: M,
     pub(crate) ask: Option<Arc<dyn AskOutcome>>,
-    /// How often a life has taken it in hand already.
-    pub(crate) attempts: u32,
+    /// What few messages carry.
+    pub(crate) extra: Option<Box<Extra>>,
 }
 
-impl<M> Entry<M> {
-    pub(crate) fn new(message: M, ask: Option<Arc<dyn AskOutcome>>) -> Self {
-        Self { message, ask, attempts: 0 }
+/// What only redelivered and recorded messages carry: one pointer for all others.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    /// How often a life has taken it in hand already.
+    pub(crate) attempts: u32,
+    pub(crate) sent: Option<Sent>,
+}
+
+impl Extra {
+    pub(crate) fn attempts(extra: Option<&Self>) -> u32 {
+        extra.map_or(0, |extra| extra.attempts)
     }
 }
 
@@ -76,7 +85,7 @@ impl<M> Default for Receiver<M> {
 pub(crate) struct InHand<M> {
     pub(crate) ask: Option<Arc<dyn AskOutcome>>,
     pub(crate) copy: Option<M>,
-    pub(crate) attempts: u32,
+    pub(crate) extra: Option<Box<Extra>>,
     pub(crate) name: &'static str,
 }
 
@@ -87,6 +96,9 @@ pub(crate) struct Mailbox<M> {
     /// Entries in `Receiver::taken`: they still count against the capacity.
     taken: AtomicUsize,
     paused: AtomicBool,
+    /// The slot writes down what it handles. Here, beside what every sender reads anyway: beside the
+    /// counters of the life it would cost each of them a cache line.
+    recording: AtomicBool,
     /// Senders in `wait_for_room`.
     waiting: AtomicUsize,
     /// Lets senders in one at a time, in the order they came (tokio's mutex is fair).
@@ -94,6 +106,17 @@ pub(crate) struct Mailbox<M> {
     room: Notify,
     capacity: usize,
     overflow: Overflow,
+    /// The most that ever waited.
+    high_water: AtomicUsize,
+}
+
+/// What a mailbox shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MailboxFacts {
+    pub(crate) depth: usize,
+    pub(crate) capacity: usize,
+    pub(crate) overflow: Overflow,
+    pub(crate) high_water: usize,
 }
 
 struct Inner<M> {
@@ -129,11 +152,22 @@ impl<M> Mailbox<M> {
             queued: AtomicUsize::new(0),
             taken: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
+            recording: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             turnstile: tokio::sync::Mutex::new(()),
             room: Notify::new(),
             capacity,
             overflow,
+            high_water: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn facts(&self) -> MailboxFacts {
+        MailboxFacts {
+            depth: self.depth(),
+            capacity: self.capacity,
+            overflow: self.overflow,
+            high_water: self.high_water.load(Ordering::Relaxed),
         }
     }
 
@@ -166,7 +200,8 @@ impl<M> Mailbox<M> {
             return Err(Refused::Closed(entry));
         }
         let mut taken = Taken::Queued;
-        if inner.queue.len() + self.taken.load(Ordering::SeqCst) >= self.capacity {
+        let waiting = inner.queue.len() + self.taken.load(Ordering::SeqCst);
+        if waiting >= self.capacity {
             match self.overflow {
                 Overflow::Wait(_) | Overflow::Fail => return Err(Refused::Full(entry)),
                 Overflow::DropNewest => return Ok(Taken::DroppedNewest(entry)),
@@ -179,6 +214,11 @@ impl<M> Mailbox<M> {
         }
         inner.queue.push_back(entry);
         self.queued.store(inner.queue.len(), Ordering::Relaxed);
+        // Written under the lock only, so that a plain load and store do.
+        let most = (waiting + 1).min(self.capacity);
+        if most > self.high_water.load(Ordering::Relaxed) {
+            self.high_water.store(most, Ordering::Relaxed);
+        }
         let life = self.schedule(&mut inner);
         drop(inner);
         wake(life);
@@ -295,6 +335,15 @@ impl<M> Mailbox<M> {
         inner.queue = taken;
         self.queued.store(inner.queue.len(), Ordering::Relaxed);
         VecDeque::new()
+    }
+
+    #[inline]
+    pub(crate) fn is_recording(&self) -> bool {
+        self.recording.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_recording(&self, on: bool) {
+        self.recording.store(on, Ordering::Relaxed);
     }
 
     pub(crate) fn pause(&self) {

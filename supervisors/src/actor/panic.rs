@@ -13,14 +13,25 @@ use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
+use crate::actor::current;
+use crate::actor::slot::AnySlot;
 use crate::error::PanicReport;
 
 #[cfg(panic = "abort")]
 compile_error!("panic = \"abort\" ends the process at the first crash: no supervision is possible");
 
 thread_local! {
-    static CATCHING: Cell<bool> = const { Cell::new(false) };
+    static CATCHING: Cell<Catching> = const { Cell::new(Catching::No) };
     static REPORT: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
+}
+
+/// What the hook keeps of a panic on this thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Catching {
+    No,
+    /// The stack only if `RUST_BACKTRACE` says so.
+    Report,
+    WithStack,
 }
 
 /// Puts our hook in front of the process's panic hook, once.
@@ -32,11 +43,15 @@ pub(crate) fn install_hook() {
     INSTALL.call_once(|| {
         let earlier = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if CATCHING.get() {
+            let catching = CATCHING.get();
+            if catching != Catching::No {
                 let report = PanicReport {
                     message: message_of(info.payload()),
                     location: info.location().map(ToString::to_string),
-                    backtrace: Backtrace::force_capture(),
+                    backtrace: match catching {
+                        Catching::WithStack => Backtrace::force_capture(),
+                        _ => Backtrace::capture(),
+                    },
                 };
                 REPORT.with_borrow_mut(|slot| *slot = Some(report));
             }
@@ -45,9 +60,35 @@ pub(crate) fn install_hook() {
     });
 }
 
-/// Runs a future and turns a panic in it into a report.
-pub(crate) fn catch_panic<F: Future>(future: F) -> CatchPanic<F> {
-    CatchPanic { future }
+/// Whose code runs, and what is kept of its panics. A life makes one and hands it on from message
+/// to message: counting references for each would cost a cache line that senders read.
+pub(crate) struct Who {
+    slot: Arc<dyn AnySlot>,
+    catching: Catching,
+}
+
+impl Who {
+    pub(crate) fn new(slot: Arc<dyn AnySlot>) -> Self {
+        let stack = slot.cell().env.backtraces;
+        let catching = if stack { Catching::WithStack } else { Catching::Report };
+        Self { slot, catching }
+    }
+}
+
+/// Runs a future of the actor `who` and turns a panic in it into a report. While it is polled, the
+/// actor is [`current`](crate::actor::current).
+pub(crate) fn catch_panic<F: Future>(who: Who, future: F) -> CatchPanic<F> {
+    let catching = who.catching;
+    CatchPanic { future, who: Some(who.slot), catching }
+}
+
+impl<F> CatchPanic<F> {
+    /// Gives back whose code it was, when it is done.
+    pub(crate) fn into_who(self: Pin<&mut Self>) -> Option<Who> {
+        let this = self.project();
+        let catching = *this.catching;
+        this.who.take().map(|slot| Who { slot, catching })
+    }
 }
 
 pin_project_lite::pin_project! {
@@ -56,6 +97,8 @@ pin_project_lite::pin_project! {
     pub(crate) struct CatchPanic<F> {
         #[pin]
         future: F,
+        who: Option<Arc<dyn AnySlot>>,
+        catching: Catching,
     }
 }
 
@@ -63,11 +106,14 @@ impl<F: Future> Future for CatchPanic<F> {
     type Output = Result<F::Output, Arc<PanicReport>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.project().future;
-        let outer = CATCHING.replace(true);
+        let this = self.project();
+        let future = this.future;
+        let outer = CATCHING.replace(*this.catching);
+        let outside = current::enter(this.who.take());
         // The future is never polled again after a panic, and the actor it borrowed is dropped
         // with its life: nobody sees the state that the panic left.
         let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+        *this.who = current::leave(outside);
         CATCHING.set(outer);
         match polled {
             Ok(Poll::Pending) => Poll::Pending,

@@ -11,18 +11,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef};
-use tokio::sync::OwnedMutexGuard;
 
 use crate::actor::dead_letter::{DeadLetter, DeadLetterCause};
+use crate::actor::kinds::Kinds;
 use crate::actor::life::LifeMessage;
-use crate::actor::mailbox::{Entry, InHand, Mailbox, Receiver};
+use crate::actor::mailbox::{Entry, Extra, Mailbox, MailboxFacts, Receiver};
+use crate::actor::recorder::{Handled, Recorded, Recorder};
 use crate::actor::reply::Settled;
 use crate::actor::stats::Stats;
+use crate::actor::token::LifeToken;
+use crate::actor::waits::{Wait, WaitView};
 use crate::environment::{Environment, lock};
-use crate::error::ExitReason;
+use crate::error::{ExitReason, SupervisorError};
 use crate::health::Health;
 use crate::path::Path;
-use crate::supervisor::SupervisorLink;
+use crate::resilience::ErrorClass;
+use crate::supervisor::{ComponentType, ReactionCell, SupervisorLink, Terms};
 
 /// What a slot is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +51,8 @@ pub enum SlotState {
 }
 
 impl SlotState {
-    const ALL: [Self; 8] = [
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
         Self::Starting,
         Self::Up,
         Self::Stopping,
@@ -87,12 +92,20 @@ pub struct FailureRecord {
     pub message_in_hand: Option<&'static str>,
     /// The lifecycle event that reported it.
     pub seq: u64,
+    /// The class of the error, where the reason is one.
+    pub class: Option<ErrorClass>,
+    /// What its supervisor did about it.
+    pub decision: ReactionCell,
 }
+
+/// Failures that a slot remembers.
+pub const FAILURES_KEPT: usize = 8;
 
 /// What a slot is, fixed at its creation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotInfo {
     pub(crate) kind: SlotKind,
+    pub(crate) component: Option<ComponentType>,
     pub(crate) actor_type: &'static str,
     pub(crate) message_type: &'static str,
 }
@@ -120,9 +133,16 @@ pub(crate) struct SlotCell {
     state: AtomicU8,
     stop_requested: AtomicBool,
     suspended: AtomicBool,
+    /// It waits for answers.
+    waits: AtomicBool,
+    /// A start was reported, and no end since.
+    reported_up: AtomicBool,
     life: AtomicU64,
     restarts: AtomicU64,
     started_at_ns: AtomicU64,
+    /// When it was last restarted, and when its backoff is over; 0 for never.
+    restarted_at_ns: AtomicU64,
+    backoff_until_ns: AtomicU64,
     slow: Mutex<Slow>,
 }
 
@@ -131,12 +151,32 @@ pub(crate) struct SlotCell {
 struct Slow {
     current: Option<ActorCell>,
     exit: Option<(u64, ExitReason)>,
-    in_hand_name: Option<&'static str>,
-    last_failure: Option<Arc<FailureRecord>>,
+    /// The life that ended last ended with a message in hand.
+    ended_in_hand: bool,
+    kinds: Kinds,
+    rare: Option<Box<Rare>>,
+    /// The event that ends this life: an action, or an escalation. 0 for none.
+    blamed: (u64, u64),
+    terms: Terms,
     status: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     handover: Option<Box<dyn Any + Send>>,
     health: Option<Health>,
     planned_stop: bool,
+}
+
+/// What few slots have: an idle actor pays a pointer for it.
+#[derive(Default)]
+struct Rare {
+    recorder: Recorder,
+    failures: Vec<Arc<FailureRecord>>,
+    waits: Vec<Wait>,
+    next_wait: u64,
+}
+
+impl Slow {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
 }
 
 impl SlotCell {
@@ -149,9 +189,13 @@ impl SlotCell {
             state: AtomicU8::new(SlotState::Down as u8),
             stop_requested: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
+            reported_up: AtomicBool::new(false),
             life: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             started_at_ns: AtomicU64::new(0),
+            restarted_at_ns: AtomicU64::new(0),
+            backoff_until_ns: AtomicU64::new(0),
             slow: Mutex::new(Slow::default()),
         }
     }
@@ -195,7 +239,33 @@ impl SlotCell {
     }
 
     pub(crate) fn count_restart(&self) -> u64 {
+        self.restarted_at_ns.store(self.env.clock.elapsed_ns().max(1), Ordering::Relaxed);
         self.restarts.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// When it was last restarted, on the system's clock.
+    pub(crate) fn restarted_at_ns(&self) -> Option<u64> {
+        Some(self.restarted_at_ns.load(Ordering::Relaxed)).filter(|ns| *ns > 0)
+    }
+
+    pub(crate) fn back_off(&self, delay: Duration) {
+        let until = self.env.clock.elapsed().saturating_add(delay);
+        let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+        self.backoff_until_ns.store(until, Ordering::Relaxed);
+        self.set_state(SlotState::Backoff);
+    }
+
+    pub(crate) fn backoff_until_ns(&self) -> u64 {
+        self.backoff_until_ns.load(Ordering::Relaxed)
+    }
+
+    /// A start was reported, or an end; says what was so before.
+    pub(crate) fn set_reported_up(&self, up: bool) -> bool {
+        self.reported_up.swap(up, Ordering::AcqRel)
+    }
+
+    pub(crate) fn is_reported_up(&self) -> bool {
+        self.reported_up.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_suspended(&self) -> bool {
@@ -231,17 +301,28 @@ impl SlotCell {
     /// Kills life `life`, and no other: a handle taken before a restart must not hit the life
     /// that came after it (kameo #392). Says whether that life was there.
     pub(crate) fn kill_life(&self, life: u64) -> bool {
-        let slow = lock(&self.slow);
+        self.kill_life_because(life, None)
+    }
+
+    /// The same; event `seq` says who wanted it.
+    pub(crate) fn kill_life_because(&self, life: u64, seq: Option<u64>) -> bool {
+        let mut slow = lock(&self.slow);
         if self.life() != life {
             return false;
         }
-        match &slow.current {
-            Some(cell) => {
-                cell.kill();
-                true
-            }
-            None => false,
+        let Some(cell) = slow.current.clone() else { return false };
+        if let Some(seq) = seq {
+            slow.blamed = (life, seq);
         }
+        cell.kill();
+        true
+    }
+
+    /// The error for whoever meant life `expected`, when this is another one.
+    pub(crate) fn other_life(&self, expected: u64) -> Option<SupervisorError> {
+        let found = self.life();
+        let path = self.path.clone();
+        (found != expected).then(|| SupervisorError::OtherLife { path, expected, found })
     }
 
     /// A life says why it ends. The first reason counts.
@@ -268,29 +349,53 @@ impl SlotCell {
     }
 
     /// The life is over, whoever ended it.
-    pub(crate) fn life_ended(&self, life: u64, in_hand_name: Option<&'static str>) {
+    pub(crate) fn life_ended(&self, life: u64, in_hand: bool) {
         self.stats.idle();
         let mut slow = lock(&self.slow);
         if self.life() == life {
             slow.current = None;
-            slow.in_hand_name = in_hand_name;
+            slow.ended_in_hand = in_hand;
         }
     }
 
-    pub(crate) fn record_failure(&self, reason: ExitReason, seq: u64) {
+    pub(crate) fn record_failure(&self, reason: ExitReason, seq: u64, decision: ReactionCell) {
+        let busy = self.stats.in_hand_since_ns().is_some();
         let mut slow = lock(&self.slow);
+        let in_hand = busy || slow.ended_in_hand;
         let record = FailureRecord {
+            class: reason.class(),
             reason,
             life: self.life(),
             at_us: self.env.clock.wall_us(),
-            message_in_hand: slow.in_hand_name,
+            message_in_hand: slow.kinds.name(self.stats.kind()).filter(|_| in_hand),
             seq,
+            decision,
         };
-        slow.last_failure = Some(Arc::new(record));
+        let failures = &mut slow.rare().failures;
+        if failures.len() == FAILURES_KEPT {
+            failures.remove(0);
+        }
+        failures.push(Arc::new(record));
     }
 
     pub(crate) fn last_failure(&self) -> Option<Arc<FailureRecord>> {
-        lock(&self.slow).last_failure.clone()
+        lock(&self.slow).rare.as_ref()?.failures.last().cloned()
+    }
+
+    /// Oldest first.
+    pub(crate) fn failures(&self) -> Vec<Arc<FailureRecord>> {
+        lock(&self.slow).rare.as_ref().map(|rare| rare.failures.clone()).unwrap_or_default()
+    }
+
+    /// Event `seq` is why life `life` will end.
+    pub(crate) fn blame(&self, life: u64, seq: u64) {
+        lock(&self.slow).blamed = (life, seq);
+    }
+
+    /// Why life `life` ended, when that has a number.
+    pub(crate) fn take_blame(&self, life: u64) -> Option<u64> {
+        let (of, seq) = std::mem::take(&mut lock(&self.slow).blamed);
+        (of == life && seq > 0).then_some(seq)
     }
 
     pub(crate) fn set_status(&self, status: Arc<dyn Fn() -> String + Send + Sync>) {
@@ -319,12 +424,82 @@ impl SlotCell {
         lock(&self.slow).health = Some(health);
     }
 
-    pub(crate) fn note_in_hand(&self, name: &'static str) {
-        lock(&self.slow).in_hand_name = Some(name);
+    /// The kind of the message in hand.
+    pub(crate) fn in_hand_name(&self) -> Option<&'static str> {
+        lock(&self.slow).kinds.name(self.stats.kind())
     }
 
-    pub(crate) fn in_hand_name(&self) -> Option<&'static str> {
-        lock(&self.slow).in_hand_name
+    pub(crate) fn kinds<T>(&self, look: impl FnOnce(&mut Kinds) -> T) -> T {
+        look(&mut lock(&self.slow).kinds)
+    }
+
+    pub(crate) fn terms<T>(&self, look: impl FnOnce(&mut Terms) -> T) -> T {
+        look(&mut lock(&self.slow).terms)
+    }
+
+    pub(crate) fn forget_recorded(&self) {
+        if let Some(rare) = &mut lock(&self.slow).rare {
+            rare.recorder = Recorder::default();
+        }
+    }
+
+    /// Writes a message down. `began_ns` on the system's clock.
+    #[cold]
+    pub(crate) fn record(
+        &self,
+        name: &'static str,
+        life: u64,
+        extra: Option<&Extra>,
+        (began_ns, ended_ns): (u64, u64),
+        outcome: Handled,
+    ) {
+        let sent = extra.and_then(|extra| extra.sent.as_ref());
+        let line = Recorded {
+            at_us: self.env.clock.wall_at(Duration::from_nanos(began_ns)),
+            name,
+            waited: sent.map(|sent| Duration::from_nanos(began_ns.saturating_sub(sent.at_ns))),
+            from: sent.and_then(|sent| sent.from.clone()),
+            handled_in: Duration::from_nanos(ended_ns.saturating_sub(began_ns)),
+            life,
+            outcome,
+        };
+        lock(&self.slow).rare().recorder.write(line);
+    }
+
+    pub(crate) fn recorded(&self) -> Vec<Recorded> {
+        lock(&self.slow).rare.as_ref().map(|rare| rare.recorder.lines()).unwrap_or_default()
+    }
+
+    pub(crate) fn begin_wait(&self, on: Path, message: &'static str, since: Duration) -> u64 {
+        let mut slow = lock(&self.slow);
+        let rare = slow.rare();
+        rare.next_wait += 1;
+        let id = rare.next_wait;
+        rare.waits.push(Wait { id, on, message, since });
+        self.waits.store(true, Ordering::Relaxed);
+        id
+    }
+
+    pub(crate) fn end_wait(&self, id: u64) {
+        let mut slow = lock(&self.slow);
+        let waits = &mut slow.rare().waits;
+        waits.retain(|wait| wait.id != id);
+        if waits.is_empty() {
+            // An idle actor keeps no room for it.
+            *waits = Vec::new();
+            self.waits.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// What it waits for now.
+    pub(crate) fn waits(&self) -> Vec<WaitView> {
+        if !self.waits.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let now = self.env.clock.elapsed();
+        let slow = lock(&self.slow);
+        let waits = slow.rare.as_ref().map(|rare| &rare.waits[..]).unwrap_or_default();
+        waits.iter().map(|wait| wait.view(now)).collect()
     }
 }
 
@@ -332,14 +507,16 @@ impl SlotCell {
 pub(crate) trait AnySlot: Send + Sync + 'static {
     fn cell(&self) -> &SlotCell;
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
-    /// Messages waiting and capacity, for slots that have a mailbox.
-    fn mailbox(&self) -> Option<(usize, usize)>;
+    /// For slots that have a mailbox.
+    fn mailbox(&self) -> Option<MailboxFacts>;
     /// Takes messages again after `close`.
     fn open(&self);
     /// Stopped for good, as far as anyone knows: waiting messages go to the dead letters.
     fn close(&self, reason: &ExitReason);
     /// Stops or starts handing messages to the life. `false`: this kind cannot.
     fn pause(&self, paused: bool) -> bool;
+    /// Writes down what it handles, or forgets it; `None` only asks. Says whether it does.
+    fn record(&self, on: Option<bool>) -> bool;
     /// The supervisor in this slot, if one is.
     fn supervisor(&self) -> Option<&SupervisorLink>;
     /// Asks the life for its health; `false` when this slot has none to ask.
@@ -353,6 +530,8 @@ pub(crate) struct Slot<M> {
     receiver: Arc<tokio::sync::Mutex<Receiver<M>>>,
     pub(crate) on_crash: OnCrashOf<M>,
     checks_health: bool,
+    /// The actor's names for its messages.
+    pub(crate) name_of: fn(&M) -> &'static str,
 }
 
 /// What happens to the message in hand, with the way to copy it where a copy is kept.
@@ -368,9 +547,11 @@ impl<M: Send + 'static> Slot<M> {
         mailbox: Mailbox<M>,
         on_crash: OnCrashOf<M>,
         checks_health: bool,
+        name_of: fn(&M) -> &'static str,
     ) -> Self {
         let receiver = Arc::new(tokio::sync::Mutex::new(Receiver::default()));
-        Self { cell, mailbox, receiver, on_crash, checks_health }
+        mailbox.set_recording(cell.env.recording.load(Ordering::Relaxed));
+        Self { cell, mailbox, receiver, on_crash, checks_health, name_of }
     }
 
     /// Takes the receiver if no earlier life holds it.
@@ -396,7 +577,7 @@ impl<M: Send + 'static> Slot<M> {
             life: self.cell.life(),
             message_type: self.cell.info.message_type,
             cause: cause.clone(),
-            attempts: entry.attempts,
+            attempts: Extra::attempts(entry.extra.as_deref()),
             message: Some(Box::new(entry.message)),
         });
     }
@@ -411,8 +592,8 @@ impl<M: Send + 'static> AnySlot for Slot<M> {
         self
     }
 
-    fn mailbox(&self) -> Option<(usize, usize)> {
-        Some((self.mailbox.depth(), self.mailbox.capacity()))
+    fn mailbox(&self) -> Option<MailboxFacts> {
+        Some(self.mailbox.facts())
     }
 
     fn open(&self) {
@@ -436,6 +617,16 @@ impl<M: Send + 'static> AnySlot for Slot<M> {
         true
     }
 
+    fn record(&self, on: Option<bool>) -> bool {
+        if let Some(on) = on {
+            self.mailbox.set_recording(on);
+            if !on {
+                self.cell.forget_recorded();
+            }
+        }
+        self.mailbox.is_recording()
+    }
+
     fn supervisor(&self) -> Option<&SupervisorLink> {
         None
     }
@@ -456,56 +647,5 @@ impl<M: Send + 'static> AnySlot for Slot<M> {
 impl<M> fmt::Debug for Slot<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot").field("path", &self.cell.path).finish_non_exhaustive()
-    }
-}
-
-/// The right to be the slot's current life. Dropped when the life's state goes, however it ends:
-/// by itself, by an error, a panic, a kill, or with its supervisor.
-pub(crate) struct LifeToken<M: Send + 'static> {
-    pub(crate) slot: Arc<Slot<M>>,
-    pub(crate) receiver: OwnedMutexGuard<Receiver<M>>,
-    pub(crate) life: u64,
-}
-
-impl<M: Send + 'static> Drop for LifeToken<M> {
-    fn drop(&mut self) {
-        let slot = Arc::clone(&self.slot);
-        // No reason was written down: only a kill ends a life without a word.
-        let reason = slot.cell.exit_of(self.life).unwrap_or(ExitReason::Killed);
-        let in_hand = self.receiver.in_hand.take();
-        slot.cell.life_ended(self.life, in_hand.as_ref().map(|message| message.name));
-        if let Some(in_hand) = in_hand {
-            self.settle_in_hand(in_hand, reason.clone());
-        }
-        for entry in slot.mailbox.detach(&mut self.receiver) {
-            slot.bury(entry, &DeadLetterCause::Stopped(reason.clone()));
-        }
-    }
-}
-
-impl<M: Send + 'static> LifeToken<M> {
-    /// The message that its life had in hand: redelivered if the spec says so, else a dead letter.
-    fn settle_in_hand(&mut self, in_hand: InHand<M>, reason: ExitReason) {
-        let slot = &self.slot;
-        let attempts = in_hand.attempts + 1;
-        match in_hand.copy {
-            Some(message) if attempts < slot.on_crash.max_attempts => {
-                let entry = Entry { message, ask: in_hand.ask, attempts };
-                Mailbox::put_back(&mut self.receiver, entry);
-            }
-            copy => {
-                if let Some(ask) = in_hand.ask {
-                    ask.settle(Settled::InHand(reason.clone()));
-                }
-                slot.cell.env.dead_letter(DeadLetter {
-                    path: slot.cell.path.clone(),
-                    life: self.life,
-                    message_type: in_hand.name,
-                    cause: DeadLetterCause::InHand(reason),
-                    attempts,
-                    message: copy.map(|message| Box::new(message) as Box<dyn Any + Send>),
-                });
-            }
-        }
     }
 }

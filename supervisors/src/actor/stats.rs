@@ -19,14 +19,93 @@ pub const LATENCY_BUCKETS_NS: [u64; 11] = [
     1_048_576_000,
 ];
 
-/// Counters of one slot, over all its lives.
+/// Kinds of messages that are counted one by one; what comes after them is `other`.
+pub const MAX_MESSAGE_KINDS: usize = 32;
+
+/// Counters of one kind of message, over all lives of a slot.
 #[derive(Debug, Default)]
-pub(crate) struct Stats {
+pub(crate) struct Row {
     handled: AtomicU64,
     busy_ns: AtomicU64,
+    max_ns: AtomicU64,
     latency: [AtomicU32; 12],
+}
+
+impl Row {
+    /// Counts one message that took `ns`. One writer, so plain loads and stores do.
+    pub(crate) fn handled(&self, ns: u64) {
+        bump(&self.handled, 1);
+        bump(&self.busy_ns, ns);
+        let bucket = &self.latency[bucket(ns)];
+        bucket.store(bucket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        if ns > self.max_ns.load(Ordering::Relaxed) {
+            self.max_ns.store(ns, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn handled_count(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn counts(&self) -> HandlingView {
+        HandlingView {
+            handled: self.handled.load(Ordering::Relaxed),
+            busy: Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)),
+            longest: Duration::from_nanos(self.max_ns.load(Ordering::Relaxed)),
+            latency: std::array::from_fn(|i| self.latency[i].load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// How many messages were handled, and how long that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandlingView {
+    /// Messages handled over all lives.
+    pub handled: u64,
+    /// Time spent handling them.
+    pub busy: Duration,
+    /// The longest one.
+    pub longest: Duration,
+    /// How many took how long; bounds in [`LATENCY_BUCKETS_NS`].
+    pub latency: [u32; 12],
+}
+
+impl HandlingView {
+    /// The upper bound of the bucket that this share of the messages (0.0 to 1.0) is within, and
+    /// never more than the longest one took. `None` when there was no message.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        let all: u64 = self.latency.iter().map(|&count| u64::from(count)).sum();
+        let mut left = (all as f64 * share.clamp(0.0, 1.0)).ceil().max(1.0) as u64;
+        for (i, &count) in self.latency.iter().enumerate() {
+            if u64::from(count) >= left && count > 0 {
+                let bound = LATENCY_BUCKETS_NS.get(i).copied().map(Duration::from_nanos);
+                return Some(bound.map_or(self.longest, |bound| bound.min(self.longest)));
+            }
+            left = left.saturating_sub(u64::from(count));
+        }
+        None
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.handled += other.handled;
+        self.busy += other.busy;
+        self.longest = self.longest.max(other.longest);
+        for (sum, count) in self.latency.iter_mut().zip(other.latency) {
+            *sum = sum.wrapping_add(count);
+        }
+    }
+}
+
+/// What one slot counts. Most actors take one or two kinds of messages: the first kind is counted
+/// here, and only the others cost memory of their own.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) first: Row,
     /// When the message in hand was taken, nanoseconds of the system's clock; 0 when idle.
     in_hand_since: AtomicU64,
+    /// Which kind is in hand, or was last.
+    in_hand_kind: AtomicU32,
 }
 
 impl Stats {
@@ -38,31 +117,19 @@ impl Stats {
         self.in_hand_since.store(0, Ordering::Relaxed);
     }
 
-    /// Counts one message that took `ns`. One writer, so plain loads and stores do.
-    pub(crate) fn handled(&self, ns: u64) {
-        bump(&self.handled, 1);
-        bump(&self.busy_ns, ns);
-        let bucket = &self.latency[bucket(ns)];
-        bucket.store(bucket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    }
-
-    pub(crate) fn handled_count(&self) -> u64 {
-        self.handled.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn busy(&self) -> Duration {
-        Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn latency(&self) -> [u32; 12] {
-        std::array::from_fn(|i| self.latency[i].load(Ordering::Relaxed))
-    }
-
     pub(crate) fn in_hand_since_ns(&self) -> Option<u64> {
         match self.in_hand_since.load(Ordering::Relaxed) {
             0 => None,
             ns => Some(ns),
         }
+    }
+
+    pub(crate) fn set_kind(&self, kind: usize) {
+        self.in_hand_kind.store(u32::try_from(kind).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    pub(crate) fn kind(&self) -> usize {
+        self.in_hand_kind.load(Ordering::Relaxed) as usize
     }
 }
 

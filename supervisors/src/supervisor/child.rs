@@ -11,8 +11,8 @@ use ractor::{ActorCell, SpawnErr};
 use tokio::sync::oneshot;
 
 use crate::actor::life::{Life, LifeState};
-use crate::actor::mailbox::Mailbox;
-use crate::actor::panic::catch_panic;
+use crate::actor::mailbox::{Mailbox, MailboxFacts};
+use crate::actor::panic::{Who, catch_panic};
 use crate::actor::slot::{AnySlot, Slot, SlotCell, SlotInfo, SlotKind, SlotState};
 use crate::actor::{Actor, Context, short_type_name};
 use crate::component::Hooks;
@@ -47,6 +47,8 @@ pub(crate) struct StartContext {
     pub(crate) root: TreeRoot,
     pub(crate) policies: Arc<Policies>,
     pub(crate) life: u64,
+    /// The event that led to this start.
+    pub(crate) cause_seq: Option<u64>,
 }
 
 pub(crate) type StartFuture = Pin<Box<dyn Future<Output = StartResult> + Send>>;
@@ -60,6 +62,10 @@ pub(crate) trait ChildFactory: Send + Sync {
     /// made.
     fn fits(&self, slot: &dyn AnySlot) -> bool;
     fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) -> StartFuture;
+    /// What a supervisor is declared to be.
+    fn supervisor(&self) -> Option<&SupervisorSpec> {
+        None
+    }
 }
 
 /// A child that is an [`Actor`], with the hooks `H`.
@@ -82,13 +88,15 @@ impl<A: Actor, H: Hooks<A>> ChildFactory for ActorChild<A, H> {
     fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {
         let info = SlotInfo {
             kind: SlotKind::Actor,
+            component: spec.metadata.component_type,
             actor_type: short_type_name::<A>(),
             message_type: short_type_name::<A::Message>(),
         };
         let cell = SlotCell::new(path, info, Arc::clone(env));
         let on_crash = spec.on_crash.for_messages::<A::Message>();
         let mailbox = Mailbox::new(spec.capacity, spec.overflow);
-        Arc::new(Slot::<A::Message>::new(cell, mailbox, on_crash, H::CHECKS_HEALTH))
+        let checks = H::CHECKS_HEALTH;
+        Arc::new(Slot::<A::Message>::new(cell, mailbox, on_crash, checks, A::message_name))
     }
 
     fn fits(&self, slot: &dyn AnySlot) -> bool {
@@ -123,8 +131,9 @@ async fn start_life<A: Actor, H: Hooks<A>>(
         },
     };
     slot.cell.set_state(SlotState::Starting);
+    let who = Who::new(Arc::clone(&slot) as Arc<dyn AnySlot>);
     let mut cx = Context::<A>::new(slot, at.root, at.supervisor, at.life);
-    let made = catch_panic(async {
+    let made = catch_panic(who, async {
         let mut actor = A::start(&args, &mut cx).await?;
         if at.life > 1 {
             H::post_restart_recovery(&mut actor, &mut cx).await.map_err(StartError::Failed)?;
@@ -166,7 +175,7 @@ impl AnySlot for PlainSlot {
         self
     }
 
-    fn mailbox(&self) -> Option<(usize, usize)> {
+    fn mailbox(&self) -> Option<MailboxFacts> {
         None
     }
 
@@ -186,6 +195,10 @@ impl AnySlot for PlainSlot {
             }
             None => false,
         }
+    }
+
+    fn record(&self, _: Option<bool>) -> bool {
+        false
     }
 
     fn supervisor(&self) -> Option<&SupervisorLink> {
@@ -209,16 +222,22 @@ impl SupervisorChild {
 }
 
 impl ChildFactory for SupervisorChild {
+    fn supervisor(&self) -> Option<&SupervisorSpec> {
+        Some(&self.spec)
+    }
+
     fn check(&self, policies: &Policies) -> Result<(), SpecError> {
         self.spec.clone().check(policies)
     }
 
-    fn slot(&self, _: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {
+    fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {
         let kind = match self.spec.kind {
             SupervisorKind::Static => SlotKind::Supervisor,
             SupervisorKind::Dynamic { .. } => SlotKind::DynamicSupervisor,
         };
-        let info = SlotInfo { kind, actor_type: "Supervisor", message_type: "(supervisor)" };
+        let component = spec.metadata.component_type;
+        let (actor_type, message_type) = ("Supervisor", "(supervisor)");
+        let info = SlotInfo { kind, component, actor_type, message_type };
         let link = SupervisorPlace::shared(path.clone(), &self.spec);
         Arc::new(PlainSlot { cell: SlotCell::new(path, info, Arc::clone(env)), link: Some(link) })
     }
@@ -232,7 +251,15 @@ impl ChildFactory for SupervisorChild {
 
     fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) -> StartFuture {
         let spec = self.spec.clone();
-        Box::pin(start_supervisor(slot, spec, at.root, at.policies, Some(at.parent), at.life))
+        Box::pin(start_supervisor(
+            slot,
+            spec,
+            at.root,
+            at.policies,
+            Some(at.parent),
+            at.life,
+            at.cause_seq,
+        ))
     }
 }
 
@@ -245,13 +272,14 @@ pub(crate) async fn start_supervisor(
     policies: Arc<Policies>,
     parent: Option<ActorCell>,
     life: u64,
+    cause_seq: Option<u64>,
 ) -> StartResult {
     if let Err(error) = spec.check(&policies) {
         let failure = Failure::wrap(crate::resilience::ErrorClass::User, error);
         return StartResult::Failed(ExitReason::Error(failure));
     }
     let (ready, is_ready) = oneshot::channel();
-    let args = SupervisorArgs { slot, spec, root, policies, life, ready };
+    let args = SupervisorArgs { slot, spec, root, policies, life, cause_seq, ready };
     let spawned = match parent {
         Some(parent) => ractor::Actor::spawn_linked(None, SupervisorActor, args, parent).await,
         None => ractor::Actor::spawn(None, SupervisorActor, args).await,
@@ -292,9 +320,10 @@ where
         Ok(())
     }
 
-    fn slot(&self, _: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {
+    fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {
         let info = SlotInfo {
             kind: SlotKind::Raw,
+            component: spec.metadata.component_type,
             actor_type: short_type_name::<R>(),
             message_type: short_type_name::<R::Msg>(),
         };
@@ -308,7 +337,7 @@ where
     fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) -> StartFuture {
         let make = Arc::clone(&self.make);
         Box::pin(async move {
-            let spawned = catch_panic(async move {
+            let spawned = catch_panic(Who::new(Arc::clone(&slot)), async move {
                 let (actor, args) = make();
                 ractor::Actor::spawn_linked(None, actor, args, at.parent).await
             })

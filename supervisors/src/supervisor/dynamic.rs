@@ -17,22 +17,24 @@ use crate::error::{ExitReason, SupervisorError};
 use crate::lifecycle::LifecycleKind;
 use crate::supervisor::child::StartResult;
 use crate::supervisor::dynamic::child::{Child, Phase, Then, Waiting};
+use crate::supervisor::dynamic::decision::{alone, forgotten};
 use crate::supervisor::intensity::Window;
-use crate::supervisor::lives::{LiveChild, RawEnd};
+use crate::supervisor::lives::RawEnd;
 use crate::supervisor::machine::Key;
-use crate::supervisor::spec::{ChildSpec, check_child};
-use crate::supervisor::strategy::{
-    AutoShutdown, Decision, Policy, RestartPolicy, Strategy, decide, decide_restart,
-};
-use crate::supervisor::{Answer, Ask, Change, Common, Request, SupervisorMessage, write};
+use crate::supervisor::reaction::Reaction;
+use crate::supervisor::reports::{End, Verdict};
+use crate::supervisor::spec::ChildSpec;
+use crate::supervisor::strategy::{Decision, RestartPolicy};
+use crate::supervisor::{Common, SupervisorMessage, write};
 
 mod child;
+pub(super) mod decision;
+mod request;
 
 pub(crate) struct DynamicDriver {
     max_children: usize,
     /// Children come back with the next life of this supervisor.
     keep: bool,
-    window: Window,
     ids: IndexMap<Arc<str>, Key>,
     children: BTreeMap<Key, Box<Child>>,
     /// Set when all children are being stopped: how it will end.
@@ -44,10 +46,10 @@ pub(crate) struct DynamicDriver {
 
 impl DynamicDriver {
     pub(crate) fn new(common: Common, max_children: usize, keep: bool) -> Self {
+        *lock(&common.link.window) = Window::default();
         Self {
             max_children,
             keep,
-            window: Window::default(),
             ids: IndexMap::new(),
             children: BTreeMap::new(),
             ending: None,
@@ -59,7 +61,9 @@ impl DynamicDriver {
     pub(crate) fn message(&mut self, message: SupervisorMessage) {
         match message {
             SupervisorMessage::Init => self.init(),
-            SupervisorMessage::ShutDown => self.shut_down(ExitReason::Shutdown),
+            SupervisorMessage::ShutDown { cause_seq } => {
+                self.shut_down(ExitReason::Shutdown, cause_seq);
+            }
             SupervisorMessage::StartDone { key, life, result } => {
                 self.start_done(key, life, result);
             }
@@ -67,7 +71,8 @@ impl DynamicDriver {
             SupervisorMessage::StopTimeout { key, life } => self.common.lives.kill(key, life),
             SupervisorMessage::KillTimeout { key, life } => {
                 if self.common.lives.abandon(key, life) {
-                    self.ended(key, ExitReason::Killed);
+                    let reason = ExitReason::Killed;
+                    self.ended(End { key, life, reason, stopping: true, told: true });
                 }
             }
             SupervisorMessage::HealthTick { key, life } => {
@@ -84,15 +89,19 @@ impl DynamicDriver {
     }
 
     pub(crate) fn actor_ended(&mut self, actor: &ActorCell, end: RawEnd) {
-        if let Some((key, reason)) = self.common.lives.ended(actor, end) {
-            self.ended(key, reason);
+        if let Some(end) = self.common.lives.ended(actor, end) {
+            self.ended(end);
             self.settle();
         }
     }
 
     fn init(&mut self) {
         let mut declared = std::mem::take(&mut self.common.spec.children);
-        let kept = std::mem::take(&mut *lock(&self.common.link.kept));
+        let mut kept = std::mem::take(&mut *lock(&self.common.link.kept));
+        // Declared children are kept too, and are one child each.
+        for spec in &declared {
+            kept.swap_remove(&spec.id);
+        }
         declared.extend(kept.into_values());
         // What is not kept ends with the life of the supervisor that had it, as in OTP.
         let wanted: BTreeSet<&str> = declared.iter().map(|spec| &*spec.id).collect();
@@ -107,8 +116,11 @@ impl DynamicDriver {
             let slot = self.common.slot_for(&spec);
             // A slot that has lived before is restarted, by the rules of a restart.
             let restart = slot.cell().life() > 0;
-            let key = self.insert(spec, slot, None, restart);
-            self.first_starts.insert(key);
+            let cause_seq = self.common.cause_seq;
+            let key = self.insert(spec, slot, None, restart, cause_seq);
+            if self.children.get(&key).is_some_and(|child| child.phase != Phase::Held) {
+                self.first_starts.insert(key);
+            }
         }
         if self.first_starts.is_empty() {
             self.common.ready();
@@ -121,6 +133,7 @@ impl DynamicDriver {
         slot: Arc<dyn AnySlot>,
         waiting: Option<Waiting>,
         restart: bool,
+        cause_seq: Option<u64>,
     ) -> Key {
         let key = self.common.next_key();
         let policy = spec.policy(self.common.lives.policies());
@@ -129,35 +142,36 @@ impl DynamicDriver {
         }
         self.ids.insert(Arc::clone(&spec.id), key);
         self.common.link.insert(Arc::clone(&spec.id), Arc::clone(&slot));
-        self.common.lives.children.insert(key, LiveChild::new(spec, slot));
-        let child = Child {
-            policy,
-            phase: Phase::Starting { restart },
-            suspended: false,
-            failures_in_a_row: 0,
-            up_since: None,
-            epoch: 0,
-            waiting,
-        };
+        let suspended = slot.cell().is_suspended();
+        self.common.lives.insert(key, spec, slot);
+        self.common.lives.because(key, cause_seq);
+        // Who was held when the supervisor's last life ended stays so until somebody resumes it.
+        let phase = if suspended { Phase::Held } else { Phase::Starting { restart } };
+        let child = Child { phase, suspended, epoch: 0, waiting };
         self.children.insert(key, Box::new(child));
-        self.common.lives.start(key);
+        if !suspended {
+            self.common.lives.start(key);
+        }
         key
     }
 
     fn start_done(&mut self, key: Key, life: u64, result: StartResult) {
         let Some(child) = self.children.get(&key) else { return };
         let restart = matches!(child.phase, Phase::Starting { restart: true });
-        let Some(early) = self.common.lives.started(key, life, &result, restart) else { return };
+        let Some(early) = self.common.lives.started(key, life, &result) else { return };
         self.common.lives.forget_early_ends();
         self.first_start_done(key);
         match result {
-            StartResult::Started(_) => self.up(key),
+            StartResult::Started(_) => {
+                self.common.lives.report_up(key, life, restart);
+                self.up(key);
+            }
             StartResult::Ignored => self.forget(key, &ExitReason::Normal),
-            StartResult::Failed(reason) if restart => self.restart_failed(key, reason),
-            StartResult::Failed(reason) => self.first_start_failed(key, reason),
+            StartResult::Failed(reason) if restart => self.restart_failed(key, life, reason),
+            StartResult::Failed(reason) => self.first_start_failed(key, life, reason),
         }
-        if let Some((key, reason)) = early.and_then(|end| self.common.lives.end_of(key, end)) {
-            self.ended(key, reason);
+        if let Some(end) = early.and_then(|end| self.common.lives.end_of(key, end)) {
+            self.ended(end);
         }
     }
 
@@ -173,7 +187,9 @@ impl DynamicDriver {
         let slot = self.common.lives.children.get(&key).map(|child| Arc::clone(&child.slot));
         let Some(child) = self.children.get_mut(&key) else { return };
         child.phase = Phase::Up;
-        child.up_since = Some(now);
+        if let Some(slot) = &slot {
+            slot.cell().terms(|terms| terms.up_since = Some(now));
+        }
         match (child.waiting.take(), slot) {
             (Some(Waiting::Slot(answer)), Some(slot)) => drop(answer.send(Ok(slot))),
             (Some(Waiting::Done(answer)), _) => drop(answer.send(Ok(()))),
@@ -184,47 +200,87 @@ impl DynamicDriver {
         }
     }
 
-    fn first_start_failed(&mut self, key: Key, reason: ExitReason) {
+    fn first_start_failed(&mut self, key: Key, life: u64, reason: ExitReason) {
         let path = self.path_of(key);
+        let intensity =
+            lock(&self.common.link.window).in_use(self.now(), self.common.spec.intensity);
+        let reaction = Some(Arc::new(forgotten(&path, intensity)));
+        let verdict = Verdict { reaction, gone: true };
+        self.common.lives.report_start_failed(key, life, &reason, verdict);
         self.answer(key, Err(SupervisorError::StartFailed { path, reason: reason.clone() }));
         self.forget(key, &reason);
     }
 
-    fn restart_failed(&mut self, key: Key, reason: ExitReason) {
+    fn restart_failed(&mut self, key: Key, life: u64, reason: ExitReason) {
         let path = self.path_of(key);
         self.answer(key, Err(SupervisorError::StartFailed { path, reason: reason.clone() }));
-        let now = self.now();
-        let Some(child) = self.children.get_mut(&key) else { return };
-        let worn_out = child.count_failure(now);
-        let views = [child.view()];
-        let policy = self.policy();
-        let decision = decide_restart(&views, 0, worn_out, &policy, &mut self.window, now);
+        let (decision, reaction) = self.decide(key, None);
+        let verdict = Verdict { reaction, gone: decision == Decision::GiveUp };
+        self.common.lives.report_start_failed(key, life, &reason, verdict);
         self.carry_out(key, reason, &decision, true);
     }
 
-    fn ended(&mut self, key: Key, reason: ExitReason) {
-        let now = self.now();
-        let policy = self.policy();
-        let Some(child) = self.children.get_mut(&key) else { return };
+    /// Asks the one decision. `normal`: how a life ended; `None` for a start that failed.
+    fn decide(&self, key: Key, normal: Option<bool>) -> (Decision, Option<Arc<Reaction>>) {
+        let nothing = (Decision::Leave { forget: true, shut_down: false }, None);
+        let Some(live) = self.common.lives.children.get(&key) else { return nothing };
+        let suspended = self.children.get(&key).is_some_and(|child| child.suspended);
+        let mut window = lock(&self.common.link.window);
+        let intensity = self.common.spec.intensity;
+        let (decision, reaction) = live.slot.cell().terms(|terms| {
+            alone(
+                &live.slot.cell().path,
+                terms,
+                suspended,
+                normal,
+                intensity,
+                &mut window,
+                self.now(),
+            )
+        });
+        (decision, Some(Arc::new(reaction)))
+    }
+
+    fn ended(&mut self, end: End) {
+        let key = end.key;
+        let gone = self.ending.is_none() || !self.keep;
+        let lives = &mut self.common.lives;
+        let verdict = |reaction, gone| Verdict { reaction, gone };
+        let Some(child) = self.children.get_mut(&key) else {
+            lives.report_end(&end, verdict(None, true));
+            return;
+        };
         match child.phase {
             Phase::Stopping(Then::Forget) => {
+                lives.report_end(&end, verdict(None, gone));
                 self.answer(key, Ok(()));
-                self.forget(key, &reason);
+                self.forget(key, &end.reason);
             }
-            _ if self.ending.is_some() => self.forget(key, &reason),
-            Phase::Stopping(Then::Start) => self.start(key),
-            Phase::Up | Phase::Stopping(Then::Fail) if child.suspended => {
-                child.phase = Phase::Held;
+            _ if self.ending.is_some() => {
+                lives.report_end(&end, verdict(None, gone));
+                self.forget(key, &end.reason);
+            }
+            Phase::Stopping(Then::Start) => {
+                lives.report_end(&end, verdict(None, false));
+                self.start(key);
             }
             Phase::Up | Phase::Stopping(Then::Fail) => {
+                let held = child.suspended;
+                if held {
+                    child.phase = Phase::Held;
+                }
                 // A life that its supervisor stopped for bad health did not end as it should.
-                let normal = child.phase == Phase::Up && reason.is_normal();
-                let worn_out = child.count_failure(now);
-                let views = [child.view()];
-                let decision = decide(&views, 0, normal, worn_out, &policy, &mut self.window, now);
-                self.carry_out(key, reason, &decision, false);
+                let normal = child.phase == Phase::Up && end.reason.is_normal();
+                let (decision, reaction) = self.decide(key, Some(normal));
+                let gone = !held && !matches!(decision, Decision::Restart { .. });
+                self.common.lives.report_end(&end, verdict(reaction, gone));
+                if !held {
+                    self.carry_out(key, end.reason, &decision, false);
+                }
             }
-            Phase::Starting { .. } | Phase::Waiting | Phase::Held => {}
+            Phase::Starting { .. } | Phase::Waiting | Phase::Held => {
+                lives.report_end(&end, verdict(None, false));
+            }
         }
     }
 
@@ -232,23 +288,28 @@ impl DynamicDriver {
         match decision {
             Decision::Leave { .. } => self.forget(key, &reason),
             Decision::GiveUp => {
-                let seq = self.common.lives.children.get(&key).and_then(|child| child.cause_seq);
+                let seq = self.common.lives.children.get(&key).and_then(|child| child.ended_seq);
                 let cell = self.common.slot.cell();
                 let kind = LifecycleKind::Escalated { reason: reason.clone() };
-                self.common.lives.env.emit(&cell.path, cell.life(), seq, kind);
+                let seq = self.common.lives.env.emit(cell, cell.life(), seq, kind);
                 let child = self.path_of(key);
                 self.forget(key, &reason);
-                self.shut_down(ExitReason::Escalated { child, cause: Box::new(reason) });
+                let reason = ExitReason::Escalated { child, cause: Box::new(reason) };
+                self.shut_down(reason, Some(seq));
             }
             Decision::Restart { .. } => {
                 let Some(child) = self.children.get_mut(&key) else { return };
-                let backoff = child.policy.backoff;
+                let Some(live) = self.common.lives.children.get(&key) else { return };
+                let (backoff, in_a_row) = live
+                    .slot
+                    .cell()
+                    .terms(|terms| (terms.policy().backoff, terms.failures_in_a_row));
                 if backoff.is_none() && !failed_start {
                     self.start(key);
                     return;
                 }
                 child.phase = Phase::Waiting;
-                let failures = child.failures_in_a_row.saturating_sub(1);
+                let failures = in_a_row.saturating_sub(1);
                 let epoch = child.epoch;
                 let delay = self.common.lives.env.random(|rng| backoff.delay(failures, rng));
                 self.common.lives.retry_after(key, epoch, delay);
@@ -302,13 +363,15 @@ impl DynamicDriver {
         }
     }
 
-    fn shut_down(&mut self, reason: ExitReason) {
+    fn shut_down(&mut self, reason: ExitReason, cause_seq: Option<u64>) {
         if self.ending.is_some() {
             return;
         }
         self.ending = Some(reason);
+        self.common.ends_because(cause_seq);
         let keys: Vec<Key> = self.children.keys().copied().collect();
         for key in keys {
+            self.common.lives.because(key, cause_seq);
             self.stop(key, Then::Forget);
         }
     }
@@ -342,159 +405,7 @@ impl DynamicDriver {
         }
     }
 
-    // --- requests ------------------------------------------------------------------------------
-
-    fn request(&mut self, request: Request) {
-        let stopping = self.ending.is_some() || self.is_stopping_caller(&request);
-        match request.ask {
-            Ask::Start(_, answer) if stopping => drop(answer.send(Err(self.stopping_error()))),
-            Ask::Change(_, _, answer) if stopping => {
-                drop(answer.send(Err(self.stopping_error())));
-            }
-            Ask::Start(spec, answer) => self.add(*spec, answer),
-            Ask::Change(change, id, answer) => match self.ids.get(&id) {
-                Some(&key) => self.change(key, change, answer),
-                None => drop(answer.send(Err(self.not_found(&id)))),
-            },
-            Ask::SetIntensity(intensity, answer) => {
-                self.common.set_intensity(intensity);
-                drop(answer.send(Ok(())));
-            }
-            Ask::SetPolicy(id, policy, answer) => {
-                let key = self.ids.get(&id).copied();
-                let child = key.and_then(|key| self.children.get_mut(&key));
-                let result = match child {
-                    Some(child) => {
-                        child.policy = policy;
-                        Ok(())
-                    }
-                    None => Err(self.not_found(&id)),
-                };
-                drop(answer.send(result));
-            }
-            Ask::RestartsLeft(answer) => {
-                let left = self.window.left(self.now(), self.common.spec.intensity);
-                drop(answer.send(Ok(left)));
-            }
-        }
-    }
-
-    /// Looks only at the one child that could be the caller: there may be 100,000 others.
-    fn is_stopping_caller(&self, request: &Request) -> bool {
-        let Some(caller) = &request.caller else { return false };
-        let own = self.common.path().segments().count();
-        let Some(segment) = caller.segments().nth(own) else { return false };
-        if !caller.is_within(self.common.path()) {
-            return false;
-        }
-        let id = crate::path::unescape(segment);
-        let key = self.ids.get(&*id).copied();
-        let child = key.and_then(|key| self.children.get(&key));
-        child.is_some_and(|child| matches!(child.phase, Phase::Stopping(_)))
-    }
-
-    fn add(&mut self, spec: ChildSpec, answer: Answer<Arc<dyn AnySlot>>) {
-        let refusal = if let Err(error) =
-            check_child(&spec, &self.common.spec, self.common.lives.policies())
-        {
-            Some(error.into())
-        } else if self.ids.contains_key(&spec.id) {
-            Some(SupervisorError::AlreadyStarted { path: self.common.path().child(&spec.id) })
-        } else if self.children.len() >= self.max_children {
-            Some(SupervisorError::MaxChildren {
-                supervisor: self.common.path().clone(),
-                max: self.max_children,
-            })
-        } else {
-            None
-        };
-        if let Some(error) = refusal {
-            drop(answer.send(Err(error)));
-            return;
-        }
-        let slot =
-            spec.child.slot(&spec, self.common.path().child(&spec.id), &self.common.lives.env);
-        self.insert(spec, slot, Some(Waiting::Slot(answer)), false);
-    }
-
-    fn change(&mut self, key: Key, change: Change, answer: Answer<()>) {
-        let path = self.path_of(key);
-        let Some(child) = self.children.get_mut(&key) else { return };
-        match (change, child.phase) {
-            (Change::Terminate | Change::PlannedRestart, Phase::Starting { .. }) => {
-                drop(answer.send(Err(SupervisorError::Restarting { path })));
-            }
-            (Change::Terminate | Change::PlannedRestart, Phase::Stopping(_)) => {
-                drop(answer.send(Err(self.stopping_error())));
-            }
-            (Change::Terminate, _) => {
-                child.waiting = Some(Waiting::Done(answer));
-                self.stop(key, Then::Forget);
-            }
-            (Change::PlannedRestart, _) => {
-                child.waiting = Some(Waiting::Done(answer));
-                self.unsuspend(key);
-                self.stop(key, Then::Start);
-            }
-            (Change::Restart | Change::Delete, Phase::Waiting) => {
-                drop(answer.send(Err(SupervisorError::Restarting { path })));
-            }
-            (Change::Restart | Change::Delete, _) => {
-                drop(answer.send(Err(SupervisorError::Running { path })));
-            }
-            (Change::Suspend, phase) => {
-                child.suspended = true;
-                if phase == Phase::Waiting {
-                    child.phase = Phase::Held;
-                    child.epoch += 1;
-                    self.common.lives.cancel_retry(key);
-                }
-                self.common.lives.suspend(key, true);
-                drop(answer.send(Ok(())));
-            }
-            (Change::Resume, phase) => {
-                self.unsuspend(key);
-                if phase == Phase::Held {
-                    if let Some(child) = self.children.get_mut(&key) {
-                        child.waiting = Some(Waiting::Done(answer));
-                    }
-                    self.start(key);
-                } else {
-                    drop(answer.send(Ok(())));
-                }
-            }
-        }
-    }
-
-    fn unsuspend(&mut self, key: Key) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        if std::mem::take(&mut child.suspended) {
-            self.common.lives.suspend(key, false);
-        }
-    }
-
-    fn answer(&mut self, key: Key, result: Result<(), SupervisorError>) {
-        let waiting = self.children.get_mut(&key).and_then(|child| child.waiting.take());
-        match (waiting, result) {
-            (Some(Waiting::Done(answer)), result) => drop(answer.send(result)),
-            (Some(Waiting::Slot(answer)), Err(error)) => drop(answer.send(Err(error))),
-            // A start that is answered without a slot was taken back.
-            (Some(Waiting::Slot(answer)), Ok(())) => {
-                drop(answer.send(Err(self.stopping_error())));
-            }
-            (None, _) => {}
-        }
-    }
-
     // --- small change --------------------------------------------------------------------------
-
-    fn policy(&self) -> Policy {
-        Policy {
-            strategy: Strategy::OneForOne,
-            intensity: self.common.spec.intensity,
-            auto_shutdown: AutoShutdown::Never,
-        }
-    }
 
     fn path_of(&self, key: Key) -> crate::path::Path {
         match self.common.lives.children.get(&key) {

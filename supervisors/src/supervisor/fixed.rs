@@ -1,28 +1,33 @@
 //! The driver of a static supervisor: carries out what the [`Machine`] orders.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ractor::ActorCell;
 
 use crate::actor::slot::{AnySlot, SlotState};
+use crate::environment::lock;
 use crate::error::{ExitReason, SupervisorError};
 use crate::lifecycle::LifecycleKind;
 use crate::path::Path;
 use crate::supervisor::child::StartResult;
-use crate::supervisor::lives::{LiveChild, RawEnd};
+use crate::supervisor::lives::RawEnd;
 use crate::supervisor::machine::{
-    Command, Declared, Input, Key, Machine, Order, Reply, StartOutcome, Token,
+    Cause, Command, Declared, Input, Key, Machine, Order, Reply, StartOutcome, Token,
 };
+use crate::supervisor::reports::{End, Verdict};
 use crate::supervisor::spec::{ChildSpec, check_child};
 use crate::supervisor::{Answer, Ask, Change, Common, Policy, Request, SupervisorMessage, write};
 
 pub(crate) struct StaticDriver {
-    machine: Machine,
+    /// Shared with whoever wants to know what would happen. Never held while orders are carried out.
+    machine: Arc<Mutex<Machine>>,
     requests: BTreeMap<Token, Pending>,
     next_token: Token,
-    /// The event that led to what is under way: stops and starts of siblings name it.
-    cause_seq: Option<u64>,
+    /// The last end that was told, also of a child that is forgotten since.
+    last_end: Option<(Key, u64)>,
+    /// The event that says that it gave up.
+    escalated: Option<u64>,
     /// Whether the start of a key takes the place of an earlier life.
     restarts: BTreeMap<Key, bool>,
     /// The last field: its drop tells the tree that this life is over.
@@ -47,12 +52,14 @@ impl StaticDriver {
             intensity: common.spec.intensity,
             auto_shutdown: common.spec.auto_shutdown,
         };
-        let machine = Machine::new(common.path().clone(), policy);
+        let machine = Arc::new(Mutex::new(Machine::new(common.path().clone(), policy)));
+        *lock(&common.link.machine) = Some(Arc::clone(&machine));
         Self {
             machine,
             requests: BTreeMap::new(),
             next_token: 0,
-            cause_seq: None,
+            last_end: None,
+            escalated: None,
             restarts: BTreeMap::new(),
             common,
         }
@@ -61,9 +68,11 @@ impl StaticDriver {
     pub(crate) fn message(&mut self, message: SupervisorMessage) {
         match message {
             SupervisorMessage::Init => self.init(),
-            SupervisorMessage::ShutDown => {
+            SupervisorMessage::ShutDown { cause_seq } => {
                 let now = self.now();
-                self.machine.shut_down(now, ExitReason::Shutdown);
+                let mut machine = lock(&self.machine);
+                machine.because(cause_seq);
+                machine.shut_down(now, ExitReason::Shutdown);
             }
             SupervisorMessage::StartDone { key, life, result } => {
                 self.start_done(key, life, result);
@@ -89,10 +98,40 @@ impl StaticDriver {
     }
 
     pub(crate) fn actor_ended(&mut self, actor: &ActorCell, end: RawEnd) {
-        if let Some((key, reason)) = self.common.lives.ended(actor, end) {
-            self.cause_seq = self.common.lives.children.get(&key).and_then(|c| c.cause_seq);
-            self.input(Input::Ended { key, reason });
+        if let Some(end) = self.common.lives.ended(actor, end) {
+            self.ended(end);
             self.carry_out();
+        }
+    }
+
+    /// Decided first, then told, then carried out: whoever hears of it hears what is done about it.
+    fn ended(&mut self, end: End) {
+        self.input(Input::Ended { key: end.key, reason: end.reason.clone() });
+        let verdict = self.verdict(end.key);
+        self.common.lives.report_end(&end, verdict);
+        self.note_end(end.key);
+    }
+
+    fn verdict(&self, key: Key) -> Verdict {
+        let mut machine = lock(&self.machine);
+        Verdict { reaction: machine.take_decided(key), gone: machine.forgets(key) }
+    }
+
+    fn note_end(&mut self, key: Key) {
+        let seq = self.common.lives.children.get(&key).and_then(|child| child.ended_seq);
+        self.last_end = seq.map(|seq| (key, seq)).or(self.last_end);
+    }
+
+    /// The event that led to the order in hand.
+    fn cause_seq(&self) -> Option<u64> {
+        match lock(&self.machine).ordered_by() {
+            Cause::Nothing => None,
+            Cause::Event(seq) => Some(seq),
+            Cause::Escalation => self.escalated,
+            Cause::Child(key) => match self.common.lives.children.get(&key) {
+                Some(child) => child.ended_seq,
+                None => self.last_end.filter(|(of, _)| *of == key).map(|(_, seq)| seq),
+            },
         }
     }
 
@@ -104,8 +143,10 @@ impl StaticDriver {
             let slot = self.common.slot_for(&spec);
             index.insert(Arc::clone(&spec.id), Arc::clone(&slot));
             let key = self.common.next_key();
-            children.push((key, self.declared(&spec)));
-            self.common.lives.children.insert(key, LiveChild::new(spec, slot));
+            // Who was held stays so until somebody resumes it.
+            let suspended = slot.cell().is_suspended();
+            children.push((key, Declared { suspended, ..self.declared(&spec) }));
+            self.common.lives.insert(key, spec, slot);
         }
         let before = std::mem::replace(&mut *write(&self.common.link.children), index);
         // Children that were added at run time go with the life that had them, as in OTP.
@@ -115,7 +156,9 @@ impl StaticDriver {
             }
         }
         let now = self.now();
-        self.machine.init(now, children);
+        let mut machine = lock(&self.machine);
+        machine.because(self.common.cause_seq);
+        machine.init(now, children);
     }
 
     fn declared(&self, spec: &ChildSpec) -> Declared {
@@ -124,27 +167,36 @@ impl StaticDriver {
             policy: spec.policy(self.common.lives.policies()),
             significant: spec.significant,
             depends_on: spec.metadata.depends_on.iter().map(|id| id.as_str().into()).collect(),
+            suspended: false,
         }
     }
 
     fn start_done(&mut self, key: Key, life: u64, result: StartResult) {
         let restart = self.restarts.remove(&key).unwrap_or(false);
-        let Some(early) = self.common.lives.started(key, life, &result, restart) else { return };
-        let outcome = match result {
-            StartResult::Started(_) => StartOutcome::Started,
-            StartResult::Ignored => StartOutcome::Ignored,
-            StartResult::Failed(reason) => StartOutcome::Failed(reason),
+        let Some(early) = self.common.lives.started(key, life, &result) else { return };
+        let (outcome, failed) = match result {
+            StartResult::Started(_) => {
+                self.common.lives.report_up(key, life, restart);
+                (StartOutcome::Started, None)
+            }
+            StartResult::Ignored => (StartOutcome::Ignored, None),
+            StartResult::Failed(reason) => (StartOutcome::Failed(reason.clone()), Some(reason)),
         };
         self.common.lives.forget_early_ends();
         self.input(Input::StartDone { key, outcome });
-        if let Some((key, reason)) = early.and_then(|end| self.common.lives.end_of(key, end)) {
-            self.input(Input::Ended { key, reason });
+        if let Some(reason) = failed {
+            let verdict = self.verdict(key);
+            self.common.lives.report_start_failed(key, life, &reason, verdict);
+            self.note_end(key);
+        }
+        if let Some(end) = early.and_then(|end| self.common.lives.end_of(key, end)) {
+            self.ended(end);
         }
     }
 
     fn input(&mut self, input: Input) {
         let now = self.now();
-        self.machine.input(now, input);
+        lock(&self.machine).input(now, input);
     }
 
     fn now(&self) -> std::time::Duration {
@@ -154,9 +206,8 @@ impl StaticDriver {
     // --- requests ------------------------------------------------------------------------------
 
     fn request(&mut self, request: Request) {
-        self.cause_seq = None;
         let stopping = self.common.is_stopping(request.caller.as_ref());
-        let Request { caller, ask } = request;
+        let Request { caller, ask, given } = request;
         match ask {
             Ask::Start(_, answer) if stopping => {
                 let _ = answer.send(Err(self.stopping_error()));
@@ -166,6 +217,10 @@ impl StaticDriver {
             }
             Ask::Start(spec, answer) => self.add(caller, *spec, answer),
             Ask::Change(change, id, answer) => {
+                if let Some(error) = self.common.refusal(&id, given) {
+                    let _ = answer.send(Err(error));
+                    return;
+                }
                 let token = self.pending(caller, PendingAnswer::Done(answer));
                 let command = match change {
                     Change::Terminate => Command::Terminate(id),
@@ -175,18 +230,20 @@ impl StaticDriver {
                     Change::Suspend => Command::Suspend(id),
                     Change::Resume => Command::Resume(id),
                 };
+                lock(&self.machine).because(given.cause_seq);
                 self.input(Input::Command { token, command });
             }
             Ask::SetIntensity(intensity, answer) => {
                 self.common.set_intensity(intensity);
-                self.machine.policy.intensity = intensity;
+                lock(&self.machine).policy.intensity = intensity;
                 let _ = answer.send(Ok(()));
             }
             Ask::SetPolicy(id, policy, answer) => {
                 let key = self.key_of(&id);
                 let result = match key {
                     Some(key) => {
-                        self.machine.set_child_policy(key, policy);
+                        lock(&self.machine).set_child_policy(key, policy);
+                        self.common.lives.set_policy(key, policy);
                         Ok(())
                     }
                     None => Err(self.not_found(&id)),
@@ -194,7 +251,8 @@ impl StaticDriver {
                 let _ = answer.send(result);
             }
             Ask::RestartsLeft(answer) => {
-                let _ = answer.send(Ok(self.machine.restarts_left(self.now())));
+                let left = lock(&self.machine).restarts_left(self.now());
+                let _ = answer.send(Ok(left));
             }
         }
     }
@@ -211,7 +269,7 @@ impl StaticDriver {
         if self.common.link.child(&spec.id).is_none() {
             self.common.link.insert(Arc::clone(&spec.id), Arc::clone(&slot));
         }
-        self.common.lives.children.insert(key, LiveChild::new(spec, slot));
+        self.common.lives.insert(key, spec, slot);
         self.input(Input::Command { token, command: Command::Add { key, child } });
     }
 
@@ -263,7 +321,8 @@ impl StaticDriver {
 
     fn carry_out(&mut self) {
         loop {
-            if let Some(order) = self.machine.next_order() {
+            let order = lock(&self.machine).next_order();
+            if let Some(order) = order {
                 self.order(order);
             } else if let Some((key, life, result)) = self.common.lives.next_done() {
                 self.start_done(key, life, result);
@@ -274,13 +333,12 @@ impl StaticDriver {
     }
 
     fn order(&mut self, order: Order) {
+        let cause_seq = self.cause_seq();
         let lives = &mut self.common.lives;
         match order {
             Order::Start { key, restart } => {
-                if let Some(child) = lives.children.get_mut(&key)
-                    && child.cause_seq.is_none()
-                {
-                    child.cause_seq = self.cause_seq;
+                if let Some(child) = lives.children.get_mut(&key) {
+                    child.cause_seq = cause_seq;
                 }
                 self.restarts.insert(key, restart);
                 lives.start(key);
@@ -288,10 +346,10 @@ impl StaticDriver {
             Order::AbortStart { key } => lives.abort_start(key),
             Order::Stop { key, planned } => {
                 if let Some(child) = lives.children.get_mut(&key) {
-                    child.cause_seq = self.cause_seq;
+                    child.cause_seq = cause_seq;
                     let stopping = child.slot.cell().path.clone();
                     let requests = &self.requests;
-                    self.machine.refuse_waiting(|token| {
+                    lock(&self.machine).refuse_waiting(|token| {
                         let caller = requests.get(&token).and_then(|r| r.caller.as_ref());
                         caller.is_some_and(|caller| caller.is_within(&stopping))
                     });
@@ -312,16 +370,19 @@ impl StaticDriver {
                 }
             }
             Order::Forget { key, reason } => self.forget(key, &reason),
-            Order::Pause { key, paused } => lives.suspend(key, paused),
+            Order::Pause { key, paused } => lives.suspend(key, paused, cause_seq),
             Order::Reply { token, reply } => self.reply(token, reply),
             Order::Ready => self.common.ready(),
-            Order::Escalating { key, reason } => {
-                let seq = lives.children.get(&key).and_then(|child| child.cause_seq);
+            Order::Decided { key, reaction } => lives.decided(key, Some(reaction)),
+            Order::Escalating { reason } => {
                 let cell = self.common.slot.cell();
                 let kind = LifecycleKind::Escalated { reason };
-                self.cause_seq = Some(lives.env.emit(&cell.path, cell.life(), seq, kind));
+                self.escalated = Some(lives.env.emit(cell, cell.life(), cause_seq, kind));
             }
-            Order::Finish(reason) => self.common.finished = Some(reason),
+            Order::Finish(reason) => {
+                self.common.ends_because(cause_seq);
+                self.common.finished = Some(reason);
+            }
         }
     }
 

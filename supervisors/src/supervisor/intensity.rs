@@ -29,6 +29,17 @@ impl Default for Intensity {
     }
 }
 
+/// How much of an intensity is used up. More than `max` is one too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IntensityUse {
+    /// Restarts within the last period.
+    pub used: u32,
+    /// Restarts allowed within one.
+    pub max: u32,
+    /// The length of the window.
+    pub period: Duration,
+}
+
 /// The restarts of the recent past: an exact sliding window.
 ///
 /// OTP counts in whole seconds, so that two crashes 1.1 s apart are inside or outside a period of
@@ -61,9 +72,16 @@ impl Window {
     /// Restarts still allowed at `now` before the next one is too many.
     #[must_use]
     pub fn left(&self, now: Duration, intensity: Intensity) -> u32 {
+        intensity.restarts.saturating_sub(self.in_use(now, intensity).used)
+    }
+
+    /// What is used up at `now`.
+    #[must_use]
+    pub fn in_use(&self, now: Duration, intensity: Intensity) -> IntensityUse {
         let counted =
             self.restarts.iter().filter(|&&at| now.saturating_sub(at) <= intensity.period).count();
-        intensity.restarts.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
+        let used = u32::try_from(counted).unwrap_or(u32::MAX);
+        IntensityUse { used, max: intensity.restarts, period: intensity.period }
     }
 }
 

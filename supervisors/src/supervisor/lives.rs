@@ -19,7 +19,9 @@ use crate::health::{Health, HealthSpec};
 use crate::lifecycle::LifecycleKind;
 use crate::supervisor::child::{StartContext, StartResult};
 use crate::supervisor::machine::Key;
-use crate::supervisor::policy::Policies;
+use crate::supervisor::policy::{ChildPolicy, Policies, Terms};
+use crate::supervisor::reaction::ReactionCell;
+use crate::supervisor::reports::End;
 use crate::supervisor::spec::{ChildSpec, Shutdown};
 use crate::supervisor::{SupervisorMessage, SupervisorRef};
 use crate::tree::TreeRoot;
@@ -34,6 +36,10 @@ pub(crate) struct LiveChild {
     pub(crate) slot: Arc<dyn AnySlot>,
     /// The event that led to what happens to it now: a restart names the failure before it.
     pub(crate) cause_seq: Option<u64>,
+    /// The event that told of its last end by itself, or of its last failed start.
+    pub(crate) ended_seq: Option<u64>,
+    /// A failure that was told and is not decided yet.
+    pub(crate) decision: Option<ReactionCell>,
     actor: Option<ActorId>,
     start: Option<Start>,
     start_failed: bool,
@@ -43,11 +49,15 @@ pub(crate) struct LiveChild {
 }
 
 impl LiveChild {
-    pub(crate) fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>) -> Box<Self> {
+    fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>, policy: Option<Arc<ChildPolicy>>) -> Box<Self> {
+        let shutdown = spec.shutdown;
+        slot.cell().terms(|terms| *terms = Terms { policy, shutdown, ..Terms::default() });
         Box::new(Self {
             spec,
             slot,
             cause_seq: None,
+            ended_seq: None,
+            decision: None,
             actor: None,
             start: None,
             start_failed: false,
@@ -74,6 +84,8 @@ pub(crate) struct Lives {
     supervisor: SupervisorRef,
     root: TreeRoot,
     policies: Arc<Policies>,
+    /// The policy of the last child that has one of its own.
+    policy: Option<Arc<ChildPolicy>>,
     by_actor: BTreeMap<ActorId, Key>,
     /// Ends that arrived before the report of the start. Each start has one end, so nothing stays.
     early_ends: BTreeMap<ActorId, RawEnd>,
@@ -105,6 +117,7 @@ impl Lives {
             supervisor,
             root,
             policies,
+            policy: None,
             by_actor: BTreeMap::new(),
             early_ends: BTreeMap::new(),
             done: VecDeque::new(),
@@ -114,6 +127,29 @@ impl Lives {
 
     pub(crate) fn policies(&self) -> &Policies {
         &self.policies
+    }
+
+    /// Takes a child in; it is started by [`start`](Self::start).
+    pub(crate) fn insert(&mut self, key: Key, spec: ChildSpec, slot: Arc<dyn AnySlot>) {
+        let policy = spec.policy(&self.policies);
+        let policy = (policy != ChildPolicy::OTP).then(|| match &self.policy {
+            Some(known) if **known == policy => Arc::clone(known),
+            _ => Arc::clone(self.policy.insert(Arc::new(policy))),
+        });
+        self.children.insert(key, LiveChild::new(spec, slot, policy));
+    }
+
+    /// What comes next of a child has this cause.
+    pub(crate) fn because(&mut self, key: Key, cause_seq: Option<u64>) {
+        if let Some(child) = self.children.get_mut(&key) {
+            child.cause_seq = cause_seq;
+        }
+    }
+
+    pub(crate) fn set_policy(&mut self, key: Key, policy: ChildPolicy) {
+        if let Some(child) = self.children.get(&key) {
+            child.slot.cell().terms(|terms| terms.policy = Some(Arc::new(policy)));
+        }
     }
 
     /// Starts the next life of a child.
@@ -135,6 +171,7 @@ impl Lives {
             root: self.root.clone(),
             policies: Arc::clone(&self.policies),
             life,
+            cause_seq: child.cause_seq,
         };
         let mut started = child.spec.child.start(Arc::clone(&slot), context);
         // A start that failed is tried again from a task, so that a child that fails on and on
@@ -169,7 +206,8 @@ impl Lives {
         self.done.pop_front()
     }
 
-    /// Takes the report of a start. `None` when it is not the current life's any more.
+    /// Takes the report of a start, which is told by whoever decides what follows. `None` when it
+    /// is not the current life's any more.
     ///
     /// The second value is the end of a life that was over before its start was reported.
     pub(crate) fn started(
@@ -177,7 +215,6 @@ impl Lives {
         key: Key,
         life: u64,
         result: &StartResult,
-        restart: bool,
     ) -> Option<Option<RawEnd>> {
         let child = self.children.get_mut(&key)?;
         let cell = child.slot.cell();
@@ -194,23 +231,13 @@ impl Lives {
                 self.by_actor.insert(id, key);
                 early = self.early_ends.remove(&id);
                 cell.set_state(SlotState::Up);
-                let kind = if restart {
-                    LifecycleKind::Restarted { restarts: cell.count_restart() }
-                } else {
-                    LifecycleKind::Started
-                };
-                self.env.emit(&cell.path, life, child.cause_seq.take(), kind);
                 if let Some(health) = child.spec.health {
                     child.health = Some(health_timer(&self.myself, key, life, health));
                 }
             }
             StartResult::Ignored => cell.set_state(SlotState::Down),
-            StartResult::Failed(reason) => {
+            StartResult::Failed(_) => {
                 cell.set_state(SlotState::Down);
-                let kind = LifecycleKind::StartFailed { reason: reason.clone() };
-                let seq = self.env.emit(&cell.path, life, child.cause_seq, kind);
-                cell.record_failure(reason.clone(), seq);
-                child.cause_seq = Some(seq);
                 // A supervisor that ran out of time while its children started is still there.
                 if let Some(actor) = cell.current() {
                     actor.kill();
@@ -236,6 +263,7 @@ impl Lives {
     /// that does not end it.
     pub(crate) fn stop(&mut self, key: Key, planned: bool) {
         let Some(child) = self.children.get_mut(&key) else { return };
+        let cause_seq = child.cause_seq;
         let cell = child.slot.cell();
         cell.set_state(SlotState::Stopping);
         child.health = None;
@@ -243,7 +271,7 @@ impl Lives {
         match (child.spec.shutdown, child.slot.supervisor()) {
             (Shutdown::BrutalKill, _) => return self.kill(key, life),
             (_, Some(link)) => {
-                if !link.send(SupervisorMessage::ShutDown) {
+                if !link.send(SupervisorMessage::ShutDown { cause_seq }) {
                     return self.kill(key, life);
                 }
             }
@@ -279,13 +307,14 @@ impl Lives {
         self.by_actor.remove(&actor);
         self.abandoned.insert(actor);
         cell.set_state(SlotState::Stuck);
-        child.cause_seq =
-            Some(self.env.emit(&cell.path, life, child.cause_seq, LifecycleKind::Stuck));
+        cell.set_reported_up(false);
+        let seq = self.env.emit(cell, life, child.cause_seq, LifecycleKind::Stuck);
+        child.cause_seq = Some(seq);
         true
     }
 
     /// Learns of an end. `None` when it is nobody's, or its start was not reported yet.
-    pub(crate) fn ended(&mut self, actor: &ActorCell, end: RawEnd) -> Option<(Key, ExitReason)> {
+    pub(crate) fn ended(&mut self, actor: &ActorCell, end: RawEnd) -> Option<End> {
         let id = actor.get_id();
         if self.abandoned.remove(&id) {
             return None;
@@ -310,7 +339,8 @@ impl Lives {
     }
 
     /// The end of the current life of `key`, with the reason that the life itself wrote down.
-    pub(crate) fn end_of(&mut self, key: Key, end: RawEnd) -> Option<(Key, ExitReason)> {
+    /// It is told by whoever decides what follows.
+    pub(crate) fn end_of(&mut self, key: Key, end: RawEnd) -> Option<End> {
         let child = self.children.get_mut(&key)?;
         let id = child.actor.take()?;
         self.by_actor.remove(&id);
@@ -318,16 +348,16 @@ impl Lives {
         child.health = None;
         let cell = child.slot.cell();
         let life = cell.life();
-        let was_stopping = cell.state() == SlotState::Stopping;
+        let stopping = cell.state() == SlotState::Stopping;
         if cell.info.kind != SlotKind::Actor {
             // An actor's life clears its own slot when it lets go.
-            cell.life_ended(life, None);
+            cell.life_ended(life, false);
         }
         let reason = match (cell.exit_of(life), end) {
             // A kill that came after the life had written a reason (while it stopped) counts.
             (_, RawEnd::Terminated(Some(word))) if word == "killed" => ExitReason::Killed,
             (Some(reason), _) => reason,
-            (None, RawEnd::Terminated(_)) if was_stopping => ExitReason::Shutdown,
+            (None, RawEnd::Terminated(_)) if stopping => ExitReason::Shutdown,
             (None, RawEnd::Terminated(_)) => ExitReason::Normal,
             (None, RawEnd::Failed(text)) => {
                 ExitReason::Error(crate::error::Failure::permanent(text))
@@ -335,30 +365,15 @@ impl Lives {
         };
         cell.record_exit(life, reason.clone());
         cell.set_state(SlotState::Down);
-        if was_stopping || reason.is_normal() {
-            let kind = LifecycleKind::Stopped { reason: reason.clone() };
-            let seq = self.env.emit(&cell.path, life, child.cause_seq, kind);
-            child.cause_seq = child.cause_seq.or(Some(seq));
-        } else {
-            let kind = LifecycleKind::Failed { reason: reason.clone() };
-            let seq = self.env.emit(&cell.path, life, None, kind);
-            cell.record_failure(reason.clone(), seq);
-            child.cause_seq = Some(seq);
-        }
-        Some((key, reason))
+        Some(End { key, life, reason, stopping, told: false })
     }
 
     /// Waits before a restart; the end of the wait comes as `Retry`.
     pub(crate) fn retry_after(&mut self, key: Key, epoch: u64, delay: Duration) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let cell = child.slot.cell();
-        cell.set_state(SlotState::Backoff);
-        self.env.emit(
-            &cell.path,
-            cell.life(),
-            child.cause_seq,
-            LifecycleKind::BackingOff { delay },
-        );
+        cell.back_off(delay);
+        self.env.emit(cell, cell.life(), child.cause_seq, LifecycleKind::BackingOff { delay });
         let message = SupervisorMessage::Retry { key, epoch };
         child.timer = Some(send_after(&self.myself, delay, message));
     }
@@ -380,13 +395,13 @@ impl Lives {
         Some(child)
     }
 
-    pub(crate) fn suspend(&mut self, key: Key, paused: bool) {
+    pub(crate) fn suspend(&mut self, key: Key, paused: bool, cause_seq: Option<u64>) {
         let Some(child) = self.children.get(&key) else { return };
         let cell = child.slot.cell();
         cell.set_suspended(paused);
         child.slot.pause(paused);
         let kind = if paused { LifecycleKind::Suspended } else { LifecycleKind::Resumed };
-        self.env.emit(&cell.path, cell.life(), None, kind);
+        self.env.emit(cell, cell.life(), cause_seq, kind);
     }
 
     // --- health --------------------------------------------------------------------------------
@@ -451,7 +466,7 @@ impl Lives {
         if was != health {
             let healthy = !matches!(health, Health::Unhealthy(_));
             let detail = health.detail().cloned().unwrap_or_else(|| "".into());
-            self.env.emit(&cell.path, life, None, LifecycleKind::Health { healthy, detail });
+            self.env.emit(cell, life, None, LifecycleKind::Health { healthy, detail });
         }
         cell.set_health(health.clone());
         child.failed_checks = match &health {
@@ -463,10 +478,7 @@ impl Lives {
         {
             // Reported here: the life will end in order, as it is told to.
             let reason = ExitReason::Unhealthy(why);
-            let kind = LifecycleKind::Failed { reason: reason.clone() };
-            let seq = self.env.emit(&cell.path, life, None, kind);
-            cell.record_failure(reason.clone(), seq);
-            child.cause_seq = Some(seq);
+            self.report_unhealthy(key, life, &reason);
             return Some(reason);
         }
         child.health = Some(health_timer(&self.myself, key, life, spec));

@@ -12,8 +12,9 @@ use std::time::Duration;
 use crate::error::ExitReason;
 use crate::path::Path;
 use crate::resilience::Backoff;
-use crate::supervisor::intensity::Window;
+use crate::supervisor::intensity::{IntensityUse, Window};
 use crate::supervisor::policy::ChildPolicy;
+use crate::supervisor::reaction::{Outcome, Reaction};
 use crate::supervisor::strategy::{
     ChildView, Decision, Policy, RestartPolicy, decide, decide_restart, group,
 };
@@ -24,7 +25,7 @@ pub(crate) type Key = u64;
 /// Names a command until it is answered.
 pub(crate) type Token = u64;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Input {
     /// A life ended, in whatever way.
     Ended {
@@ -91,8 +92,34 @@ pub(crate) enum Reply {
     Stopping,
 }
 
+/// What led to an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Nothing that has a number.
+    Nothing,
+    /// This event: what an operator did, or what happened to the supervisor itself.
+    Event(u64),
+    /// The last end, or failed start, of this child.
+    Child(Key),
+    /// The escalation that was ordered before.
+    Escalation,
+}
+
+impl Cause {
+    fn of(event: Option<u64>) -> Self {
+        event.map_or(Self::Nothing, Self::Event)
+    }
+}
+
+/// What the machine waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    Stop(Key),
+    Start(Key),
+}
+
 /// An order to the driver.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Order {
     /// Start a life. `restart`: it takes the place of one that ended.
     Start {
@@ -140,9 +167,13 @@ pub(crate) enum Order {
     },
     /// All children had their first start.
     Ready,
+    /// What is done about the end of this child; the orders that do it come after.
+    Decided {
+        key: Key,
+        reaction: Arc<Reaction>,
+    },
     /// It gives up, and begins to stop its children.
     Escalating {
-        key: Key,
         reason: ExitReason,
     },
     /// All children are down: end with this reason.
@@ -156,9 +187,11 @@ pub(crate) struct Declared {
     pub(crate) policy: ChildPolicy,
     pub(crate) significant: bool,
     pub(crate) depends_on: Vec<Arc<str>>,
+    /// Held since an earlier life of its supervisor.
+    pub(crate) suspended: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Child {
     key: Key,
     declared: Declared,
@@ -183,7 +216,7 @@ enum Phase {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Job {
     steps: VecDeque<Step>,
     purpose: Purpose,
@@ -195,7 +228,7 @@ enum Step {
     Start(Key),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Purpose {
     Init,
     /// Restart after a failure, or the retry of one.
@@ -229,17 +262,23 @@ enum Purpose {
 }
 
 /// The machine. See the module's page.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Machine {
     /// Where the supervisor stands, for the reasons it gives.
     path: Path,
     pub(crate) policy: Policy,
     children: Vec<Child>,
     window: Window,
-    inbox: VecDeque<Input>,
+    inbox: VecDeque<(Input, Option<u64>)>,
     job: Option<Job>,
     awaiting: Option<Step>,
-    orders: VecDeque<Order>,
+    orders: VecDeque<(Order, Cause)>,
+    /// What led to what is under way: one thing is done at a time, so there is one cause.
+    cause: Cause,
+    /// What led to the order that was handed out last.
+    ordered_by: Cause,
+    /// The event behind the next input, if it has one.
+    behind: Option<u64>,
     finished: bool,
     now: Duration,
 }
@@ -255,14 +294,24 @@ impl Machine {
             job: None,
             awaiting: None,
             orders: VecDeque::new(),
+            cause: Cause::Nothing,
+            ordered_by: Cause::Nothing,
+            behind: None,
             finished: false,
             now: Duration::ZERO,
         }
     }
 
+    /// The event that leads to the next call of [`init`](Self::init), [`input`](Self::input) with a
+    /// command, or [`shut_down`](Self::shut_down).
+    pub(crate) fn because(&mut self, event: Option<u64>) {
+        self.behind = event;
+    }
+
     /// Starts all children, in order.
     pub(crate) fn init(&mut self, now: Duration, children: Vec<(Key, Declared)>) {
         self.now = now;
+        self.cause = Cause::of(self.behind.take());
         self.children =
             children.into_iter().map(|(key, declared)| Child::new(key, declared)).collect();
         let steps = self.children.iter().map(|child| Step::Start(child.key)).collect();
@@ -276,9 +325,16 @@ impl Machine {
             return;
         }
         self.now = now;
+        let behind = self.behind.take();
         match (input, self.awaiting) {
-            (Input::Ended { key, .. }, Some(Step::Stop(awaited))) if key == awaited => {
+            (Input::Ended { key, reason }, Some(Step::Stop(awaited))) if key == awaited => {
                 self.awaiting = None;
+                let unhealthy =
+                    matches!(self.job, Some(Job { purpose: Purpose::Unhealthy { .. }, .. }));
+                if !reason.is_normal() && !unhealthy {
+                    // It died before the order to stop reached it.
+                    self.decided(key, Outcome::WithItsGroup, &[]);
+                }
                 self.stopped(key);
             }
             (Input::StartDone { key, outcome }, Some(Step::Start(awaited))) if key == awaited => {
@@ -289,7 +345,7 @@ impl Machine {
             (Input::Command { token, .. }, _) if self.is_shutting_down() => {
                 self.reply(token, Reply::Stopping);
             }
-            (input, _) => self.inbox.push_back(input),
+            (input, _) => self.inbox.push_back((input, behind)),
         }
         self.advance();
     }
@@ -300,29 +356,85 @@ impl Machine {
             return;
         }
         self.now = now;
+        self.cause = Cause::of(self.behind.take());
         if let Some(Step::Start(key)) = self.awaiting {
             self.awaiting = None;
             self.set_phase(key, Phase::Down);
-            self.orders.push_back(Order::AbortStart { key });
+            self.order(Order::AbortStart { key });
         }
         self.begin_shut_down(reason);
         self.advance();
     }
 
     pub(crate) fn next_order(&mut self) -> Option<Order> {
-        self.orders.pop_front()
+        let (order, cause) = self.orders.pop_front()?;
+        self.ordered_by = cause;
+        Some(order)
+    }
+
+    /// What led to the last order of [`next_order`](Self::next_order).
+    pub(crate) fn ordered_by(&self) -> Cause {
+        self.ordered_by
+    }
+
+    /// Takes what was decided about a child out of the orders, for whoever reports its end before
+    /// the orders are carried out.
+    pub(crate) fn take_decided(&mut self, key: Key) -> Option<Arc<Reaction>> {
+        let at = self
+            .orders
+            .iter()
+            .position(|(order, _)| matches!(order, Order::Decided { key: of, .. } if *of == key))?;
+        match self.orders.remove(at) {
+            Some((Order::Decided { reaction, .. }, _)) => Some(reaction),
+            _ => None,
+        }
+    }
+
+    /// Whether the spec of a child is about to go.
+    pub(crate) fn forgets(&self, key: Key) -> bool {
+        self.orders
+            .iter()
+            .any(|(order, _)| matches!(order, Order::Forget { key: of, .. } if *of == key))
+    }
+
+    /// What it waits for, for whoever plays the world.
+    pub(crate) fn awaited(&self) -> Option<Awaited> {
+        self.awaiting.map(|step| match step {
+            Step::Stop(key) => Awaited::Stop(key),
+            Step::Start(key) => Awaited::Start(key),
+        })
+    }
+
+    /// The id of a child.
+    pub(crate) fn id_of(&self, key: Key) -> Arc<str> {
+        self.id(key)
+    }
+
+    /// The key of the child with this id.
+    pub(crate) fn key_of(&self, id: &str) -> Option<Key> {
+        self.children.iter().find(|child| &*child.declared.id == id).map(|child| child.key)
+    }
+
+    /// Restarts counted in the window now.
+    pub(crate) fn intensity_use(&self, now: Duration) -> IntensityUse {
+        self.window.in_use(now, self.policy.intensity)
+    }
+
+    fn order(&mut self, order: Order) {
+        self.orders.push_back((order, self.cause));
     }
 
     /// Fails what `caller` asked and what still waits: its caller is about to be stopped and must
     /// not wait for its stopper.
     pub(crate) fn refuse_waiting(&mut self, refused: impl Fn(Token) -> bool) {
         let mut kept = VecDeque::with_capacity(self.inbox.len());
-        for input in self.inbox.drain(..) {
+        for (input, behind) in self.inbox.drain(..) {
             match input {
                 Input::Command { token, .. } if refused(token) => {
-                    self.orders.push_back(Order::Reply { token, reply: Reply::Stopping });
+                    self.orders
+                        .push_back((Order::Reply { token, reply: Reply::Stopping }, self.cause));
                 }
-                other => kept.push_back(other),
+                other => kept.push_back((other, behind)),
             }
         }
         self.inbox = kept;
@@ -349,7 +461,7 @@ impl Machine {
                     None => self.finish_job(),
                 },
                 None => match self.inbox.pop_front() {
-                    Some(input) => self.process(input),
+                    Some((input, behind)) => self.process(input, behind),
                     None => return,
                 },
             }
@@ -365,17 +477,18 @@ impl Machine {
                 // OTP flushes the exit of a sibling that died while its group was stopped: it is
                 // no second failure.
                 let died = self.inbox.iter().position(
-                    |input| matches!(input, Input::Ended { key: ended, .. } if *ended == key),
+                    |(input, _)| matches!(input, Input::Ended { key: ended, .. } if *ended == key),
                 );
                 if let Some(at) = died {
                     self.inbox.remove(at);
+                    self.decided(key, Outcome::WithItsGroup, &[]);
                     self.stopped(key);
                     return;
                 }
                 let planned = self.stop_is_planned(key);
                 self.set_phase(key, Phase::Stopping);
                 self.awaiting = Some(Step::Stop(key));
-                self.orders.push_back(Order::Stop { key, planned });
+                self.order(Order::Stop { key, planned });
             }
             Phase::Waiting { .. } => {
                 self.cancel_retry(key);
@@ -438,7 +551,7 @@ impl Machine {
         }
         child.phase = Phase::Starting;
         self.awaiting = Some(Step::Start(key));
-        self.orders.push_back(Order::Start { key, restart });
+        self.order(Order::Start { key, restart });
     }
 
     fn start_done(&mut self, key: Key, outcome: StartOutcome) {
@@ -463,6 +576,7 @@ impl Machine {
 
     fn start_failed(&mut self, key: Key, reason: ExitReason) {
         let Some(job) = self.job.take() else { return };
+        self.cause = Cause::Child(key);
         let left: Vec<Key> = job
             .steps
             .iter()
@@ -472,16 +586,22 @@ impl Machine {
             })
             .collect();
         match job.purpose {
-            Purpose::Init => self.begin_shut_down(ExitReason::ChildStart {
-                child: self.path.child(&self.id(key)),
-                cause: Box::new(reason),
-            }),
+            Purpose::Init => {
+                let all: Vec<Key> = self.children.iter().map(|child| child.key).collect();
+                self.decided(key, Outcome::FailsStart, &all);
+                self.begin_shut_down(ExitReason::ChildStart {
+                    child: self.path.child(&self.id(key)),
+                    cause: Box::new(reason),
+                });
+            }
             Purpose::StartChild { token, key, added } => {
                 let id = self.id(key);
+                let outcome = if added { Outcome::Forgotten } else { Outcome::StaysDown };
+                self.decided(key, outcome, &[]);
                 if added {
                     self.forget(key, reason.clone());
                 } else {
-                    self.orders.push_back(Order::Down { key, reason: reason.clone() });
+                    self.order(Order::Down { key, reason: reason.clone() });
                 }
                 self.reply(token, Reply::StartFailed(id, reason));
             }
@@ -499,7 +619,7 @@ impl Machine {
     fn finish_job(&mut self) {
         let Some(job) = self.job.take() else { return };
         match job.purpose {
-            Purpose::Init => self.orders.push_back(Order::Ready),
+            Purpose::Init => self.order(Order::Ready),
             Purpose::Restart => {}
             Purpose::BackOff { key } => self.begin_delay(key),
             Purpose::Planned { token } | Purpose::Resume { token } => {
@@ -513,19 +633,25 @@ impl Machine {
             Purpose::Unhealthy { key, reason } => self.ended(key, reason),
             Purpose::ShutDown { reason } => {
                 self.finished = true;
-                for input in std::mem::take(&mut self.inbox) {
+                for (input, _) in std::mem::take(&mut self.inbox) {
                     if let Input::Command { token, .. } = input {
                         self.reply(token, Reply::Stopping);
                     }
                 }
-                self.orders.push_back(Order::Finish(reason));
+                self.order(Order::Finish(reason));
             }
         }
     }
 
     // --- inputs --------------------------------------------------------------------------------
 
-    fn process(&mut self, input: Input) {
+    fn process(&mut self, input: Input, behind: Option<u64>) {
+        self.cause = match &input {
+            Input::Ended { key, .. } | Input::Retry { key, .. } | Input::Unhealthy { key, .. } => {
+                Cause::Child(*key)
+            }
+            Input::StartDone { .. } | Input::Command { .. } => Cause::of(behind),
+        };
         match input {
             Input::Ended { key, reason } => {
                 if self.child(key).is_some_and(|child| child.phase == Phase::Up) {
@@ -552,13 +678,20 @@ impl Machine {
         if child.suspended {
             // Held: it stays so, and comes back with `resume`.
             child.held = true;
+            self.decided(key, Outcome::Held, &[]);
             return;
         }
         let worn_out = child.count_failure(now);
         let views = self.views();
         let normal = reason.is_normal();
         match decide(&views, at, normal, worn_out, &self.policy, &mut self.window, now) {
-            Decision::Leave { shut_down, .. } => {
+            Decision::Leave { shut_down, forget } => {
+                let outcome = match (shut_down, forget) {
+                    (true, _) => Outcome::EndsSupervisor,
+                    (false, true) => Outcome::Forgotten,
+                    (false, false) => Outcome::StaysDown,
+                };
+                self.decided(key, outcome, &[]);
                 self.children[at].failures_in_a_row = 0;
                 self.settle_down(key, reason);
                 if shut_down {
@@ -597,6 +730,11 @@ impl Machine {
         // still have to come back. For OTP's strategies nothing is added here.
         start.extend(left.iter().filter(|key| !start.contains(key)).copied().collect::<Vec<_>>());
         start.sort_by_key(|key| self.index(*key));
+        let mut affected = start.clone();
+        affected.extend(stop.iter().map(|i| self.children[*i].key));
+        affected.sort_by_key(|key| self.index(*key));
+        affected.dedup();
+        self.decided(key, Outcome::Restarts, &affected);
         let mut steps: VecDeque<Step> =
             stop.into_iter().map(|i| Step::Stop(self.children[i].key)).collect();
         let delayed = self.child(key).is_some_and(|c| !c.declared.policy.backoff.is_none());
@@ -618,9 +756,9 @@ impl Machine {
         let (epoch, backoff) = (child.epoch, child.declared.policy.backoff);
         let failures = child.failures_in_a_row.saturating_sub(1);
         if backoff.is_none() {
-            self.inbox.push_back(Input::Retry { key, epoch });
+            self.inbox.push_back((Input::Retry { key, epoch }, None));
         } else {
-            self.orders.push_back(Order::RetryAfter { key, epoch, backoff, failures });
+            self.order(Order::RetryAfter { key, epoch, backoff, failures });
         }
     }
 
@@ -637,7 +775,10 @@ impl Machine {
     }
 
     fn give_up(&mut self, key: Key, reason: ExitReason) {
-        self.orders.push_back(Order::Escalating { key, reason: reason.clone() });
+        let all: Vec<Key> = self.children.iter().map(|child| child.key).collect();
+        self.decided(key, Outcome::GivesUp, &all);
+        self.order(Order::Escalating { reason: reason.clone() });
+        self.cause = Cause::Escalation;
         let child = self.path.child(&self.id(key));
         self.begin_shut_down(ExitReason::Escalated { child, cause: Box::new(reason) });
     }
@@ -698,7 +839,7 @@ impl Machine {
                 Phase::Down | Phase::Waiting { .. } => Reply::AlreadyPresent(id),
                 _ => Reply::AlreadyStarted(id),
             };
-            self.orders.push_back(Order::Forget { key, reason: ExitReason::Normal });
+            self.order(Order::Forget { key, reason: ExitReason::Normal });
             self.reply(token, reply);
             return;
         }
@@ -730,7 +871,7 @@ impl Machine {
             let steps = start.into_iter().filter(|k| *k != key).map(Step::Start).collect();
             self.job = Some(Job { steps, purpose: Purpose::Restart });
         }
-        self.orders.push_back(Order::Pause { key, paused: true });
+        self.order(Order::Pause { key, paused: true });
         self.reply(token, Reply::Done);
     }
 
@@ -750,11 +891,34 @@ impl Machine {
         let Some(child) = self.child_mut(key) else { return };
         child.held = false;
         if std::mem::take(&mut child.suspended) {
-            self.orders.push_back(Order::Pause { key, paused: false });
+            self.order(Order::Pause { key, paused: false });
         }
     }
 
     // --- small change --------------------------------------------------------------------------
+
+    /// Writes down what is done about the end of a child, at the place that decides it.
+    fn decided(&mut self, key: Key, outcome: Outcome, affected: &[Key]) {
+        let Some(child) = self.child(key) else { return };
+        let backoff = match outcome {
+            Outcome::Restarts => {
+                child.declared.policy.backoff.ceiling(child.failures_in_a_row.saturating_sub(1))
+            }
+            _ => Duration::ZERO,
+        };
+        let path = |key: &Key| self.path.child(&self.id(*key));
+        let reaction = Reaction {
+            supervisor: self.path.clone(),
+            child: path(&key),
+            strategy: self.policy.strategy,
+            outcome,
+            affected: affected.iter().map(path).collect(),
+            backoff,
+            intensity: self.window.in_use(self.now, self.policy.intensity),
+            in_a_row: child.failures_in_a_row,
+        };
+        self.order(Order::Decided { key, reaction: Arc::new(reaction) });
+    }
 
     /// No life and none due: temporary children go, others keep their spec.
     fn settle_down(&mut self, key: Key, reason: ExitReason) {
@@ -762,20 +926,20 @@ impl Machine {
         if child.declared.policy.restart == RestartPolicy::Temporary {
             self.forget(key, reason);
         } else {
-            self.orders.push_back(Order::Down { key, reason });
+            self.order(Order::Down { key, reason });
         }
     }
 
     fn forget(&mut self, key: Key, reason: ExitReason) {
         self.children.retain(|child| child.key != key);
-        self.orders.push_back(Order::Forget { key, reason });
+        self.order(Order::Forget { key, reason });
     }
 
     fn cancel_retry(&mut self, key: Key) {
         if let Some(child) = self.child_mut(key) {
             child.epoch += 1;
             child.phase = Phase::Down;
-            self.orders.push_back(Order::CancelRetry { key });
+            self.order(Order::CancelRetry { key });
         }
     }
 
@@ -799,7 +963,7 @@ impl Machine {
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {
-        self.orders.push_back(Order::Reply { token, reply });
+        self.order(Order::Reply { token, reply });
     }
 
     fn is_shutting_down(&self) -> bool {
@@ -851,9 +1015,9 @@ impl Child {
     fn new(key: Key, declared: Declared) -> Self {
         Self {
             key,
+            suspended: declared.suspended,
             declared,
             phase: Phase::Down,
-            suspended: false,
             held: false,
             failures_in_a_row: 0,
             up_since: None,

@@ -1,9 +1,11 @@
 //! Policies by component type: one place that says how pools, stores, agents … are restarted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::resilience::Backoff;
+use crate::supervisor::spec::Shutdown;
 use crate::supervisor::strategy::RestartPolicy;
 
 /// What a component is, as far as its supervision is concerned.
@@ -41,6 +43,24 @@ pub struct ChildPolicy {
     pub give_up_after: Option<u32>,
 }
 
+impl ComponentType {
+    /// One word for logs and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Aggregate => "aggregate",
+            Self::Resource => "resource",
+            Self::Store => "store",
+            Self::EventBus => "event_bus",
+            Self::Projection => "projection",
+            Self::Saga => "saga",
+            Self::Edge => "edge",
+            Self::Config => "config",
+        }
+    }
+}
+
 impl ChildPolicy {
     /// Permanent, without delay, limited only by the intensity: OTP's behaviour.
     pub const OTP: Self =
@@ -50,6 +70,41 @@ impl ChildPolicy {
 impl Default for ChildPolicy {
     fn default() -> Self {
         Self::OTP
+    }
+}
+
+/// On what terms a child lives now, and how it has fared. Kept in its slot, where everybody can
+/// read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    /// Shared by all children with the same one: there may be 100,000. `None` is OTP's.
+    pub(crate) policy: Option<Arc<ChildPolicy>>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) failures_in_a_row: u32,
+    pub(crate) up_since: Option<Duration>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { policy: None, shutdown: Shutdown::Infinity, failures_in_a_row: 0, up_since: None }
+    }
+}
+
+impl Terms {
+    pub(crate) fn policy(&self) -> &ChildPolicy {
+        self.policy.as_deref().unwrap_or(&ChildPolicy::OTP)
+    }
+
+    /// Counts a failure; says whether there were too many in a row.
+    pub(crate) fn count_failure(&mut self, now: Duration) -> bool {
+        // Only a life that was up can have been healthy; a failed start goes on with the row.
+        if let Some(up_since) = self.up_since.take()
+            && now.saturating_sub(up_since) >= self.policy().backoff.healthy_for()
+        {
+            self.failures_in_a_row = 0;
+        }
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        self.policy().give_up_after.is_some_and(|limit| self.failures_in_a_row > limit)
     }
 }
 

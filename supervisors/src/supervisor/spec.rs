@@ -374,6 +374,15 @@ impl SupervisorSpec {
         Ok(())
     }
 
+    /// Its children in start order; as declared, if that is impossible.
+    pub(crate) fn in_start_order(&self) -> Self {
+        let mut sorted = self.clone();
+        match sorted.sort_by_dependencies() {
+            Ok(()) => sorted,
+            Err(_) => self.clone(),
+        }
+    }
+
     fn check_ids(&self) -> Result<(), SpecError> {
         check_id(&self.id)?;
         for (i, child) in self.children.iter().enumerate() {

@@ -9,15 +9,21 @@
 //! | [`storm`] | actors killed by seed while messages come in |
 //! | [`crowd`] | 100,000 children |
 //! | [`laws`] | random trees and random failures |
+//! | [`causes`] | why: every event leads back to its beginning |
+//! | [`plans`] | what was planned is what happens, and who did it |
+//! | [`lookout`] | what is seen without asking anybody |
 //! | [`trace`] | one seed, one trace; and the rules of the code that make it so |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test may panic")]
 
 mod beyond;
+mod causes;
 mod crowd;
 mod kit;
 mod laws;
+mod lookout;
 mod mailboxes;
+mod plans;
 mod rules;
 mod storm;
 mod survival;

@@ -149,7 +149,9 @@ impl Client {
         body: impl Into<Bytes>,
     ) -> Result<Reply, ClientError> {
         let mut request = Request::builder().method(method).uri(path);
-        request = request.header(HOST, self.addr.to_string());
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(HOST.as_str())) {
+            request = request.header(HOST, self.addr.to_string());
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -30,7 +30,7 @@ fn route(number: usize, pattern: &Pattern) -> Arc<Route> {
         group: None,
         sink: Box::new(Nowhere),
         counts: Counts::default(),
-        latency: None,
+        shared: None,
         cut_off: false.into(),
     })
 }

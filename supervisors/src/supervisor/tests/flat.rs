@@ -54,6 +54,7 @@ impl Paper {
             policy: child.policy(),
             significant: child.significant,
             depends_on: Vec::new(),
+            suspended: false,
         };
         (self.next_key, declared)
     }
@@ -95,6 +96,7 @@ impl Paper {
                 | Order::CancelRetry { .. }
                 | Order::Down { .. }
                 | Order::Pause { .. }
+                | Order::Decided { .. }
                 | Order::Escalating { .. } => {}
             }
         }

@@ -105,6 +105,7 @@ impl Paper {
                     policy: child.child_policy(),
                     significant: child.significant,
                     depends_on: Vec::new(),
+                    suspended: false,
                 };
                 (i as Key, declared)
             })
