@@ -23,6 +23,8 @@ mod run;
 mod sagas;
 mod store;
 mod token;
+mod top;
+mod tree;
 
 /// Actors under supervision trees, with the event store inside.
 #[derive(Debug, Parser)]
@@ -56,6 +58,10 @@ enum Command {
     Consumers(consumers::Consumers),
     /// See and steer the sagas of a running node
     Sagas(sagas::Sagas),
+    /// Show the tree of a running node, as text or as a picture
+    Tree(tree::TreeArgs),
+    /// Watch the actors of a running node
+    Top(top::Top),
     /// Make a token that callers show to a node
     Token(token::TokenArgs),
     /// See, send again or give up messages that a subscriber could not handle
@@ -95,6 +101,8 @@ impl Cli {
             Command::Projections(projections) => projections.execute().await,
             Command::Consumers(consumers) => consumers.execute().await,
             Command::Sagas(sagas) => sagas.execute().await,
+            Command::Tree(tree) => tree.execute().await,
+            Command::Top(top) => Box::pin(top.execute()).await,
             Command::Token(token) => token.execute(),
             Command::DeadLetters(letters) => letters.execute().await,
         }

@@ -62,6 +62,10 @@ async fn without_a_token_one_may_look_and_not_act() {
     ] {
         assert_eq!(ask(&node, "POST", path, &key).await.status, 403, "{path}");
     }
+    for path in ["/api/v1/events", "/api/v1/streams/a", "/api/v1/dead-letters/x"] {
+        let refused = ask(&node, "GET", path, &[]).await;
+        assert_eq!(refused.status, 403, "{path} shows payloads");
+    }
     let info = ask(&node, "GET", "/debug/v1/node", &[]).await.json();
     assert_eq!((&info["role"], &info["actions"]["allowed"]), (&json!("viewer"), &json!(false)));
     assert_eq!(node.get("/debug/v1/actors/domain/projections/streams").await["node"]["life"], 1);
@@ -275,5 +279,68 @@ async fn no_address_is_open_by_mistake() {
     assert_eq!(get(&[("authorization", &bearer), ("host", "smith.example")]).await, 200);
     assert_eq!(get(&[("authorization", &bearer), ("host", "evil.example")]).await, 421);
     assert_eq!(client.get("/healthz").await.unwrap().0, 200, "who balances load has no token");
+    core.stop(Duration::from_secs(20)).await;
+}
+
+/// HTTPS: a certificate and its key, a caller that checks them, and one who speaks without.
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn over_tls_tokens_are_nobody_elses() {
+    use std::sync::Arc;
+
+    use mister_smith::http::tls::{Tls, TlsError};
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    let dir = tempfile::TempDir::new().unwrap();
+    let made = rcgen::generate_simple_self_signed(["node.example".to_owned()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let swapped = Tls::load(&key, &cert).unwrap_err();
+    assert!(matches!(swapped, TlsError::File { .. }), "{swapped}");
+
+    let (text, token) = token(Role::Viewer, "vic");
+    let access = AccessOptions::default()
+        .tokens([token])
+        .tls(Tls::load(&cert, &key).unwrap())
+        .host("node.example");
+    let store = format!("sqlite://{}", dir.path().join("smith.db").display());
+    let anywhere: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    let core = SystemCore::embedded().store(store).listen(anywhere).access(access).start().await;
+    let core = core.unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], core.addr().unwrap().port()));
+
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from("node.example").unwrap();
+    let ask = async |authorization: &str| {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let mut stream = connector.connect(name.clone(), stream).await.unwrap();
+        let request = format!(
+            "GET /debug/v1/node HTTP/1.1\r\nHost: node.example\r\nOrigin: https://node.example\r\n\
+             {authorization}Connection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A peer that ends without a farewell has still said all of it.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let answer = ask(&format!("Authorization: Bearer {text}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\"role\":\"viewer\""), "{answer}");
+    assert!(ask("").await.starts_with("HTTP/1.1 401"));
+    // Who speaks plain HTTP gets no answer to it, and holds up nobody.
+    let plain = Client::new(addr).with_deadline(Duration::from_secs(30)).get("/healthz").await;
+    assert!(plain.is_err(), "{plain:?}");
     core.stop(Duration::from_secs(20)).await;
 }

@@ -3,6 +3,7 @@
  * Trees of 20,000 and 100,000 come from the stand-in (`mock.mjs`): it is the page that is measured.
  */
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
@@ -23,6 +24,17 @@ before(async () => {
 after(async () => {
   await chrome?.close();
   await node?.stop();
+});
+
+test("what is vendored is what its list says", async () => {
+  const vendor = new URL("../../src/debug/assets/vendor/", import.meta.url);
+  const list = await readFile(new URL("README.md", vendor), "utf8");
+  const rows = [...list.matchAll(/^\| `([\w.-]+\.js)` .* `([0-9a-f]{64})` \|$/gm)];
+  assert.equal(rows.length, 5);
+  for (const [, file, hash] of rows) {
+    const bytes = await readFile(new URL(file, vendor));
+    assert.equal(createHash("sha256").update(bytes).digest("hex"), hash, file);
+  }
 });
 
 /** @param {import("playwright-core").Page} page @param {string} name */

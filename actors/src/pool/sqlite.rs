@@ -11,6 +11,9 @@ use crate::store::StoreError;
 use crate::store::read_model::documents::sqlite::SqliteDocuments;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
+/// A write-ahead log of more pages is long: 8 MiB of the usual 4 KiB.
+const LONG_LOG_PAGES: u64 = 2_048;
+
 #[derive(Debug)]
 pub(super) struct SqliteConnect {
     path: PathBuf,
@@ -68,7 +71,18 @@ impl Connections for SqliteConnections {
 
 impl Upkeep for SqliteStore {
     /// Copies the write-ahead log into the file, as far as no reader is in the way.
+    ///
+    /// SQLite begins the log anew only when all of it is copied. While there are commits all the
+    /// time it never is, so the last pages of a long log are copied with the writers waiting.
     fn tidy(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        async { self.checkpoint_passive().await.map(|_| ()) }.boxed()
+        async {
+            let copied = self.checkpoint_passive().await?;
+            if copied.wal_pages > LONG_LOG_PAGES {
+                let _turn = self.database().turn().await;
+                self.checkpoint_passive().await?;
+            }
+            Ok(())
+        }
+        .boxed()
     }
 }

@@ -40,8 +40,12 @@ pub const MAX_WAITING_BYTES: usize = 128 << 20;
 /// How long a start waits for the pool beside it.
 const LEASE_DEADLINE: Duration = Duration::from_millis(500);
 
-/// The store is tidied after this many bytes of payload.
+/// The store is tidied after this many bytes.
 const TIDY_EVERY_BYTES: usize = 4 << 20;
+
+/// What a commit counts for besides its payload: it writes whole pages, and so do the read models
+/// that follow it. 22 KiB were measured for events of 60 bytes, one a commit.
+const COMMIT_BYTES: usize = 16 << 10;
 
 /// Why appends were not committed, or not as far as one knows.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -165,7 +169,8 @@ impl Actor for Committer {
             waiting_events: 0,
             waiting_bytes: 0,
             commit: None,
-            untidy_bytes: 0,
+            // Nobody knows what the life before has left.
+            untidy_bytes: TIDY_EVERY_BYTES,
             tidying: None,
             shown,
         })
@@ -229,7 +234,7 @@ impl Committer {
         }
         self.waiting_events -= events;
         self.waiting_bytes -= bytes;
-        self.untidy_bytes += bytes;
+        self.untidy_bytes += bytes + COMMIT_BYTES;
         let store = Arc::clone(&self.lease.store);
         cx.spawn_tell(async move {
             let result = store.append_batch(batch).await.map_err(Arc::new).map(|outcomes| {

@@ -2,15 +2,33 @@
 
 use std::fmt::Write as _;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use mister_smith_supervisors::{Look, NodeView, SlotState};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::http::{Edge, Problem};
 
-/// Children of a dynamic supervisor that are drawn.
+/// Children of a dynamic supervisor that are drawn, unless asked otherwise.
 const CHILDREN: usize = 12;
+
+/// Children of a dynamic supervisor at most: nobody can read a larger picture.
+const MOST_CHILDREN: usize = 1_000;
+
+/// What part of the tree.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Asked {
+    /// Where to begin; the root.
+    path: Option<String>,
+    /// Levels below; all.
+    depth: Option<usize>,
+    /// Children of a dynamic supervisor that are drawn, the worst first; 12.
+    children: Option<usize>,
+}
 
 /// Height of a row, in pixels of the SVG.
 const ROW: usize = 26;
@@ -20,16 +38,21 @@ const INDENT: usize = 22;
 
 /// `GET /debug/v1/graph.dot`, `.mmd`, `.svg`
 #[utoipa::path(get, path = "/debug/v1/graph.{form}", tag = "tree",
-    params(("form" = String, Path, description = "dot, mmd or svg")),
+    params(("form" = String, Path, description = "dot, mmd or svg"), Asked),
     responses((status = 200, description = "The tree as a picture", content_type = "text/plain"),
-        (status = 404, description = "There is no such form")))]
+        (status = 404, description = "There is no such form, or nothing at that path")))]
 pub(super) async fn show(
     State(edge): State<Edge>,
     Path(form): Path<String>,
+    query: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
-    let look = Look::at("/").children(CHILDREN);
+    let Query(asked) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let path = asked.path.as_deref().unwrap_or("/");
+    let look = Look::at(path)
+        .levels(asked.depth.unwrap_or(usize::MAX))
+        .children(asked.children.unwrap_or(CHILDREN).min(MOST_CHILDREN));
     let tree = edge.node()?.actors.look_for(&look);
-    let tree = tree.ok_or_else(|| Problem::unavailable("the root has gone"))?;
+    let tree = tree.ok_or_else(|| Problem::missing(format!("nothing lives at {path}")))?;
     let (kind, text) = match form.as_str() {
         "dot" => ("text/vnd.graphviz; charset=utf-8", dot(&tree.root)),
         "mmd" => ("text/plain; charset=utf-8", mermaid(&tree.root)),

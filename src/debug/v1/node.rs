@@ -191,14 +191,12 @@ fn count(states: &[u8]) -> Counts {
 }
 
 fn weigh(node: &NodeView, counts: &mut Counts, limits: &mut Vec<Limit>) {
-    if let Some(mailbox) = &node.mailbox {
-        if mailbox.depth > 0 {
-            limits.push(Limit {
-                name: format!("mailbox of {}", node.path),
-                value: mailbox.depth as u64,
-                max: mailbox.capacity as u64,
-            });
-        }
+    if let Some(mailbox) = node.mailbox.as_ref().filter(|mailbox| mailbox.depth > 0) {
+        limits.push(Limit {
+            name: format!("mailbox of {}", node.path),
+            value: mailbox.depth as u64,
+            max: mailbox.capacity as u64,
+        });
     }
     if let Some(component) = node.component.filter(|_| node.state != SlotState::Down) {
         *counts.by_component.entry(component.as_str()).or_default() += 1;

@@ -72,6 +72,6 @@ export function TokenForm({ refused, detail, use }) {
     <p>${refused ? html`<b class="hot-text">The node does not take this token.</b> ${detail}` : "This node asks for a token."}</p>
     <label class="field">Token<input type="password" name="token" autocomplete="off" value=${token} onInput=${(/** @type {any} */ e) => setToken(e.currentTarget.value)} autofocus /></label>
     <button class="primary" disabled=${!token.trim()}>Enter</button>
-    <p class="quiet">The node printed an address that ends in <code>#token=…</code> when it started. The token stays in this tab only and is sent as a header, never in an address.</p>
+    <p class="quiet"><code>smith token NAME --role operator --tokens FILE</code> makes one. It stays in this tab only and is sent as a header; an address that ends in <code>#token=…</code> brings it along, and never reaches a server that way.</p>
   </form></main>`;
 }
