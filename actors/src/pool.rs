@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use mister_smith_supervisors::{
@@ -223,6 +224,21 @@ impl PoolHandle {
     pub async fn lease(&self) -> Result<Lease, AskError> {
         self.0.ask(PoolMessage::Lease).await
     }
+}
+
+/// How long a start waits for the pool.
+const AT_START: Duration = Duration::from_millis(500);
+
+/// A lease for an actor that starts.
+///
+/// The pool may have been killed while a supervisor above both starts this one, and nobody starts
+/// it again before that is done: an answer that does not come soon comes after the next try only.
+pub(crate) async fn lease_at_start<A: Actor>(
+    cx: &Context<A>,
+    path: &str,
+) -> Result<Lease, StartError> {
+    let pool: Address<PoolMessage> = cx.find(path)?;
+    Ok(pool.ask_within(AT_START, PoolMessage::Lease).await?)
 }
 
 /// A store's error as the reason to end a life.

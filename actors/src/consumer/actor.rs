@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Address, ComponentType, Context, ErrorClass, Failure, Health, ReplyPort, StartError,
+    Actor, ComponentType, Context, ErrorClass, Failure, Health, ReplyPort, StartError,
     SupervisedComponent, SupervisionMetadata, TaskGuard,
 };
 use tokio::sync::watch;
@@ -19,7 +19,7 @@ use super::page::{Runner, Shown};
 use super::{Begin, Consumer, ConsumerError};
 use crate::bus::{DeadLetterOffice, EventBus, Message, Outcome};
 use crate::event::{Position, RecordedEvent};
-use crate::pool::{Lease, PoolMessage, store_failure};
+use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::ProjectionError;
 use crate::store::read_model::claim::{Claim, LEASE};
 
@@ -108,8 +108,7 @@ impl Actor for ConsumerActor {
     type Args = ConsumerArgs;
 
     async fn start(args: &ConsumerArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
-        let pool: Address<PoolMessage> = cx.find(&args.pool)?;
-        let lease = pool.ask(PoolMessage::Lease).await?;
+        let lease = lease_at_start(cx, &args.pool).await?;
         let (shown, head) = (Arc::clone(&args.shown), args.head.clone());
         cx.describe(move || describe(&shown, head.borrow().get()));
         let runner = Runner {

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Address, ComponentType, Context, ErrorClass, Failure, Health, StartError,
-    SupervisedComponent, SupervisionMetadata, TaskGuard,
+    Actor, ComponentType, Context, ErrorClass, Failure, Health, StartError, SupervisedComponent,
+    SupervisionMetadata, TaskGuard,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::{Outlet, OutletError, SubjectOf};
 use crate::bus::Subject;
 use crate::event::{Position, RecordedEvent};
-use crate::pool::{Lease, PoolMessage, store_failure};
+use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::ProjectionError;
 use crate::store::EventFilter;
 use crate::store::read_model::Epoch;
@@ -106,8 +106,7 @@ impl Actor for Relay {
     type Args = RelayArgs;
 
     async fn start(args: &RelayArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
-        let pool: Address<PoolMessage> = cx.find(&args.pool)?;
-        let lease = pool.ask(PoolMessage::Lease).await?;
+        let lease = lease_at_start(cx, &args.pool).await?;
         let shown = Arc::new(Shown::default());
         let (status, head) = (Arc::clone(&shown), args.head.clone());
         cx.describe(move || {

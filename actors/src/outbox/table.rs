@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Address, ComponentType, Context, ErrorClass, Failure, Health, StartError,
-    SupervisedComponent, SupervisionMetadata, TaskGuard,
+    Actor, ComponentType, Context, ErrorClass, Failure, Health, StartError, SupervisedComponent,
+    SupervisionMetadata, TaskGuard,
 };
 use tokio::sync::Notify;
 
 use crate::bus::queue::MessageQueue;
 use crate::event::{Position, Timestamp};
-use crate::pool::{Lease, PoolMessage, store_failure};
+use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::ProjectionError;
 use crate::store::read_model::Epoch;
 use crate::store::read_model::documents::{Claimed, Commit, Part};
@@ -92,8 +92,7 @@ impl Actor for TableRelay {
     type Args = TableArgs;
 
     async fn start(args: &TableArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
-        let pool: Address<PoolMessage> = cx.find(&args.pool)?;
-        let lease = pool.ask(PoolMessage::Lease).await?;
+        let lease = lease_at_start(cx, &args.pool).await?;
         let shown = Arc::new(Shown::default());
         let status = Arc::clone(&shown);
         cx.describe(move || {

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use mister_smith_supervisors::{
-    Actor, Address, ComponentType, Context, ErrorClass as Class, Failure, StartError,
-    SupervisedComponent, SupervisionMetadata, TaskGuard,
+    Actor, ComponentType, Context, ErrorClass as Class, Failure, StartError, SupervisedComponent,
+    SupervisionMetadata, TaskGuard,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ use super::{Due, Kind, Process, id_of, key_of};
 use crate::command::{CommandBus, CommandEnvelope};
 use crate::error::ErrorClass;
 use crate::event::{Position, RecordedEvent, Timestamp};
-use crate::pool::{Lease, PoolMessage, store_failure};
+use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::ProjectionError;
 use crate::store::read_model::claim::{Claim, LEASE, Note};
 use crate::store::{EventFilter, EventStore};
@@ -126,8 +126,7 @@ impl<P: Process> Actor for Timers<P> {
     type Args = TimersArgs<P>;
 
     async fn start(args: &TimersArgs<P>, cx: &mut Context<Self>) -> Result<Self, StartError> {
-        let pool: Address<PoolMessage> = cx.find(&args.pool)?;
-        let lease = pool.ask(PoolMessage::Lease).await?;
+        let lease = lease_at_start(cx, &args.pool).await?;
         let shown = Arc::new(Shown::default());
         let status = Arc::clone(&shown);
         cx.describe(move || match status.standby.load(Ordering::Relaxed) {

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Address, ComponentType, Context, ErrorClass, Failure, ReplyPort, StartError,
-    SupervisedComponent, SupervisionMetadata, TaskGuard,
+    Actor, ComponentType, Context, ErrorClass, Failure, ReplyPort, StartError, SupervisedComponent,
+    SupervisionMetadata, TaskGuard,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -25,7 +25,7 @@ use super::pages::Pages;
 use super::track::{MAX_PARKED, PAGE, Step, Track};
 use super::{Projection, ProjectionError, partition_of};
 use crate::event::Position;
-use crate::pool::{Lease, PoolMessage, store_failure};
+use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::read_model::documents::Part;
 
 /// How long a claim is good without a sign of life, where several nodes share a store.
@@ -124,8 +124,7 @@ impl<P: Projection> Actor for ProjectionActor<P> {
     type Args = ProjectionArgs<P>;
 
     async fn start(args: &ProjectionArgs<P>, cx: &mut Context<Self>) -> Result<Self, StartError> {
-        let pool: Address<PoolMessage> = cx.find(&args.pool)?;
-        let lease = pool.ask(PoolMessage::Lease).await?;
+        let lease = lease_at_start(cx, &args.pool).await?;
         let shown = Arc::<Shown>::default();
         let (head, done, also) = (args.head.clone(), Arc::clone(&args.done), Arc::clone(&shown));
         cx.describe(move || {

@@ -14,16 +14,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Address, ChildSpec, ComponentType, Context, ErrorClass, Failure, RestartPolicy,
-    StartError, SupervisedComponent, SupervisionMetadata, SupervisorError, SupervisorRef,
-    TaskGuard,
+    Actor, ChildSpec, ComponentType, Context, ErrorClass, Failure, RestartPolicy, StartError,
+    SupervisedComponent, SupervisionMetadata, SupervisorError, SupervisorRef, TaskGuard,
 };
 
 use super::actor::{NAP, SagaActor, SagaArgs, SagaMessage};
 use super::summary::{OpenSagas, SagaSummary};
 use super::{Definitions, SagaStatus};
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp};
-use crate::pool::{Lease, PoolMessage, store_failure};
+use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::{Compare, ListQuery, Projection, ProjectionError};
 use crate::store::read_model::Epoch;
 use crate::store::read_model::documents::{Claimed, Commit, Part};
@@ -109,8 +108,7 @@ impl Actor for SagaManager {
     type Args = ManagerArgs;
 
     async fn start(args: &ManagerArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
-        let pool: Address<PoolMessage> = cx.find(&args.pool)?;
-        let lease = pool.ask(PoolMessage::Lease).await?;
+        let lease = lease_at_start(cx, &args.pool).await?;
         let shown = Arc::new(Shown::default());
         let status = Arc::clone(&shown);
         cx.describe(move || match status.standby.load(Ordering::Relaxed) {

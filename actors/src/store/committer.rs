@@ -13,7 +13,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use mister_smith_supervisors::{
     Actor, Address, ComponentType, Context, ErrorClass, Failure, Health, StartError,
@@ -22,7 +21,7 @@ use mister_smith_supervisors::{
 use tokio::sync::{oneshot, watch};
 
 use crate::event::Position;
-use crate::pool::{Lease, PoolMessage, store_failure};
+use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::{Append, AppendOutcome, StoreError};
 
 /// The most events of one commit.
@@ -36,9 +35,6 @@ pub const MAX_WAITING_EVENTS: usize = 50_000;
 
 /// Payload that may wait for its commit, in bytes.
 pub const MAX_WAITING_BYTES: usize = 128 << 20;
-
-/// How long a start waits for the pool beside it.
-const LEASE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// The store is tidied after this many bytes.
 const TIDY_EVERY_BYTES: usize = 4 << 20;
@@ -149,10 +145,7 @@ impl Actor for Committer {
     type Args = CommitterArgs;
 
     async fn start(args: &CommitterArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
-        let pool: Address<PoolMessage> = cx.find(&args.pool)?;
-        // Their supervisor cannot start a pool that was killed while it starts this committer: an
-        // answer that does not come soon comes after the next try only.
-        let lease = pool.ask_within(LEASE_DEADLINE, PoolMessage::Lease).await?;
+        let lease = lease_at_start(cx, &args.pool).await?;
         // A commit of the life before may have reached the log without being announced.
         let head = lease.store.head().await.map_err(store_failure)?;
         announce(&args.head, head);

@@ -8,13 +8,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use mister_smith_supervisors::{
-    Actor, Address, ComponentType, Context, Failure, StartError, SupervisedComponent,
-    SupervisionMetadata, TaskGuard,
+    Actor, ComponentType, Context, Failure, StartError, SupervisedComponent, SupervisionMetadata,
+    TaskGuard,
 };
 use tokio::sync::watch;
 
 use crate::event::Position;
-use crate::pool::{Lease, PoolMessage, store_failure};
+use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::StoreError;
 
 /// What the feed can be told.
@@ -52,8 +52,7 @@ impl Actor for Feed {
     type Args = FeedArgs;
 
     async fn start(args: &FeedArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
-        let pool: Address<PoolMessage> = cx.find(&args.pool)?;
-        let lease = pool.ask(PoolMessage::Lease).await?;
+        let lease = lease_at_start(cx, &args.pool).await?;
         let head = Arc::clone(&args.head);
         let shown = Arc::clone(&head);
         cx.describe(move || format!("position {}", shown.borrow().get()));
