@@ -3,7 +3,7 @@ import { html, useEffect, useRef, useState } from "../vendor/index.js";
 import { actorUrl, get, post } from "../api.js";
 import { num, span } from "../format.js";
 import { nameOf } from "../paths.js";
-import { acting, dialog, say } from "../state.js";
+import { acting, dialog, recent, say } from "../state.js";
 import { onLife } from "../stream.js";
 import { Crumbs, Gauge, Trouble } from "./bits.js";
 
@@ -67,9 +67,10 @@ function Action({ path, action, life }) {
   const submit = async (/** @type {string} */ reason) => {
     setBusy(true);
     try {
-      await post(actorUrl(path, action), { reason, expect_life: plan?.life ?? life });
+      const began = Date.now();
+      const done = await post(actorUrl(path, action), { reason, expect_life: plan?.life ?? life });
       say(`${nameOf(path)} ${DONE[action]}`);
-      if (action === "kill" || action === "restart") tellHealing(path);
+      if (action === "kill" || action === "restart") tellHealing(path, done.seq ?? 0, began);
       close();
     } catch (problem) { setError(problem); setBusy(false); setPlan(null); read(); }
   };
@@ -95,12 +96,18 @@ function PlanView({ plan }) {
   </div>`;
 }
 
-/** Says when what was killed is up again. @param {string} path */
-function tellHealing(path) {
-  const began = Date.now();
+/**
+ * Says when what was killed is up again. It may be so before the answer to the kill is here.
+ * @param {string} path @param {number} seq of the kill @param {number} began
+ */
+function tellHealing(path, seq, began) {
+  const healed = (/** @type {import("../types.js").Life} */ event) => event.path === path && event.kind === "restarted" && event.seq > seq;
+  const tell = (/** @type {import("../types.js").Life} */ event) => say(`${nameOf(path)} is up again, life ${event.life}, after ${span(Date.now() - began)}`, "good");
+  const already = recent.value.find(healed);
+  if (already) return tell(already);
   const stop = onLife((event) => {
-    if (event.path !== path || event.kind !== "restarted") return;
-    say(`${nameOf(path)} is up again, life ${event.life}, after ${span(Date.now() - began)}`, "good");
+    if (!healed(event)) return;
+    tell(event);
     stop();
   });
   setTimeout(stop, 60_000);
