@@ -75,16 +75,21 @@ async fn throughput(core: &SystemCore, counted: &Arc<AtomicU64>, time: Duration)
     rate
 }
 
-/// What the page does: a stream, the node and its pixels once a second, the tree twice.
+/// What the page does: a stream, the pixels every 1.5 s, the node every 5 s, the tree at the start.
 async fn page(addr: std::net::SocketAddr) {
     let client = Client::new(addr).with_deadline(Duration::from_secs(3_600));
     let following = client.get("/debug/v1/stream?paths=/agents/busy-0,/agents/busy-1,/resources");
+    let get = async |path: &str| {
+        let _ = Client::new(addr).send("GET".parse().expect("a method"), path, &[], "").await;
+    };
     let polling = async {
-        loop {
-            for path in ["/debug/v1/node", "/debug/v1/heat", "/debug/v1/tree"] {
-                let _ = Client::new(addr).get(path).await;
+        get("/debug/v1/tree").await;
+        for turn in 0_u32.. {
+            if turn.is_multiple_of(3) {
+                get("/debug/v1/node").await;
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            get("/debug/v1/heat").await;
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
         }
     };
     tokio::select! {
@@ -106,11 +111,11 @@ async fn run() {
     let addr = core.addr().expect("it listens");
 
     let (mut alone, mut watched) = (Vec::new(), Vec::new());
-    for _ in 0..7 {
-        alone.push(throughput(&core, &counted, Duration::from_secs(2)).await);
+    for _ in 0..9 {
+        alone.push(throughput(&core, &counted, Duration::from_secs(3)).await);
         let open = tokio::spawn(page(addr));
         tokio::time::sleep(Duration::from_millis(100)).await;
-        watched.push(throughput(&core, &counted, Duration::from_secs(2)).await);
+        watched.push(throughput(&core, &counted, Duration::from_secs(3)).await);
         open.abort();
     }
     let pairs = alone.iter().zip(&watched).map(|(alone, watched)| watched / alone).collect();

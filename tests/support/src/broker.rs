@@ -85,8 +85,16 @@ impl Broker {
         let (dir, port) = (self.dir.path().display().to_string(), self.port.to_string());
         let mut command = match self.kind {
             Kind::Nats => {
+                // It would allow streams three quarters of the free disk together, which is little
+                // on a full one: what tests declare is more than they ever write.
+                let config = format!(
+                    "listen: \"127.0.0.1:{port}\"\n\
+                     jetstream {{ store_dir: \"{dir}\", max_file_store: 1TB }}\n"
+                );
+                let file = self.dir.path().join("nats.conf");
+                std::fs::write(&file, config).expect("a configuration");
                 let mut nats = Command::new(find("nats-server"));
-                nats.args(["-a", "127.0.0.1", "-p", &port, "-js", "-sd", &dir]);
+                nats.arg("-c").arg(file);
                 nats
             }
             Kind::Redis => {
