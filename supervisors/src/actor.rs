@@ -6,47 +6,58 @@
 //! ```
 //!
 //! An [`Address`] points at the slot, so it outlives every crash. Messages that wait survive it
-//! too; only the one in hand is lost, and it becomes a [`DeadLetter`] (or is handed to the next
+//! too; only the one in flight is lost, and it becomes a [`DeadLetter`] (or is handed to the next
 //! life, if the spec says so).
 
-use std::any::Any;
-use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 pub use address::{Address, DEFAULT_ASK_DEADLINE, KillHandle, Offered};
+pub use context::Context;
 pub use dead_letter::{DeadLetter, DeadLetterCause, DeadLetters};
+pub use inspect::Picture;
 pub use kinds::MessageView;
-pub use mailbox::{DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE, Overflow};
+pub use recipient::{Recipient, RecipientError};
 pub use recorder::{Handled, RECORDER_LENGTH, Recorded};
 pub use reply::ReplyPort;
-pub use slot::{FAILURES_KEPT, FailureRecord, SlotKind, SlotState};
+pub use slot::{DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE, Overflow, URGENT_CAPACITY};
+pub use stack::Stack;
+pub use state::{FAILURES_KEPT, FailureRecord, SlotKind, SlotState};
 pub use stats::{HandlingView, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS};
+pub use timers::TaskGuard;
 pub use waits::WaitView;
+pub use watch::Ended;
 
 use crate::actor::slot::{AnySlot, Slot};
-use crate::environment::Clock;
 use crate::error::{ExitReason, Failure, LookupError, StartError};
 use crate::path::Path;
-use crate::supervisor::SupervisorRef;
-use crate::tree::TreeRoot;
 
 pub(crate) mod address;
+pub(crate) mod ask;
+pub(crate) mod cell;
+mod context;
 pub(crate) mod current;
 mod dead_letter;
+pub(crate) mod gate;
+pub(crate) mod guard;
+pub(crate) mod in_flight;
+mod inspect;
 mod kinds;
 pub(crate) mod life;
 pub(crate) mod mailbox;
 pub(crate) mod panic;
+mod recipient;
 mod recorder;
 pub(crate) mod reply;
 pub(crate) mod slot;
+mod stack;
+pub(crate) mod state;
 mod stats;
 #[cfg(test)]
 mod tests;
-mod token;
+pub(crate) mod timers;
 mod waits;
+pub(crate) mod watch;
 
 /// Something that lives under a supervisor and handles one message at a time.
 ///
@@ -114,10 +125,23 @@ pub trait Actor: Sized + Send + 'static {
         async {}
     }
 
-    /// A short name for a message, shown while it is in hand and after a crash.
+    /// A short name for a message, shown while it is in flight and after a crash. Called for each
+    /// message: return a constant.
+    ///
+    /// The default is the name of the message type; only its last parts are shown.
     fn message_name(_message: &Self::Message) -> &'static str {
-        short_type_name::<Self::Message>()
+        std::any::type_name::<Self::Message>()
     }
+
+    /// What it shows of its state to people who ask, between two messages. Nothing by default.
+    fn inspect(&self) -> Option<Picture> {
+        None
+    }
+}
+
+/// A message's name as it is shown: the default one is shortened, once per kind.
+pub(crate) fn shown_name<M>(name: &'static str) -> &'static str {
+    if name == std::any::type_name::<M>() { short_type_name::<M>() } else { name }
 }
 
 /// The last part of a type's path: `mailbox::Message` for `a::b::mailbox::Message`. Of a generic
@@ -129,171 +153,6 @@ pub(crate) fn short_type_name<T: ?Sized>() -> &'static str {
     match (parts.next(), parts.next()) {
         (Some(_), Some((second, _))) => &name[second + 2..],
         _ => name,
-    }
-}
-
-/// What an actor knows about where and when it lives.
-pub struct Context<A: Actor> {
-    slot: Arc<Slot<A::Message>>,
-    root: TreeRoot,
-    supervisor: SupervisorRef,
-    life: u64,
-    /// In a mutex only so that a context can be shared across an `await`.
-    handover: Mutex<Option<Box<dyn Any + Send>>>,
-    pub(crate) ending: Option<ExitReason>,
-}
-
-impl<A: Actor> Context<A> {
-    pub(crate) fn new(
-        slot: Arc<Slot<A::Message>>,
-        root: TreeRoot,
-        supervisor: SupervisorRef,
-        life: u64,
-    ) -> Self {
-        let handover = Mutex::new(slot.cell.take_handover());
-        Self { slot, root, supervisor, life, handover, ending: None }
-    }
-
-    /// This actor's own address.
-    #[must_use]
-    pub fn address(&self) -> Address<A::Message> {
-        Address::new(Arc::clone(&self.slot))
-    }
-
-    /// Where this actor stands in the tree.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.slot.cell.path
-    }
-
-    /// Which life this is: 1, and one more for every start after it.
-    #[must_use]
-    pub fn life(&self) -> u64 {
-        self.life
-    }
-
-    /// The supervisor of this actor. What a stopping actor asks of the supervisor that stops it
-    /// fails at once with [`SupervisorError::Stopping`](crate::SupervisorError::Stopping).
-    #[must_use]
-    pub fn supervisor(&self) -> &SupervisorRef {
-        &self.supervisor
-    }
-
-    /// Finds another actor of this system.
-    ///
-    /// # Errors
-    /// Nothing lives there, or it takes other messages.
-    pub fn find<M: Send + 'static>(&self, path: &str) -> Result<Address<M>, LookupError> {
-        self.root.address(&Path::parse(path))
-    }
-
-    /// Finds a supervisor of this system.
-    ///
-    /// # Errors
-    /// Nothing lives there, or it is no supervisor.
-    pub fn find_supervisor(&self, path: &str) -> Result<SupervisorRef, LookupError> {
-        self.root.supervisor(&Path::parse(path))
-    }
-
-    /// The system's clock.
-    #[must_use]
-    pub fn clock(&self) -> Clock {
-        self.slot.cell.env.clock
-    }
-
-    /// When the message in hand was taken out of the mailbox: wall clock, microseconds since the
-    /// Unix epoch. The actor's statistics need it anyway, so it costs nothing.
-    #[must_use]
-    pub fn taken_at_us(&self) -> i64 {
-        let cell = &self.slot.cell;
-        match cell.stats.in_hand_since_ns() {
-            Some(ns) => cell.env.clock.wall_at(Duration::from_nanos(ns)),
-            None => cell.env.clock.wall_us(),
-        }
-    }
-
-    /// A random number from the system's seeded generator.
-    #[must_use]
-    pub fn random_u64(&self) -> u64 {
-        use rand::Rng;
-        self.slot.cell.env.random(|rng| rng.next_u64())
-    }
-
-    /// What the life before this one left in
-    /// [`prepare_for_restart`](crate::SupervisedComponent::prepare_for_restart), once.
-    pub fn take_handover<T: 'static>(&mut self) -> Option<T> {
-        let handover = self.handover.get_mut().unwrap_or_else(PoisonError::into_inner);
-        match handover.take()?.downcast::<T>() {
-            Ok(value) => Some(*value),
-            Err(other) => {
-                *handover = Some(other);
-                None
-            }
-        }
-    }
-
-    /// Ends this life, in order, once the message in hand is handled.
-    pub fn stop(&mut self) {
-        self.ending = Some(ExitReason::Normal);
-    }
-
-    /// Ends this life in order with the reason `Shutdown`, which counts as normal too.
-    pub fn shut_down(&mut self) {
-        self.ending = Some(ExitReason::Shutdown);
-    }
-
-    /// What the tree shows beside this actor, such as `1/5 in use`. The closure runs only when
-    /// somebody looks, on the thread of whoever looks: read atomics, do not block.
-    pub fn describe(&self, status: impl Fn() -> String + Send + Sync + 'static) {
-        self.slot.cell.set_status(Arc::new(status));
-    }
-
-    /// Runs `wait` without stopping the actor, and tells the actor what it returned.
-    ///
-    /// The task belongs to this life: it is aborted when the returned guard is dropped.
-    #[must_use = "the task is aborted when its guard is dropped"]
-    pub fn spawn_tell<F>(&self, wait: F) -> TaskGuard
-    where
-        F: Future<Output = A::Message> + Send + 'static,
-    {
-        let address = self.address();
-        TaskGuard::spawn(async move {
-            let message = wait.await;
-            let _ = address.tell(message).await;
-        })
-    }
-
-    /// Tells the actor `message` after `delay`, unless the guard is dropped before.
-    #[must_use = "the timer stops when its guard is dropped"]
-    pub fn tell_after(&self, delay: Duration, message: A::Message) -> TaskGuard {
-        self.spawn_tell(async move {
-            tokio::time::sleep(delay).await;
-            message
-        })
-    }
-}
-
-impl<A: Actor> fmt::Debug for Context<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("path", self.path()).field("life", &self.life).finish()
-    }
-}
-
-/// A task that ends with its owner: dropping the guard aborts it.
-#[derive(Debug)]
-pub struct TaskGuard(tokio::task::JoinHandle<()>);
-
-impl TaskGuard {
-    /// Starts a task that lives no longer than the guard.
-    #[must_use]
-    pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(future))
-    }
-}
-
-impl Drop for TaskGuard {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

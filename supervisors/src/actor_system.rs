@@ -2,17 +2,22 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::actor::panic::install_hook;
 use crate::actor::slot::AnySlot;
+use crate::actor::state::SlotState;
 use crate::actor::{Actor, Address, DeadLetters};
+use crate::actor_system::root::RootWatch;
 use crate::environment::{Clock, Environment, HeardBy};
 use crate::error::{ExitReason, LookupError, SpecError, SupervisorError};
+use crate::groups::Group;
 use crate::lifecycle::{DEFAULT_HISTORY, Observer};
 use crate::path::Path;
-use crate::supervisor::child::{ChildFactory, StartResult, SupervisorChild, start_supervisor};
+use crate::supervisor::child::{ChildFactory, StartSupervisor, SupervisorChild};
 use crate::supervisor::{ChildSpec, Policies, SupervisorMessage, SupervisorRef, SupervisorSpec};
+use crate::thread_pool::{ComputeError, ThreadPoolSpec, ThreadPoolSpecs, ThreadPools, Work};
 use crate::tree::{Depth, SupervisionTree, TreeRoot};
 
 pub use act::{Act, Acted};
@@ -20,6 +25,7 @@ pub use look::{ActorView, Totals};
 
 mod act;
 mod look;
+mod root;
 
 /// Builds an [`ActorSystem`].
 pub struct ActorSystemBuilder {
@@ -33,9 +39,23 @@ pub struct ActorSystemBuilder {
     clock: Option<Clock>,
     history: usize,
     backtraces: bool,
+    thread_pools: ThreadPoolSpecs,
 }
 
 impl ActorSystemBuilder {
+    /// The size of one of the system's thread pools. Unless set: `compute` has a thread per core,
+    /// `io` 16 and `blocking` 64, each with room for 1,024 pieces of work to wait.
+    #[must_use]
+    pub fn thread_pool(mut self, pool: Work, spec: ThreadPoolSpec) -> Self {
+        let at = match pool {
+            Work::Compute => 0,
+            Work::Io => 1,
+            Work::Blocking => 2,
+        };
+        self.thread_pools.0[at] = spec;
+        self
+    }
+
     /// Hears every lifecycle event, after those added before it.
     #[must_use]
     pub fn observer(mut self, observer: impl Observer) -> Self {
@@ -113,38 +133,38 @@ impl ActorSystemBuilder {
             backtraces: self.backtraces,
         };
         let clock = self.clock.unwrap_or_else(|| Clock::starting_at(self.epoch_us));
-        let env = Arc::new(Environment::new(clock, self.seed, heard_by));
+        let runtime = tokio::runtime::Handle::current();
+        let pools = ThreadPools::new(self.thread_pools);
+        let env = Arc::new(Environment::new(clock, runtime, self.seed, heard_by, pools));
         let factory = SupervisorChild::new(self.root.clone());
         let spec = ChildSpec::from(self.root.clone());
         let slot = factory.slot(&spec, Path::root(), &env);
         let root = TreeRoot::new(&slot);
+        env.set_root(root.clone());
         let life = slot.cell().next_life();
-        slot.cell().set_state(crate::actor::SlotState::Starting);
-        let started = start_supervisor(
-            Arc::clone(&slot),
-            self.root,
-            root.clone(),
-            Arc::new(self.policies),
-            None,
+        slot.cell().set_state(SlotState::Starting);
+        let watch = RootWatch::begin(&slot);
+        let (report, started) = watch.report();
+        let starting = StartSupervisor {
+            slot: Arc::clone(&slot),
+            spec: self.root,
+            root: root.clone(),
+            policies: Arc::new(self.policies),
             life,
-            None,
-        );
-        match started.await {
-            StartResult::Started(_) => {
-                slot.cell().set_state(crate::actor::SlotState::Up);
-                Ok(ActorSystem { name: self.name, slot, root })
-            }
-            StartResult::Ignored => Err(SupervisorError::Down { supervisor: Path::root() }),
-            StartResult::Failed(reason) => {
-                slot.close(&reason);
-                Err(match reason {
-                    ExitReason::ChildStart { child, cause } => {
-                        SupervisorError::StartFailed { path: child, reason: *cause }
-                    }
-                    reason => SupervisorError::StartFailed { path: Path::root(), reason },
-                })
-            }
+            cause_seq: None,
+        };
+        starting.begin(None, report);
+        let system = ActorSystem { name: self.name, slot, root, watch };
+        if started.await.is_ok() {
+            return Ok(system);
         }
+        // It is told why once all that had started has ended.
+        Err(match system.ended().await {
+            ExitReason::ChildStart { child, cause } => {
+                SupervisorError::StartFailed { path: child, reason: *cause }
+            }
+            reason => SupervisorError::StartFailed { path: Path::root(), reason },
+        })
     }
 }
 
@@ -160,6 +180,7 @@ pub struct ActorSystem {
     name: Arc<str>,
     slot: Arc<dyn AnySlot>,
     root: TreeRoot,
+    watch: RootWatch,
 }
 
 impl ActorSystem {
@@ -177,6 +198,7 @@ impl ActorSystem {
             clock: None,
             history: DEFAULT_HISTORY,
             backtraces: true,
+            thread_pools: ThreadPoolSpecs::default(),
         }
     }
 
@@ -245,38 +267,63 @@ impl ActorSystem {
         Some(SupervisionTree::of(&slot, &self.name, depth))
     }
 
-    /// Waits until the root has ended, and says why: `Shutdown` after
-    /// [`shutdown`](Self::shutdown), `Escalated` when it gave up.
+    /// Finds an actor by the name that its spec gave it ([`ChildSpec::name`]).
+    ///
+    /// # Errors
+    /// Nobody has that name, or it takes other messages.
+    pub fn named<M: Send + 'static>(&self, name: &str) -> Result<Address<M>, LookupError> {
+        self.slot.cell().env.groups.named(name)
+    }
+
+    /// The actors of a group ([`ChildSpec::group`]) that take messages of type `M`.
+    #[must_use]
+    pub fn group<M: Send + 'static>(&self, group: &str) -> Group<M> {
+        self.slot.cell().env.groups.group(group)
+    }
+
+    /// Runs work on one of the system's thread pools.
+    ///
+    /// # Errors
+    /// The pool's queue is full, or the work panicked.
+    ///
+    /// # Cancel safety
+    /// Work that has begun runs to its end; its result goes nowhere.
+    pub async fn run_on<T: Send + 'static>(
+        &self,
+        pool: Work,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ComputeError> {
+        let env = &self.slot.cell().env;
+        env.thread_pools.run(env.clock, pool, work).await
+    }
+
+    /// Waits until the root has ended and everything with it, and says why: `Shutdown` after
+    /// [`shutdown`](Self::shutdown), `Escalated` when it gave up. By then every mailbox is closed,
+    /// and observers have heard all events.
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping it.
     pub async fn ended(&self) -> ExitReason {
-        let cell = self.slot.cell();
-        if let Some(actor) = cell.current() {
-            let _ = actor.wait(None).await;
-        }
-        let reason = cell.exit_of(cell.life()).unwrap_or(ExitReason::Killed);
-        cell.life_ended(cell.life(), false);
-        cell.set_state(crate::actor::SlotState::Down);
-        self.slot.close(&reason);
-        reason
+        self.watch.ended().await
     }
 
     /// Stops everything, in reverse start order, and kills what is left after `deadline`.
     ///
-    /// Returns whether everything stopped in order.
+    /// Returns whether everything stopped in order: `false` when a life had to be killed because its
+    /// own time or the deadline ran out, or does not end at all.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
+        let cell = self.slot.cell();
+        let killed = || cell.env.not_in_order.load(Ordering::SeqCst);
+        let before = killed();
         if let Some(link) = self.slot.supervisor() {
             link.send(SupervisorMessage::ShutDown { cause_seq: None });
         }
-        let in_order = tokio::time::timeout(deadline, self.ended()).await.is_ok();
-        if !in_order {
-            if let Some(actor) = self.slot.cell().current() {
-                actor.kill();
-            }
-            self.ended().await;
+        if tokio::time::timeout(deadline, self.ended()).await.is_ok() {
+            return killed() == before;
         }
-        in_order
+        cell.end_life(cell.life());
+        self.ended().await;
+        false
     }
 }
 

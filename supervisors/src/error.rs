@@ -1,11 +1,11 @@
 //! Why something ended, and why something could not be done.
 
-use std::backtrace::Backtrace;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::actor::Stack;
 use crate::path::Path;
 use crate::resilience::ErrorClass;
 
@@ -103,8 +103,8 @@ pub struct PanicReport {
     pub message: String,
     /// `file:line:column` of the panic, when it is known.
     pub location: Option<String>,
-    /// The stack at the panic. Symbols are resolved only when it is printed.
-    pub backtrace: Backtrace,
+    /// The stack at the panic. Names are looked up only when it is printed.
+    pub backtrace: Stack,
 }
 
 impl fmt::Display for PanicReport {
@@ -313,6 +313,16 @@ pub enum AskError {
         /// How many messages its mailbox holds.
         capacity: usize,
     },
+    /// The asker is being stopped or started by a supervisor that waits for it, and that would have
+    /// to start the actor that is asked; the question was not handled.
+    #[error(
+        "{path} has no life, and the supervisor that would start it waits for the asker; \
+         ask again later, or not while starting and stopping"
+    )]
+    Blocked {
+        /// Who was asked.
+        path: Path,
+    },
     /// The handler let go of the reply port without using it: a fault in the actor.
     #[error("{path} handled the question and did not answer it")]
     NoReply {
@@ -326,9 +336,10 @@ impl AskError {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Timeout { .. } | Self::Crashed { .. } | Self::Full { .. } => {
-                ErrorClass::Transient
-            }
+            Self::Timeout { .. }
+            | Self::Crashed { .. }
+            | Self::Full { .. }
+            | Self::Blocked { .. } => ErrorClass::Transient,
             Self::Stopped { .. } => ErrorClass::Permanent,
             Self::NoReply { .. } => ErrorClass::System,
         }
@@ -500,6 +511,26 @@ pub enum SpecError {
         /// The period they would have to fit in.
         period: Duration,
     },
+    /// A name that another actor has.
+    #[error("{child} cannot be named {name:?}: {holder} is; choose another name")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who wants it.
+        child: String,
+        /// Who has it.
+        holder: String,
+    },
+    /// A setting, or a caller, that is made for another type of messages than the child takes.
+    #[error("{child:?} takes {actual}, not {wanted}")]
+    WrongMessageType {
+        /// The child.
+        child: String,
+        /// What it takes.
+        actual: &'static str,
+        /// What the setting is for.
+        wanted: &'static str,
+    },
     /// A mailbox that holds nothing.
     #[error("{child:?} has a mailbox of capacity 0; it needs room for at least one message")]
     EmptyMailbox {
@@ -527,6 +558,12 @@ pub enum LookupError {
     NotFound {
         /// The path asked for.
         path: Path,
+    },
+    /// No actor has this name.
+    #[error("no actor is named {name:?}")]
+    NoSuchName {
+        /// The name asked for.
+        name: String,
     },
     /// An actor lives there and takes other messages.
     #[error("{path} takes {actual}, not {wanted}")]

@@ -52,18 +52,22 @@ mod component;
 mod dependency;
 mod environment;
 mod error;
+mod groups;
 mod health;
 mod lifecycle;
 mod path;
 pub mod resilience;
 mod supervisor;
+mod sync;
+mod thread_pool;
 mod tree;
 
 pub use actor::{
     Actor, Address, Context, DEFAULT_ASK_DEADLINE, DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE,
-    DeadLetter, DeadLetterCause, DeadLetters, FAILURES_KEPT, FailureRecord, Handled, HandlingView,
-    KillHandle, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS, MessageView, Offered, Overflow,
-    RECORDER_LENGTH, Recorded, ReplyPort, SlotKind, SlotState, TaskGuard, WaitView,
+    DeadLetter, DeadLetterCause, DeadLetters, Ended, FAILURES_KEPT, FailureRecord, Handled,
+    HandlingView, KillHandle, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS, MessageView, Offered, Overflow,
+    Picture, RECORDER_LENGTH, Recipient, RecipientError, Recorded, ReplyPort, SlotKind, SlotState,
+    Stack, TaskGuard, URGENT_CAPACITY, WaitView,
 };
 pub use actor_system::{Act, Acted, ActorSystem, ActorSystemBuilder, ActorView, Totals, check};
 pub use chaos::{ActorKiller, Kill};
@@ -73,6 +77,7 @@ pub use error::{
     AskError, ExitReason, Failure, LookupError, PanicReport, SpecError, StartError,
     SupervisorError, TellError,
 };
+pub use groups::Group;
 pub use health::{Health, HealthSpec};
 pub use lifecycle::{
     Action, DEFAULT_HISTORY, Deed, LifecycleEvent, LifecycleKind, Lineage, Missed, Observer,
@@ -86,6 +91,7 @@ pub use supervisor::{
     PlannedStop, Policies, Policy, Reaction, ReactionCell, RestartPolicy, Shutdown, Strategy,
     SupervisorRef, SupervisorSpec, Window, affected, decide, decide_restart, group,
 };
+pub use thread_pool::{ComputeError, ThreadPoolSpec, ThreadPoolView, Work};
 pub use tree::{
     Depth, Heat, HeatSpan, Look, MailboxView, NodeView, Sort, StateCounts, SupervisionTree,
     SupervisorView, WaitEdge, Waits,

@@ -16,6 +16,7 @@ pub use fold::{PastNode, PastTree};
 pub use history::{DEFAULT_HISTORY, Missed, Timeline, TimelinePage};
 pub use lineage::Lineage;
 
+pub(crate) mod dispatch;
 mod fold;
 pub(crate) mod history;
 mod lineage;
@@ -251,10 +252,17 @@ impl fmt::Display for LifecycleEvent {
     }
 }
 
-/// Hears what happens. Called on the supervisor's task: return at once, never block.
+/// Hears what happens, in the order of the events' numbers, on a task of its own: an observer that is
+/// slow hears late, and one that panics is logged. When the system has ended
+/// ([`ActorSystem::ended`](crate::ActorSystem::ended)), every observer has heard everything.
 pub trait Observer: Send + Sync + 'static {
-    /// One event, in the order of its `seq`.
+    /// One event.
     fn on_event(&self, event: &LifecycleEvent);
+
+    /// Events that came faster than they were told, and are not kept any more: look at the tree.
+    fn on_missed(&self, missed: Missed) {
+        tracing::warn!(from = missed.from, to = missed.to, "an observer missed lifecycle events");
+    }
 }
 
 impl<F: Fn(&LifecycleEvent) + Send + Sync + 'static> Observer for F {

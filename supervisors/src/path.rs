@@ -79,6 +79,20 @@ impl Path {
     }
 }
 
+impl Path {
+    /// The path one step below `ancestor` on the way to this one.
+    pub(crate) fn child_towards(&self, ancestor: &Path) -> Option<Path> {
+        let rest = if ancestor.is_root() {
+            self.0.strip_prefix('/')?
+        } else {
+            self.0.strip_prefix(&*ancestor.0)?.strip_prefix('/')?
+        };
+        let segment = rest.split('/').next().filter(|segment| !segment.is_empty())?;
+        let parent = if ancestor.is_root() { "" } else { &*ancestor.0 };
+        Some(Self(format!("{parent}/{segment}").into()))
+    }
+}
+
 /// The id that a path segment stands for.
 pub(crate) fn unescape(segment: &str) -> String {
     segment.replace("%2F", "/").replace("%2f", "/").replace("%25", "%")

@@ -19,20 +19,23 @@
 //! through a restart of its group.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use ractor::{ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
-use crate::actor::slot::{AnySlot, SlotState};
+use crate::actor::cell::Running;
+use crate::actor::slot::AnySlot;
+use crate::actor::state::SlotState;
 use crate::actor::{Actor, Address, typed};
-use crate::environment::lock;
+use crate::environment::{Environment, lock};
 use crate::error::{ExitReason, SupervisorError};
 use crate::health::Health;
 use crate::path::Path;
-use crate::supervisor::child::StartResult;
+use crate::supervisor::child::{Reports, StartResult};
 use crate::supervisor::dynamic::DynamicDriver;
 use crate::supervisor::fixed::StaticDriver;
 use crate::supervisor::lives::{Lives, RawEnd};
@@ -51,6 +54,7 @@ pub use strategy::{
     decide_restart, group,
 };
 
+pub(crate) use lives::KILL_GRACE;
 pub(crate) use policy::Terms;
 pub(crate) use rehearsal::rehearse;
 use spec::SupervisorKind;
@@ -84,22 +88,14 @@ pub(crate) enum SupervisorMessage {
         life: u64,
         result: StartResult,
     },
-    Retry {
-        key: Key,
-        epoch: u64,
-    },
-    StopTimeout {
+    /// A life is over.
+    Ended {
         key: Key,
         life: u64,
+        reason: ExitReason,
     },
-    KillTimeout {
-        key: Key,
-        life: u64,
-    },
-    HealthTick {
-        key: Key,
-        life: u64,
-    },
+    /// The clock has rung.
+    Tick,
     HealthChecked {
         key: Key,
         life: u64,
@@ -166,6 +162,8 @@ pub(crate) struct SupervisorPlace {
     machine: Mutex<Option<Arc<Mutex<Machine>>>>,
     /// The restarts of the current life of a dynamic supervisor.
     window: Mutex<Window>,
+    /// It is suspended, or a supervisor above it is: so are all that live below.
+    holds: AtomicBool,
 }
 
 impl SupervisorPlace {
@@ -181,6 +179,7 @@ impl SupervisorPlace {
             declared: Mutex::new(spec.clone()),
             machine: Mutex::new(None),
             window: Mutex::new(Window::default()),
+            holds: AtomicBool::new(false),
         })
     }
 
@@ -254,7 +253,16 @@ impl SupervisorPlace {
     }
 
     fn insert(&self, id: Arc<str>, slot: Arc<dyn AnySlot>) {
-        write(&self.children).insert(id, slot);
+        write(&self.children).insert(id, Arc::clone(&slot));
+        self.hold_new(&slot);
+    }
+
+    /// A child that is new here is held with all others. Looked at after it is in the list, so that
+    /// a hold which begins meanwhile finds it there.
+    fn hold_new(&self, slot: &Arc<dyn AnySlot>) {
+        if self.holds.load(Ordering::SeqCst) {
+            self.hold_child(&**slot, &slot.cell().env);
+        }
     }
 
     /// O(1) for a dynamic supervisor, whose order means nothing; order is kept for a static one.
@@ -272,16 +280,37 @@ impl SupervisorPlace {
         current.is_some_and(|(_, actor)| actor.send_message(message).is_ok())
     }
 
+    /// The system has ended: what the specs hold of the application's is let go, so that nothing it
+    /// points at lives on in a circle.
+    pub(crate) fn forget_specs(&self) {
+        let declared = std::mem::take(&mut lock(&self.declared).children);
+        let kept = std::mem::take(&mut *lock(&self.kept));
+        let env = self.first_slots(1).first().map(|slot| Arc::clone(&slot.cell().env));
+        match env {
+            Some(env) => env.dispose((declared, kept)),
+            None => drop((declared, kept)),
+        }
+    }
+
     pub(crate) fn close_children(&self, reason: &ExitReason) {
         for slot in self.slots() {
             slot.close(reason);
         }
     }
 
-    pub(crate) fn pause_children(&self, paused: bool) {
-        for slot in self.slots() {
-            slot.pause(paused);
-        }
+    /// Holds a child or lets it go on: it is held if it is suspended, or its supervisor, or any
+    /// supervisor above.
+    pub(crate) fn hold_child(&self, child: &dyn AnySlot, env: &Environment) {
+        let _one_at_a_time = lock(&env.holds);
+        child.hold(self.holds.load(Ordering::SeqCst) || child.cell().is_suspended());
+    }
+
+    /// The supervisor itself is held, or not any more. Under the lock of all holds.
+    pub(crate) fn hold_children(&self, held: bool) {
+        self.holds.store(held, Ordering::SeqCst);
+        self.each(|child| {
+            child.hold(held || child.cell().is_suspended());
+        });
     }
 }
 
@@ -307,6 +336,10 @@ pub struct SupervisorRef {
 impl SupervisorRef {
     pub(crate) fn new(link: SupervisorLink) -> Self {
         Self { link, caller: None }
+    }
+
+    pub(crate) fn place(&self) -> &SupervisorPlace {
+        &self.link
     }
 
     /// The same handle in the hands of the actor at `path`.
@@ -347,12 +380,13 @@ impl SupervisorRef {
     /// Starts a child that takes messages of type `M` and returns its address.
     ///
     /// # Errors
-    /// As [`start_child`](Self::start_child); `StartFailed` also when it takes other messages.
+    /// As [`start_child`](Self::start_child); `Spec` also when it takes other messages.
     pub async fn spawn_spec<M: Send + 'static>(
         &self,
         spec: ChildSpec,
     ) -> Result<Address<M>, SupervisorError> {
         let path = self.link.path.child(&spec.id);
+        spec.takes::<M>()?;
         let slot = self.ask(|answer| Ask::Start(Box::new(spec), answer)).await?;
         typed::<M>(slot, &path).map_err(|error| SupervisorError::StartFailed {
             path,
@@ -501,7 +535,7 @@ pub(crate) struct SupervisorArgs {
     pub(crate) policies: Arc<Policies>,
     pub(crate) life: u64,
     pub(crate) cause_seq: Option<u64>,
-    pub(crate) ready: oneshot::Sender<Result<(), ExitReason>>,
+    pub(crate) report: Box<dyn Reports>,
 }
 
 /// What both kinds of supervisor share.
@@ -513,10 +547,12 @@ pub(crate) struct Common {
     life: u64,
     /// The event that led to this life.
     pub(crate) cause_seq: Option<u64>,
-    ready: Option<oneshot::Sender<Result<(), ExitReason>>>,
+    is_ready: bool,
     next_key: Key,
     /// Set when all is done: the actor ends with it.
     pub(crate) finished: Option<ExitReason>,
+    /// The last field: dropped when nothing else of this life is left.
+    report: Box<dyn Reports>,
 }
 
 impl Common {
@@ -526,8 +562,8 @@ impl Common {
     }
 
     pub(crate) fn ready(&mut self) {
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(Ok(()));
+        if !std::mem::replace(&mut self.is_ready, true) {
+            self.report.up();
         }
     }
 
@@ -539,7 +575,7 @@ impl Common {
     /// left: addresses survive restarts of supervisors too.
     pub(crate) fn slot_for(&self, spec: &ChildSpec) -> Arc<dyn AnySlot> {
         match self.link.child(&spec.id) {
-            Some(slot) if spec.child.fits(&*slot) => slot,
+            Some(slot) if spec.child.fits(&slot) => slot,
             _ => spec.child.slot(spec, self.path().child(&spec.id), &self.lives.env),
         }
     }
@@ -593,13 +629,6 @@ impl Driver {
         }
     }
 
-    fn ended(&mut self, actor: &ActorCell, end: RawEnd) {
-        match self {
-            Self::Static(driver) => driver.actor_ended(actor, end),
-            Self::Dynamic(driver) => driver.actor_ended(actor, end),
-        }
-    }
-
     fn common(&mut self) -> &mut Common {
         match self {
             Self::Static(driver) => &mut driver.common,
@@ -612,9 +641,7 @@ impl Driver {
         let common = self.common();
         let Some(reason) = common.finished.take() else { return Ok(()) };
         common.slot.cell().record_exit(common.life, reason.clone());
-        if let Some(ready) = common.ready.take() {
-            let _ = ready.send(Err(reason.clone()));
-        }
+        common.report.end(reason.clone());
         if reason.is_normal() {
             myself.stop(None);
             Ok(())
@@ -634,9 +661,9 @@ impl ractor::Actor for SupervisorActor {
         myself: ActorRef<SupervisorMessage>,
         args: SupervisorArgs,
     ) -> Result<Driver, ActorProcessingErr> {
-        let SupervisorArgs { slot, spec, root, policies, life, cause_seq, ready } = args;
+        let SupervisorArgs { slot, spec, root, policies, life, cause_seq, report } = args;
         let link = slot.supervisor().cloned().ok_or("a supervisor's slot has a link")?;
-        slot.cell().up(myself.get_cell());
+        slot.cell().up(life, Running::Ractor(myself.get_cell()));
         *lock(&link.current) = Some((life, myself.clone()));
         *lock(&link.intensity) = spec.intensity;
         // Checked by now, and with its children in start order.
@@ -651,11 +678,16 @@ impl ractor::Actor for SupervisorActor {
             spec,
             life,
             cause_seq,
-            ready: Some(ready),
+            is_ready: false,
             next_key: 0,
             finished: None,
+            report,
         };
         myself.send_message(SupervisorMessage::Init)?;
+        if common.slot.cell().gate.is_ending(life) {
+            // Its start was taken back before it began.
+            myself.send_message(SupervisorMessage::ShutDown { cause_seq })?;
+        }
         Ok(match common.spec.kind {
             SupervisorKind::Static => Driver::Static(StaticDriver::new(common)),
             SupervisorKind::Dynamic { max_children, keep } => {
@@ -680,18 +712,18 @@ impl ractor::Actor for SupervisorActor {
         event: SupervisionEvent,
         driver: &mut Driver,
     ) -> Result<(), ActorProcessingErr> {
+        // Lives and supervisors report themselves; only raw ractor actors are ractor's to report.
+        let lives = &mut driver.common().lives;
         match event {
             SupervisionEvent::ActorTerminated(actor, state, word) => {
-                // The state holds the life's token: it goes first, so that the slot is free.
-                drop(state);
-                driver.ended(&actor, RawEnd::Terminated(word));
+                // What a raw actor leaves is the application's.
+                lives.env.guarded("drop of a raw actor's state", || drop(state));
+                lives.raw_ended(&actor, RawEnd::Terminated(word));
             }
             SupervisionEvent::ActorFailed(actor, error) => {
-                driver.ended(&actor, RawEnd::Failed(error.to_string()));
+                lives.raw_ended(&actor, RawEnd::Failed(error.to_string()));
             }
-            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {
-                return Ok(());
-            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
         driver.finish(&myself)
     }

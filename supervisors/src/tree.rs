@@ -7,12 +7,13 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::actor::slot::{AnySlot, SlotKind, SlotState};
+use crate::actor::slot::AnySlot;
+use crate::actor::state::{SlotKind, SlotState};
 use crate::actor::{Address, FailureRecord, HandlingView, Overflow, WaitView, typed};
 use crate::error::LookupError;
 use crate::health::Health;
 use crate::path::{Path, unescape};
-use crate::supervisor::{ComponentType, Intensity, RestartPolicy, SupervisorLink, SupervisorRef};
+use crate::supervisor::{KILL_GRACE, ComponentType, Intensity, RestartPolicy, SupervisorLink, SupervisorRef};
 
 pub use heat::{Heat, HeatSpan};
 pub use look::{Look, Sort};
@@ -38,6 +39,20 @@ impl TreeRoot {
     /// The supervisor of what stands at `path`.
     pub(crate) fn place_of(&self, path: &Path) -> Option<SupervisorLink> {
         self.find(&path.parent()?)?.supervisor().cloned()
+    }
+
+    /// The supervisor that would start what stands at `path`: the parent of the first slot on the way
+    /// to it, from the top, that is not up.
+    pub(crate) fn responsible_for(&self, path: &Path) -> Option<Path> {
+        let mut at = Path::root();
+        while at != *path {
+            let next = path.child_towards(&at)?;
+            if self.find(&next)?.cell().state() != SlotState::Up {
+                return Some(at);
+            }
+            at = next;
+        }
+        None
     }
 
     pub(crate) fn address<M: Send + 'static>(
@@ -148,7 +163,7 @@ pub struct MailboxView {
     /// The longest one.
     pub longest: Duration,
     /// How many took how long; bounds in [`LATENCY_BUCKETS_NS`](crate::LATENCY_BUCKETS_NS).
-    pub latency: [u32; 12],
+    pub latency: [u64; 12],
     /// The message in hand and for how long.
     pub in_hand: Option<(&'static str, Duration)>,
 }
@@ -267,10 +282,32 @@ pub(crate) fn walk(slot: &Arc<dyn AnySlot>, visit: &mut impl FnMut(&Arc<dyn AnyS
     }
 }
 
+/// Waits until no life runs at a slot or below it, at most this long.
+pub(crate) async fn lives_ended(slot: &Arc<dyn AnySlot>, within: Duration) {
+    let step = Duration::from_millis(1);
+    let clock = slot.cell().env.clock;
+    let deadline = clock.elapsed().saturating_add(within);
+    loop {
+        let mut running = false;
+        walk(slot, &mut |slot| running |= slot.supervisor().is_none() && slot.cell().is_running());
+        if !running || clock.elapsed() >= deadline {
+            return;
+        }
+        tokio::time::sleep(step).await;
+    }
+}
+
 /// What a slot is doing, as it is shown.
 fn shown_state(slot: &dyn AnySlot) -> SlotState {
     let cell = slot.cell();
     match cell.state() {
+        // Killed, and not gone yet: only code that never yields holds on for long.
+        SlotState::Up | SlotState::Stopping
+            if cell.killed_for().is_some_and(|since| since > KILL_GRACE) =>
+        {
+            SlotState::Stuck
+        }
+        SlotState::Up if cell.killed_for().is_some() => SlotState::Stopping,
         SlotState::Up | SlotState::Down if cell.is_suspended() => SlotState::Suspended,
         state => state,
     }
@@ -292,7 +329,7 @@ fn node(slot: &dyn AnySlot, children: Vec<NodeView>) -> NodeView {
     let cell = slot.cell();
     let state = shown_state(slot);
     let running = matches!(state, SlotState::Up | SlotState::Stopping | SlotState::Suspended)
-        && cell.current().is_some();
+        && cell.is_running();
     let now = cell.env.clock.elapsed();
     let ns = Duration::from_nanos;
     NodeView {
@@ -327,9 +364,9 @@ fn node(slot: &dyn AnySlot, children: Vec<NodeView>) -> NodeView {
                 busy: handling.busy,
                 longest: handling.longest,
                 latency: handling.latency,
-                in_hand: cell.stats.in_hand_since_ns().map(|since| {
-                    let name = cell.in_hand_name().unwrap_or(cell.info.message_type);
-                    (name, now.saturating_sub(ns(since)))
+                in_hand: cell.stats.began_ns().map(|since| {
+                    let name = cell.in_flight_name().unwrap_or(cell.info.message_type);
+                    (name, ns(cell.env.clock.ticks_ns().saturating_sub(since)))
                 }),
             }
         }),

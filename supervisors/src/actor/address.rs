@@ -2,18 +2,23 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::actor::ask::{Question, SWEPT_FROM, blocked};
+use crate::actor::cell::SlotCell;
 use crate::actor::current;
 use crate::actor::dead_letter::DeadLetterCause;
-use crate::actor::mailbox::{Entry, Extra, Overflow, Refused, Taken};
+use crate::actor::inspect::Picture;
+use crate::actor::mailbox::{Refused, Taken};
+use crate::actor::recipient::Recipient;
 use crate::actor::recorder::Sent;
-use crate::actor::reply::{Answer, AskCell, AskOutcome, ReplyPort, Settled};
-use crate::actor::slot::{Slot, SlotState};
-use crate::actor::waits::Waiting;
+use crate::actor::reply::{AskCell, AskOutcome, ReplyPort, Settled};
+use crate::actor::slot::{AnySlot, Entry, Extra, Overflow, Slot};
+use crate::actor::state::SlotState;
+use crate::actor::watch::{Ended, ended};
 use crate::error::{AskError, ExitReason, TellError};
 use crate::path::Path;
 
@@ -33,7 +38,7 @@ pub enum Offered {
 
 /// Where to send messages of type `M`: a handle to the slot, so it survives every restart.
 ///
-/// Cheap to clone; needs no look-up.
+/// Cheap to clone; needs no look-up. Two addresses are equal if they lead to the same slot.
 pub struct Address<M: Send + 'static> {
     slot: Arc<Slot<M>>,
 }
@@ -43,22 +48,30 @@ impl<M: Send + 'static> Address<M> {
         Self { slot }
     }
 
+    pub(crate) fn any_slot(&self) -> Arc<dyn AnySlot> {
+        Arc::clone(&self.slot) as Arc<dyn AnySlot>
+    }
+
+    fn cell(&self) -> &SlotCell {
+        &self.slot.cell
+    }
+
     /// Where the actor stands in the tree.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.slot.cell.path
+        &self.cell().path
     }
 
     /// What its slot is doing.
     #[must_use]
     pub fn state(&self) -> SlotState {
-        self.slot.cell.state()
+        self.cell().state()
     }
 
     /// The number of its current life, or of the last one.
     #[must_use]
     pub fn life(&self) -> u64 {
-        self.slot.cell.life()
+        self.cell().life()
     }
 
     /// Messages that wait.
@@ -66,6 +79,8 @@ impl<M: Send + 'static> Address<M> {
     pub fn depth(&self) -> usize {
         self.slot.mailbox.depth()
     }
+
+    // --- tell ----------------------------------------------------------------------------------
 
     /// Sends a message, waiting for room if the mailbox's policy says so.
     ///
@@ -78,8 +93,8 @@ impl<M: Send + 'static> Address<M> {
     /// # Cancel safety
     /// A dropped `tell` either has put the message into the mailbox or drops it.
     pub async fn tell(&self, message: M) -> Result<(), TellError<M>> {
-        match self.push(self.entry(message, None)) {
-            Ok(()) => Ok(()),
+        match self.push(self.entry(message)) {
+            Ok(_) => Ok(()),
             Err(refused) => self.wait(refused).await.map_err(|refused| self.refusal(refused)),
         }
     }
@@ -89,7 +104,7 @@ impl<M: Send + 'static> Address<M> {
     /// # Errors
     /// The message comes back when the mailbox is full or the actor has stopped for good.
     pub fn try_tell(&self, message: M) -> Result<(), TellError<M>> {
-        self.push(self.entry(message, None)).map_err(|refused| self.refusal(refused))
+        self.offer(message).map(|_| ())
     }
 
     /// Like [`try_tell`](Self::try_tell), and says what the overflow policy did.
@@ -97,29 +112,79 @@ impl<M: Send + 'static> Address<M> {
     /// # Errors
     /// The message comes back when the mailbox is full or the actor has stopped for good.
     pub fn offer(&self, message: M) -> Result<Offered, TellError<M>> {
-        match self.slot.mailbox.push(self.entry(message, None)) {
-            Ok(taken) => Ok(self.report(taken)),
-            Err(refused) => Err(self.refusal(refused)),
+        self.push(self.entry(message)).map_err(|refused| self.refusal(refused))
+    }
+
+    /// Sends a message that overtakes all that wait: for control, not for work. At most
+    /// [`URGENT_CAPACITY`](crate::URGENT_CAPACITY) wait at a time, beside the mailbox's capacity;
+    /// they keep their order among each other.
+    ///
+    /// # Errors
+    /// The message comes back when too many are there already, or the actor has stopped for good.
+    pub fn tell_urgent(&self, message: M) -> Result<(), TellError<M>> {
+        self.slot.push_urgent(self.entry(message)).map_err(|(stopped, entry)| {
+            let path = self.path().clone();
+            let message = entry.message;
+            if stopped {
+                TellError::Stopped { path, message }
+            } else {
+                TellError::Full { path, capacity: crate::actor::URGENT_CAPACITY, message }
+            }
+        })
+    }
+
+    /// [`tell`](Self::tell) for threads outside of any runtime: the thread waits.
+    ///
+    /// # Errors
+    /// As `tell`.
+    ///
+    /// # Panics
+    /// On a thread of a tokio runtime, which must never wait so.
+    pub fn blocking_tell(&self, message: M) -> Result<(), TellError<M>> {
+        match self.push(self.entry(message)) {
+            Ok(_) => Ok(()),
+            Err(refused) => {
+                let waited = self.cell().env.runtime.block_on(self.wait(refused));
+                waited.map_err(|refused| self.refusal(refused))
+            }
         }
     }
+
+    /// [`ask`](Self::ask) for threads outside of any runtime: the thread waits.
+    ///
+    /// # Errors
+    /// As `ask`.
+    ///
+    /// # Panics
+    /// On a thread of a tokio runtime, which must never wait so.
+    pub fn blocking_ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(ReplyPort<T>) -> M,
+    ) -> Result<T, AskError> {
+        self.cell().env.runtime.block_on(self.ask(question))
+    }
+
+    // --- ask -----------------------------------------------------------------------------------
 
     /// Asks a question and waits up to 5 s for the answer.
     ///
     /// # Errors
     /// See [`ask_within`](Self::ask_within).
-    pub async fn ask<T: Send + 'static>(
+    pub fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(ReplyPort<T>) -> M,
-    ) -> Result<T, AskError> {
-        self.ask_within(DEFAULT_ASK_DEADLINE, question).await
+    ) -> impl Future<Output = Result<T, AskError>> {
+        self.ask_within(DEFAULT_ASK_DEADLINE, question)
     }
 
     /// Asks a question and waits up to `deadline` for the answer, room in the mailbox and a
     /// restart of the actor included.
     ///
     /// # Errors
-    /// `Timeout`, `Crashed` (the actor ended with the question in hand), `Stopped`, `Full`,
-    /// `NoReply`. After `Timeout` and `Crashed` the question may have had its effect.
+    /// `Timeout`, `Crashed` (the actor ended with the question in flight), `Stopped`, `Full`,
+    /// `NoReply`, and `Blocked`: the asker's supervisor waits for the asker, which it stops or
+    /// starts, and would have to start the actor that is asked. After `Timeout` and `Crashed` the
+    /// question may have had its effect.
     ///
     /// # Cancel safety
     /// A dropped `ask` may still be handled; its answer goes nowhere.
@@ -128,31 +193,105 @@ impl<M: Send + 'static> Address<M> {
         deadline: Duration,
         question: impl FnOnce(ReplyPort<T>) -> M,
     ) -> Result<T, AskError> {
+        if self.cell().refuses_asks() {
+            return Err(self.stopped());
+        }
         let (cell, port) = AskCell::new();
+        let life = self.life();
         let message = question(port);
-        // An actor that asks says so in its slot, unless it is answered at once.
-        let asker = current::is_an_actor().then(|| (self.slot.name_of)(&message));
-        let entry = self.entry(message, Some(Arc::clone(&cell) as Arc<dyn AskOutcome>));
+        let asker = current::slot();
+        let named = asker.as_ref().map(|_| (self.slot.name_of)(&message));
+        let _gone = Abandon(&cell);
+        let env = &self.cell().env;
         let answered = async {
-            if let Err(refused) = self.push(entry) {
-                self.wait(refused).await.map_err(|refused| match refused {
-                    Refused::Full(_) => self.full(),
-                    Refused::Closed(_) => self.stopped(),
-                })?;
+            if let Err(refused) = self.push(self.entry(message)) {
+                // The wait for room counts, and is seen.
+                let outcome: Arc<dyn AskOutcome> = Arc::clone(&cell) as Arc<dyn AskOutcome>;
+                let question = self.question(outcome, deadline, asker.clone(), named);
+                let _asked = env.asks.begin(question);
+                let room = self.wait(refused);
+                let mut room = std::pin::pin!(room);
+                let in_time = poll_fn(|cx| match room.as_mut().poll(cx) {
+                    Poll::Ready(done) => Poll::Ready(Ok(done)),
+                    Poll::Pending => match cell.poll(cx) {
+                        Poll::Ready(Err(settled)) => Poll::Ready(Err(settled)),
+                        _ => Poll::Pending,
+                    },
+                });
+                match in_time.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(Refused::Full(_))) => return Err(self.full()),
+                    Ok(Err(Refused::Closed(_))) => return Err(self.stopped()),
+                    Err(settled) => return Err(self.unanswered(settled, life, deadline)),
+                }
             }
-            match poll_fn(|cx| cell.poll(cx)).await {
-                Answer::Reply(answer) => Ok(answer),
-                Answer::None(settled) => Err(self.unanswered(settled)),
-            }
+            let mut asked = None;
+            let answer = poll_fn(|cx| {
+                let polled = cell.poll(cx);
+                if polled.is_pending() && asked.is_none() {
+                    let outcome: Arc<dyn AskOutcome> = Arc::clone(&cell) as Arc<dyn AskOutcome>;
+                    let question = self.question(outcome, deadline, asker.clone(), named);
+                    asked = Some(env.asks.begin(question));
+                    if self.cannot_be_answered(asker.as_ref()) {
+                        return Poll::Ready(Err(Settled::Blocked));
+                    }
+                }
+                polled
+            });
+            answer.await.map_err(|settled| self.unanswered(settled, life, deadline))
         };
-        let begin_waiting = || {
-            let message = asker?;
-            Some(Waiting::begin(current::slot()?, self.path().clone(), message))
-        };
-        within(deadline, answered, begin_waiting).await.unwrap_or_else(|| {
-            Err(AskError::Timeout { path: self.path().clone(), after: deadline })
-        })
+        if deadline >= SWEPT_FROM {
+            return answered.await;
+        }
+        match tokio::time::timeout(deadline, answered).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.unanswered(Settled::Late, life, deadline)),
+        }
     }
+
+    fn question(
+        &self,
+        outcome: Arc<dyn AskOutcome>,
+        deadline: Duration,
+        asker: Option<Arc<dyn AnySlot>>,
+        message: Option<&'static str>,
+    ) -> Question {
+        let since = self.cell().env.clock.elapsed();
+        let deadline = (deadline >= SWEPT_FROM).then(|| since.saturating_add(deadline));
+        let message = message.map_or("", crate::actor::shown_name::<M>);
+        Question { outcome, deadline, asker, asked: self.any_slot(), message, since }
+    }
+
+    /// Asked once the question is in the table, where whoever ends a life looks after it.
+    fn cannot_be_answered(&self, asker: Option<&Arc<dyn AnySlot>>) -> bool {
+        if self.state() == SlotState::Up {
+            return false;
+        }
+        let (Some(asker), Some(root)) = (asker, self.cell().env.root()) else { return false };
+        blocked(root, asker, &self.any_slot())
+    }
+
+    fn unanswered(&self, settled: Settled, life: u64, deadline: Duration) -> AskError {
+        let path = self.path().clone();
+        match settled {
+            Settled::NoReply => AskError::NoReply { path },
+            Settled::Ended(reason) => AskError::Crashed { path, reason },
+            Settled::Stopped => AskError::Stopped { path },
+            Settled::Full => self.full(),
+            Settled::Late => AskError::Timeout { path, after: deadline },
+            Settled::Blocked => AskError::Blocked { path },
+            // The port was given away and dropped: with a task of its life, or by a fault.
+            Settled::Dropped => match self.cell().end_of_life(life) {
+                Some(reason) => AskError::Crashed { path, reason },
+                None if self.life() != life || !self.cell().is_running() => {
+                    AskError::Crashed { path, reason: ExitReason::Shutdown }
+                }
+                None => AskError::NoReply { path },
+            },
+        }
+    }
+
+    // --- the actor itself ----------------------------------------------------------------------
 
     /// A handle that kills the life that runs now, and never a later one.
     #[must_use]
@@ -160,46 +299,123 @@ impl<M: Send + 'static> Address<M> {
         KillHandle { address: self.clone(), life: self.life() }
     }
 
+    /// Waits until the actor has ended: it has no life, and none will follow. At once, if it has.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub async fn ended(&self) -> Ended {
+        ended(self.any_slot()).await
+    }
+
+    /// A picture of the actor's state, made between two messages. `None`: it shows none.
+    ///
+    /// # Errors
+    /// It has no life now, or does not come to it before the deadline.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub async fn inspect(&self, deadline: Duration) -> Result<Option<Picture>, AskError> {
+        crate::actor::inspect::ask(&self.any_slot(), deadline).await
+    }
+
+    /// The same actor, for those who hold actors of different types by what they accept.
+    #[must_use]
+    pub fn recipient<N: Send + 'static>(&self) -> Recipient<N>
+    where
+        M: From<N>,
+    {
+        self.map(M::from)
+    }
+
+    /// The same actor for senders of `N`: each message goes through `map`, on the sender's task.
+    #[must_use]
+    pub fn map<N: Send + 'static>(
+        &self,
+        map: impl Fn(N) -> M + Send + Sync + 'static,
+    ) -> Recipient<N> {
+        Recipient::new(self.clone(), map)
+    }
+
+    // --- inside --------------------------------------------------------------------------------
+
     /// A message on its way, with when and by whom it was sent if its receiver records that.
     #[inline]
-    fn entry(&self, message: M, ask: Option<Arc<dyn AskOutcome>>) -> Entry<M> {
-        let extra = if self.slot.mailbox.is_recording() { self.sent() } else { None };
-        Entry { message, ask, extra }
+    pub(crate) fn entry(&self, message: M) -> Entry<M> {
+        let extra = if self.slot.is_recording() { self.sent() } else { None };
+        Entry { message, extra }
     }
 
     #[cold]
     fn sent(&self) -> Option<Box<Extra>> {
-        let at_ns = self.slot.cell.env.clock.elapsed_ns();
+        let at_ns = self.cell().env.clock.ticks_ns();
         let sent = Some(Sent { at_ns, from: current::path() });
-        Some(Box::new(Extra { attempts: 0, sent }))
+        Some(Box::new(Extra { sent, ..Extra::default() }))
     }
 
-    fn push(&self, entry: Entry<M>) -> Result<(), Refused<M>> {
-        self.slot.mailbox.push(entry).map(|taken| {
-            self.report(taken);
-        })
+    fn push(&self, entry: Entry<M>) -> Result<Offered, Refused<Entry<M>>> {
+        self.slot.mailbox.push(entry).map(|taken| self.report(taken))
     }
 
     /// Waits for room as the policy says.
-    async fn wait(&self, refused: Refused<M>) -> Result<(), Refused<M>> {
-        let (entry, deadline) = match (refused, self.slot.mailbox.overflow()) {
+    async fn wait(&self, refused: Refused<Entry<M>>) -> Result<(), Refused<Entry<M>>> {
+        let (entry, deadline) = match (refused, self.slot.overflow) {
             (Refused::Full(entry), Overflow::Wait(deadline)) => (entry, deadline),
             (refused, _) => return Err(refused),
         };
-        // The entry is kept out here, so that it can be handed back when the time runs out.
-        let mut waiting = Some(entry);
-        let pushed =
-            tokio::time::timeout(deadline, self.slot.mailbox.push_when_room(&mut waiting)).await;
-        match (pushed, waiting) {
-            (Ok(result), _) => result.map(|taken| {
+        let mut room = self.slot.mailbox.wait(entry);
+        match tokio::time::timeout(deadline, &mut room).await {
+            Ok(Ok(taken)) => {
                 self.report(taken);
-            }),
-            (Err(_), Some(entry)) => Err(Refused::Full(entry)),
-            (Err(_), None) => Ok(()),
+                Ok(())
+            }
+            Ok(Err(refused)) => Err(refused),
+            // It may have been let in at the last moment.
+            Err(_) => room.take_back().map_or(Ok(()), |entry| Err(Refused::Full(entry))),
         }
     }
 
-    fn report(&self, taken: Taken<M>) -> Offered {
+    /// Waits for room for as long as it takes.
+    pub(crate) async fn tell_patiently(&self, message: M) -> Result<(), TellError<M>> {
+        let mut message = message;
+        loop {
+            match self.tell(message).await {
+                Err(TellError::Full { message: back, .. }) => {
+                    message = back;
+                    // A mailbox that refuses at once must not make this spin.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Sends what nobody is there to get back: what the mailbox does not take is a dead letter.
+    pub(crate) async fn deliver(&self, entry: Entry<M>) {
+        let refused = match self.push(entry) {
+            Ok(_) => return,
+            Err(refused) => match self.wait(refused).await {
+                Ok(()) => return,
+                Err(refused) => refused,
+            },
+        };
+        let (full, mut entry) = match refused {
+            Refused::Full(entry) => (true, entry),
+            Refused::Closed(entry) => (false, entry),
+        };
+        if let Some(extra) = &mut entry.extra {
+            if let Some(armed) = extra.armed.take() {
+                armed.take(0);
+                if !full {
+                    // The actor is gone, and its timers with it.
+                    self.cell().env.dispose(entry.message);
+                    return;
+                }
+            }
+        }
+        self.slot.bury(entry, &DeadLetterCause::Undeliverable { full });
+    }
+
+    fn report(&self, taken: Taken<Entry<M>>) -> Offered {
         match taken {
             Taken::Queued => Offered::Queued,
             Taken::DroppedOldest(entry) => {
@@ -213,7 +429,7 @@ impl<M: Send + 'static> Address<M> {
         }
     }
 
-    fn refusal(&self, refused: Refused<M>) -> TellError<M> {
+    fn refusal(&self, refused: Refused<Entry<M>>) -> TellError<M> {
         let path = self.path().clone();
         match refused {
             Refused::Full(entry) => TellError::Full {
@@ -232,28 +448,25 @@ impl<M: Send + 'static> Address<M> {
     fn stopped(&self) -> AskError {
         AskError::Stopped { path: self.path().clone() }
     }
-
-    fn unanswered(&self, settled: Settled) -> AskError {
-        let path = self.path().clone();
-        match settled {
-            Settled::InHand(reason) => AskError::Crashed { path, reason },
-            Settled::Unhandled { stopped: true } => AskError::Stopped { path },
-            Settled::Unhandled { stopped: false } => self.full(),
-            // The port was kept and then dropped: with its life, or by a fault of the actor.
-            Settled::Handled { life } => match self.slot.cell.end_of_life(life) {
-                Some(reason) => AskError::Crashed { path, reason },
-                None if self.life() != life || self.slot.cell.current().is_none() => {
-                    AskError::Crashed { path, reason: ExitReason::Shutdown }
-                }
-                None => AskError::NoReply { path },
-            },
-        }
-    }
 }
 
 impl<M: Send + 'static> Clone for Address<M> {
     fn clone(&self) -> Self {
         Self { slot: Arc::clone(&self.slot) }
+    }
+}
+
+impl<M: Send + 'static> PartialEq for Address<M> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.slot, &other.slot)
+    }
+}
+
+impl<M: Send + 'static> Eq for Address<M> {}
+
+impl<M: Send + 'static> Hash for Address<M> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.slot).hash(state);
     }
 }
 
@@ -263,35 +476,12 @@ impl<M: Send + 'static> fmt::Debug for Address<M> {
     }
 }
 
-/// Waits for a future, at most this long. `None` when the time ran out.
-///
-/// Most answers are there when the asker is polled a second time, and a timer costs as much as the
-/// answer. So the first poll only steps back in line, behind the actor that it has woken, and the
-/// second one sets the timer. That is also when `begin_waiting` is called; what it returns is held
-/// until the answer is there.
-async fn within<F: Future, W>(
-    deadline: Duration,
-    future: F,
-    begin_waiting: impl FnOnce() -> W,
-) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut stepped_back = false;
-    let early = poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if stepped_back => Poll::Ready(None),
-        Poll::Pending => {
-            stepped_back = true;
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await;
-    match early {
-        Some(output) => Some(output),
-        None => {
-            let _waiting = begin_waiting();
-            tokio::time::timeout(deadline, future).await.ok()
-        }
+/// Tells the port when its asker goes away.
+struct Abandon<'a, T: Send + 'static>(&'a AskCell<T>);
+
+impl<T: Send + 'static> Drop for Abandon<'_, T> {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
@@ -306,7 +496,7 @@ impl<M: Send + 'static> KillHandle<M> {
     /// Kills that life. `false` when it has ended already: the life after it is left alone.
     #[must_use]
     pub fn kill(&self) -> bool {
-        self.address.slot.cell.kill_life(self.life)
+        self.address.cell().kill_life(self.life)
     }
 
     /// Which life it kills.

@@ -33,11 +33,6 @@ pub(crate) fn path() -> Option<Path> {
     look(|slot| slot.cell().path.clone())
 }
 
-/// Whether an actor runs on this thread now.
-pub(crate) fn is_an_actor() -> bool {
-    look(|_| ()).is_some()
-}
-
 fn look<T>(at: impl FnOnce(&Arc<dyn AnySlot>) -> T) -> Option<T> {
     // A thread that is being torn down runs nobody.
     CURRENT.try_with(|current| current.borrow().as_ref().map(at)).unwrap_or(None)

@@ -36,6 +36,11 @@ pub enum DeadLetterCause {
     DroppedOldest,
     /// The mailbox was full, and its policy drops the newest.
     DroppedNewest,
+    /// A timer's message, or what a task of the actor told it, found no place in the mailbox.
+    Undeliverable {
+        /// The mailbox was full; else its actor had stopped.
+        full: bool,
+    },
 }
 
 impl fmt::Display for DeadLetterCause {
@@ -45,6 +50,8 @@ impl fmt::Display for DeadLetterCause {
             Self::Stopped(reason) => write!(f, "waiting when its actor stopped: {reason}"),
             Self::DroppedOldest => f.write_str("mailbox full, oldest dropped"),
             Self::DroppedNewest => f.write_str("mailbox full, newest dropped"),
+            Self::Undeliverable { full: true } => f.write_str("told by itself, mailbox full"),
+            Self::Undeliverable { full: false } => f.write_str("told by itself, stopped before"),
         }
     }
 }
@@ -61,7 +68,8 @@ impl fmt::Debug for DeadLetter {
     }
 }
 
-/// Takes messages that nobody will handle. Called where the message dies: return at once.
+/// Takes messages that nobody will handle. Called where the message dies: return at once. A panic in
+/// it is logged. A letter that is kept keeps the question inside it waiting until its deadline.
 pub trait DeadLetters: Send + Sync + 'static {
     /// One dead letter.
     fn on_dead_letter(&self, letter: DeadLetter);

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::actor::slot::SlotCell;
+use crate::actor::cell::SlotCell;
+use crate::actor::shown_name;
 use crate::actor::stats::{HandlingView, MAX_MESSAGE_KINDS, Row, Stats};
 
 /// The name of everything beyond the first [`MAX_MESSAGE_KINDS`] kinds.
@@ -78,32 +79,33 @@ impl Kinds {
     }
 }
 
-/// What a life knows of its slot's kinds.
+/// What a life knows of its slot's kinds, by the names that its actor gives them.
 #[derive(Debug, Default)]
 pub(crate) struct KnownKinds {
-    first: &'static str,
+    /// Name as given, name as shown, index.
+    known: Vec<(&'static str, &'static str, usize)>,
     more: Vec<(&'static str, Arc<Row>)>,
 }
 
 impl KnownKinds {
-    /// The index of a kind, for [`row`](Self::row).
-    pub(crate) fn find(&mut self, cell: &SlotCell, name: &'static str) -> usize {
-        if std::ptr::eq(name, self.first) {
-            return 0;
-        }
+    /// The index of a kind, for [`row`](Self::row), and its name as it is shown.
+    pub(crate) fn find<M>(&mut self, cell: &SlotCell, name: &'static str) -> (usize, &'static str) {
         // One name is one constant, mostly; where it is not, the slot compares the text.
-        if let Some(at) = self.more.iter().position(|(known, _)| std::ptr::eq(*known, name)) {
-            return at + 1;
+        let known = self.known.iter().find(|(given, _, _)| std::ptr::eq(*given, name));
+        if let Some((_, shown, kind)) = known {
+            return (*kind, *shown);
         }
-        if self.more.len() >= MAX_MESSAGE_KINDS {
-            return self.more.len();
-        }
-        cell.kinds(|kinds| {
-            let kind = kinds.meet(name);
-            self.first = kinds.first.unwrap_or_default();
+        let shown = shown_name::<M>(name);
+        let kind = cell.kinds(|kinds| {
+            let kind = kinds.meet(shown);
             self.more.clone_from(&kinds.more);
             kind
-        })
+        });
+        // Bounded, also for an actor that makes up a name for each message.
+        if self.known.len() < 2 * MAX_MESSAGE_KINDS {
+            self.known.push((name, shown, kind));
+        }
+        (kind, shown)
     }
 
     #[inline]

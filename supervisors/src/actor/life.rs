@@ -1,256 +1,416 @@
-//! One life of a slot: the ractor actor that runs a user's actor.
+//! One life of a slot: a task that starts an actor, hands it its messages, and ends with it.
 //!
-//! ractor carries only a wake-up when the mailbox goes from idle to busy. The life then drains up
-//! to [`DRAIN_BUDGET`] messages and lets ractor's other ports (kill, stop) have their turn. It
-//! writes its [`ExitReason`] into the slot itself, because ractor reports a panic, an error and a
-//! kill in ways that cannot be told apart.
+//! ```text
+//! run                       owns the life and the guard that reports its end
+//!  ├─ wait for the life before, start, recover      under a guard
+//!  ├─ serve: message after message                  under a guard
+//!  ├─ stop                                          under a guard
+//!  └─ drop the actor, let go of the slot            under a guard
+//! ```
+//!
+//! Between any two messages the life looks at its [`Gate`](crate::actor::gate::Gate); a kill ends it
+//! at the next poll. Its supervisor learns of the start and of the end by messages that carry the
+//! life's number, whatever happens in between.
 
-use std::marker::PhantomData;
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
-use ractor::{ActorProcessingErr, ActorRef};
-use tokio::sync::oneshot;
+use ractor::ActorRef;
+use tokio::task::coop::consume_budget;
 
+use crate::actor::cell::Running;
+use crate::actor::gate::Sign;
+use crate::actor::guard::{Guard, Outcome};
+use crate::actor::in_flight::{InFlight, LifeToken};
 use crate::actor::kinds::KnownKinds;
-use crate::actor::mailbox::InHand;
-use crate::actor::panic::{Who, catch_panic};
 use crate::actor::recorder::Handled;
-use crate::actor::reply::Settled;
-use crate::actor::slot::{AnySlot, Slot, SlotCell};
-use crate::actor::token::LifeToken;
+use crate::actor::reply::{Settled, unanswered};
+use crate::actor::slot::{AnySlot, Call, Entry, Slot};
+use crate::actor::state::SlotState;
 use crate::actor::{Actor, Context};
 use crate::component::Hooks;
-use crate::error::{ExitReason, Failure};
-use crate::health::Health;
+use crate::error::{ExitReason, Failure, StartError};
+use crate::supervisor::SupervisorMessage;
+use crate::supervisor::child::{StartContext, StartResult};
+use crate::supervisor::machine::Key;
 
-/// Messages handled per wake-up before kill and stop are looked at again.
-const DRAIN_BUDGET: usize = 256;
+/// How long a life may keep its worker before it lets others run: shorter than anybody notices, and
+/// long enough that the switch does not show (measured: 100 µs cost nothing, tokio's own budget of
+/// 128 units alone made others 13 ms late).
+const SLICE_NS: u64 = 100_000;
 
-/// What ractor carries for us.
-#[derive(Debug)]
-pub(crate) enum LifeMessage {
-    /// The mailbox has something.
-    Wake,
-    /// How are you?
-    Health(oneshot::Sender<Health>),
-}
+/// Messages per unit of tokio's cooperative budget. Each message would cost a fifth of its handling;
+/// none would let actors that feed each other short batches keep the timers waiting.
+const MESSAGES_PER_UNIT: u32 = 16;
 
-/// The ractor actor. It has no state of its own: `A` is the actor, `H` its hooks.
-pub(crate) struct Life<A, H>(PhantomData<fn() -> (A, H)>);
+/// How long a new life waits for the one before it, before its slot is shown as stuck. A life
+/// that was killed lets go within microseconds; only code that never yields holds on.
+const LETTING_GO: Duration = Duration::from_millis(100);
 
-impl<A, H> Default for Life<A, H> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
-
-/// Everything a life owns. It is made before the ractor actor is spawned, so that the start runs
-/// under our own deadline and panic guard.
-pub(crate) struct LifeState<A: Actor> {
-    cx: Context<A>,
-    slot: Arc<Slot<A::Message>>,
+/// What the supervisor hears of a life. The end is told by its drop, so that it is told whatever
+/// happens.
+pub(crate) struct Report {
+    to: ActorRef<SupervisorMessage>,
+    key: Key,
     life: u64,
+    started: bool,
+    end: Option<ExitReason>,
+}
+
+impl Report {
+    pub(crate) fn new(to: ActorRef<SupervisorMessage>, key: Key, life: u64) -> Self {
+        Self { to, key, life, started: false, end: None }
+    }
+
+    fn send(&self, message: SupervisorMessage) {
+        // A supervisor that is gone has told its lives to end, and asks for no report.
+        let _ = self.to.send_message(message);
+    }
+
+    fn start_done(&mut self, result: StartResult) {
+        self.started = true;
+        let (key, life) = (self.key, self.life);
+        self.send(SupervisorMessage::StartDone { key, life, result });
+    }
+
+    /// The life is up.
+    pub(crate) fn up(&mut self) {
+        self.start_done(StartResult::Started);
+    }
+
+    /// It ends with this reason once the report is dropped.
+    pub(crate) fn end(&mut self, reason: ExitReason) {
+        self.end = Some(reason);
+    }
+
+    /// There will be no life, and that is fine.
+    pub(crate) fn ignored(mut self) {
+        self.start_done(StartResult::Ignored);
+        self.started = false;
+        self.end = None;
+        self.key = Key::MAX;
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if self.key == Key::MAX {
+            return;
+        }
+        let (key, life) = (self.key, self.life);
+        let reason = self.end.take().unwrap_or(ExitReason::Killed);
+        if self.started {
+            self.send(SupervisorMessage::Ended { key, life, reason });
+        } else {
+            self.start_done(StartResult::Failed(reason));
+        }
+    }
+}
+
+/// Runs one life. See the module's page.
+pub(crate) async fn run<A: Actor, H: Hooks<A>>(
+    args: Arc<A::Args>,
+    slot: Arc<Slot<A::Message>>,
+    at: StartContext,
+) {
+    let life = at.life;
+    // Dropped last: when the supervisor hears of the end, nothing of this life is left.
+    let mut report = Report::new(at.parent.clone(), at.key, life);
+    let began = slot.cell.env.clock.elapsed();
+    poll_fn(|cx| {
+        slot.cell.register(life, cx.waker());
+        Poll::Ready(())
+    })
+    .await;
+    let mut guard = Guard::new(Arc::clone(&slot) as Arc<dyn AnySlot>, life);
+    let Some(token) = acquire(&slot, life, &mut guard).await else { return };
+    let cx = Context::<A>::new(token, at.root, at.supervisor, life);
+    let mut living = Living::<A> { actor: None, cx, kinds: KnownKinds::default() };
+    let started = guard.run(living.start::<H>(&args, life)).await;
+    let took = slot.cell.env.clock.elapsed().saturating_sub(began);
+    drop(args);
+    let refused = match started {
+        Outcome::Done(Ok(())) => match at.deadline {
+            // A start that blocked its thread could not be cut off.
+            Some(after) if took > after => Some(ExitReason::StartTimeout { after }),
+            _ => None,
+        },
+        Outcome::Done(Err(StartError::Ignore)) => {
+            living.let_go(&mut guard, None, &ExitReason::Normal);
+            return report.ignored();
+        }
+        Outcome::Done(Err(StartError::Failed(failure))) => Some(ExitReason::Error(failure)),
+        Outcome::Panicked(panic) => Some(ExitReason::Panic(panic)),
+        Outcome::Killed => Some(slot.cell.exit_of(life).unwrap_or(ExitReason::Killed)),
+    };
+    if let Some(reason) = refused {
+        slot.cell.record_exit(life, reason.clone());
+        living.keep_handover();
+        living.let_go(&mut guard, None, &reason);
+        return report.end(reason);
+    }
+    slot.cell.up(life, Running::Life);
+    poll_fn(|cx| {
+        slot.mailbox.attach(cx.waker().clone());
+        Poll::Ready(())
+    })
+    .await;
+    report.up();
+    let served = guard.run(living.serve::<H>(&slot, life)).await;
+    let reason = match served {
+        Outcome::Done(Ok(reason)) => {
+            slot.cell.stats.idle();
+            slot.cell.record_exit(life, reason.clone());
+            let planned = slot.cell.planned_stop();
+            match guard.run(living.stop::<H>(&reason, planned)).await {
+                Outcome::Done(()) => reason,
+                Outcome::Panicked(panic) => ExitReason::Panic(panic),
+                Outcome::Killed => ExitReason::Killed,
+            }
+        }
+        Outcome::Done(Err(failure)) => ExitReason::Error(failure),
+        Outcome::Panicked(panic) => ExitReason::Panic(panic),
+        Outcome::Killed => slot.cell.exit_of(life).unwrap_or(ExitReason::Killed),
+    };
+    slot.cell.correct_exit(life, reason.clone());
+    guard.settle(&Settled::Ended(reason.clone()));
+    let reason = living.let_go(&mut guard, Some(&slot), &reason).unwrap_or(reason);
+    report.end(reason);
+}
+
+/// The slot's receiver, once the life before has let go of it. `None`: killed meanwhile.
+async fn acquire<M: Send + 'static>(
+    slot: &Arc<Slot<M>>,
+    life: u64,
+    guard: &mut Guard,
+) -> Option<LifeToken<M>> {
+    if let Some(token) = slot.try_acquire(life) {
+        return Some(token);
+    }
+    let waits = async {
+        if let Ok(token) = tokio::time::timeout(LETTING_GO, slot.acquire(life)).await {
+            return token;
+        }
+        slot.cell.set_state_of(life, SlotState::Stuck);
+        slot.acquire(life).await
+    };
+    match guard.run(waits).await {
+        Outcome::Done(token) => {
+            slot.cell.set_state_of(life, SlotState::Starting);
+            Some(token)
+        }
+        _ => None,
+    }
+}
+
+/// An actor and what it lives with.
+struct Living<A: Actor> {
+    actor: Option<A>,
+    cx: Context<A>,
     kinds: KnownKinds,
-    /// Made once; away while a message is handled.
-    who: Option<Who>,
-    /// Gone once the life has failed.
-    alive: Option<Alive<A>>,
 }
 
-struct Alive<A: Actor> {
-    actor: A,
-    /// The last field: dropped after the actor, so that the next life finds nothing half alive.
-    token: LifeToken<A::Message>,
-}
-
-impl<A: Actor> LifeState<A> {
-    pub(crate) fn new(actor: A, cx: Context<A>, token: LifeToken<A::Message>) -> Self {
-        let slot = Arc::clone(&token.slot);
-        let (life, kinds) = (token.life, KnownKinds::default());
-        Self { cx, slot, life, kinds, who: None, alive: Some(Alive { actor, token }) }
-    }
-}
-
-enum Flow {
-    Idle,
-    Again,
-    Stop(ExitReason),
-}
-
-impl<A: Actor, H: Hooks<A>> ractor::Actor for Life<A, H> {
-    type Msg = LifeMessage;
-    type State = LifeState<A>;
-    type Arguments = LifeState<A>;
-
-    async fn pre_start(
-        &self,
-        myself: ActorRef<LifeMessage>,
-        state: LifeState<A>,
-    ) -> Result<LifeState<A>, ActorProcessingErr> {
-        state.slot.cell.up(myself.get_cell());
-        state.slot.mailbox.attach(myself);
-        Ok(state)
-    }
-
-    async fn handle(
-        &self,
-        myself: ActorRef<LifeMessage>,
-        message: LifeMessage,
-        state: &mut LifeState<A>,
-    ) -> Result<(), ActorProcessingErr> {
-        let who = state.who();
-        let (outcome, who) = match message {
-            LifeMessage::Wake => {
-                let mut run = pin!(catch_panic(who, state.drain()));
-                (run.as_mut().await, run.into_who())
-            }
-            LifeMessage::Health(reply) => {
-                let mut run = pin!(catch_panic(who, state.check_health::<H>(reply)));
-                (run.as_mut().await, run.into_who())
-            }
-        };
-        state.who = who;
-        match outcome {
-            Ok(Ok(Flow::Idle)) => Ok(()),
-            Ok(Ok(Flow::Again)) => {
-                let _ = myself.send_message(LifeMessage::Wake);
-                Ok(())
-            }
-            Ok(Ok(Flow::Stop(reason))) => {
-                state.cell().record_exit(state.life, reason);
-                myself.stop(None);
-                Ok(())
-            }
-            Ok(Err(failure)) => Err(state.end(ExitReason::Error(failure))),
-            Err(report) => Err(state.end(ExitReason::Panic(report))),
+impl<A: Actor> Living<A> {
+    async fn start<H: Hooks<A>>(&mut self, args: &A::Args, life: u64) -> Result<(), StartError> {
+        let actor = self.actor.insert(A::start(args, &mut self.cx).await?);
+        if life > 1 {
+            H::post_restart_recovery(actor, &mut self.cx).await.map_err(StartError::Failed)?;
         }
-    }
-
-    async fn post_stop(
-        &self,
-        _: ActorRef<LifeMessage>,
-        state: &mut LifeState<A>,
-    ) -> Result<(), ActorProcessingErr> {
-        let life = state.life;
-        // A stop that the actor did not ask for itself came from its supervisor.
-        let why = state.cell().exit_of(life).unwrap_or(ExitReason::Shutdown);
-        let planned = state.cell().planned_stop();
-        let who = state.who();
-        let goodbye = catch_panic(who, async {
-            let Some(alive) = &mut state.alive else { return };
-            if planned {
-                let handover = H::prepare_for_restart(&mut alive.actor, &mut state.cx).await;
-                if let Some(handover) = handover {
-                    state.slot.cell.keep_handover(handover);
-                }
-            }
-            alive.actor.stop(&why, &mut state.cx).await;
-        })
-        .await;
-        match goodbye {
-            Ok(()) => {
-                state.cell().record_exit(life, why);
-                Ok(())
-            }
-            Err(report) => {
-                let reason = ExitReason::Panic(report);
-                state.cell().record_exit(life, reason.clone());
-                Err(reason.to_string().into())
-            }
-        }
-    }
-
-    /// A life has no ractor children; a stray event must not end it.
-    async fn handle_supervisor_evt(
-        &self,
-        _: ActorRef<LifeMessage>,
-        _: ractor::SupervisionEvent,
-        _: &mut LifeState<A>,
-    ) -> Result<(), ActorProcessingErr> {
         Ok(())
     }
-}
 
-impl<A: Actor> LifeState<A> {
-    fn cell(&self) -> &SlotCell {
-        &self.slot.cell
-    }
-
-    fn who(&mut self) -> Who {
-        self.who.take().unwrap_or_else(|| Who::new(Arc::clone(&self.slot) as Arc<dyn AnySlot>))
-    }
-
-    /// Writes the reason down before anything of this life is dropped: whoever learns of the end
-    /// reads it from the slot. Then lets go of the slot at once, so that the next life does not
-    /// have to wait for ractor to drop this one.
-    fn end(&mut self, reason: ExitReason) -> ActorProcessingErr {
-        let text = reason.to_string();
-        self.cell().record_exit(self.life, reason);
-        self.alive = None;
-        text.into()
-    }
-
-    /// Handles what waits, up to the budget.
-    async fn drain(&mut self) -> Result<Flow, Failure> {
-        let Self { cx, slot, life, kinds, who: None, alive: Some(Alive { actor, token }) } = self
-        else {
-            return Ok(Flow::Idle);
-        };
-        let clock = slot.cell.env.clock;
-        let mut began = clock.elapsed_ns();
-        let (mut named, mut kind) = ("", 0);
-        for _ in 0..DRAIN_BUDGET {
-            if slot.cell.stop_requested() {
-                // ractor's stop is on its way; what waits is for the next life.
-                return Ok(Flow::Idle);
+    /// Handles what comes, until the actor or its supervisor wants it to end. Returns the reason.
+    async fn serve<H: Hooks<A>>(
+        &mut self,
+        slot: &Arc<Slot<A::Message>>,
+        life: u64,
+    ) -> Result<ExitReason, Failure> {
+        let Self { actor, cx, kinds } = self;
+        let actor = actor.as_mut().expect("a life that serves has started");
+        let cell = &slot.cell;
+        let clock = cell.env.clock;
+        let mut began = clock.ticks_ns();
+        let mut slice = began;
+        let mut units = 0;
+        // The kind of the last message: most come many times in a row.
+        let (mut named, mut kind, mut name) = ("", 0, "");
+        if slot.has_urgent() {
+            cell.gate.call();
+        }
+        if let Some(reason) = cx.ending.take() {
+            return Ok(reason);
+        }
+        loop {
+            match cell.gate.sign(life) {
+                Sign::Go => {}
+                // What waits is for the next life.
+                Sign::Stop | Sign::Kill => return Ok(ExitReason::Shutdown),
+                Sign::Call => {
+                    for call in cell.take_calls() {
+                        answer::<A, H>(call, actor, cx, slot).await?;
+                        if let Some(reason) = cx.ending.take() {
+                            return Ok(reason);
+                        }
+                    }
+                    began = clock.ticks_ns();
+                    continue;
+                }
+                Sign::Hold => {
+                    cell.stats.idle();
+                    park().await;
+                    began = clock.ticks_ns();
+                    slice = began;
+                    continue;
+                }
             }
-            let Some(entry) = slot.mailbox.next(&mut token.receiver) else {
-                slot.cell.stats.idle();
-                return Ok(Flow::Idle);
+            let token = cx.token.get_mut();
+            let Some(Entry { message, extra }) = slot.mailbox.next(&mut token.receiver) else {
+                cell.stats.idle();
+                match cx.receive_timeout() {
+                    None => park().await,
+                    Some(after) => {
+                        if tokio::time::timeout(after, park()).await.is_err() {
+                            cx.receive_timed_out();
+                        }
+                    }
+                }
+                began = clock.ticks_ns();
+                slice = began;
+                continue;
             };
-            let name = A::message_name(&entry.message);
-            if !std::ptr::eq(name, named) {
-                kind = kinds.find(&slot.cell, name);
-                slot.cell.stats.set_kind(kind);
-                named = name;
+            if let Some(extra) = &extra
+                && extra.armed.as_ref().is_some_and(|armed| !armed.take(life))
+            {
+                // From a timer that was cancelled, or of an earlier life.
+                drop(message);
+                continue;
             }
-            slot.cell.stats.begin(began);
-            token.receiver.in_hand = Some(InHand {
-                copy: slot.on_crash.copy.map(|copy| copy(&entry.message)),
-                ask: entry.ask,
-                extra: entry.extra,
-                name,
-            });
-            actor.handle(entry.message, cx).await?;
-            let ended = clock.elapsed_ns();
-            kinds.row(kind, &slot.cell.stats).handled(ended.saturating_sub(began));
-            let in_hand = token.receiver.in_hand.take();
-            if slot.mailbox.is_recording() {
-                let extra = in_hand.as_ref().and_then(|in_hand| in_hand.extra.as_deref());
-                slot.cell.record(name, *life, extra, (began, ended), Handled::Ok);
+            // In flight before any code of the actor sees it: from here on it cannot get lost.
+            token.in_flight = Some(InFlight { copy: None, extra, name });
+            let called = A::message_name(&message);
+            if !std::ptr::eq(called, named) {
+                (kind, name) = kinds.find::<A::Message>(cell, called);
+                cell.stats.set_kind(kind);
+                named = called;
+            }
+            if let Some(in_flight) = &mut token.in_flight {
+                in_flight.name = name;
+                if let Some(copy) = slot.on_crash.copy {
+                    in_flight.copy = Some(copy(&message));
+                }
+            }
+            cell.stats.begin(began);
+            actor.handle(message, cx).await?;
+            let ended = clock.ticks_ns();
+            kinds.row(kind, &cell.stats).handled(ended.saturating_sub(began));
+            let token = cx.token.get_mut();
+            let done = token.in_flight.take();
+            if slot.is_recording() {
+                let extra = done.as_ref().and_then(|done| done.extra.as_deref());
+                cell.record(name, life, extra, (began, ended), Handled::Ok);
+            }
+            drop(done);
+            if !token.batch.is_empty() {
+                token.batch.clear();
+            }
+            unanswered::settle_here(|| Settled::NoReply);
+            if let Some(reason) = cx.ending.take() {
+                return Ok(reason);
             }
             began = ended;
-            if let Some(InHand { ask: Some(ask), .. }) = in_hand {
-                ask.settle(Settled::Handled { life: *life });
+            units += 1;
+            if units % MESSAGES_PER_UNIT == 0 {
+                if slot.mailbox.has_waiting() {
+                    slot.mailbox.let_in();
+                }
+                consume_budget().await;
             }
-            if let Some(reason) = cx.ending.take() {
-                return Ok(Flow::Stop(reason));
+            if ended.saturating_sub(slice) >= SLICE_NS {
+                if slot.mailbox.has_waiting() {
+                    slot.mailbox.let_in();
+                }
+                tokio::task::yield_now().await;
+                // The pause is not handling time.
+                began = clock.ticks_ns();
+                slice = began;
             }
         }
-        Ok(Flow::Again)
     }
 
-    async fn check_health<H: Hooks<A>>(
-        &mut self,
-        reply: oneshot::Sender<Health>,
-    ) -> Result<Flow, Failure> {
-        let Some(alive) = &mut self.alive else { return Ok(Flow::Idle) };
-        let health = H::health_check(&mut alive.actor, &mut self.cx).await;
-        let _ = reply.send(health);
-        match self.cx.ending.take() {
-            Some(reason) => Ok(Flow::Stop(reason)),
-            None => Ok(Flow::Idle),
+    async fn stop<H: Hooks<A>>(&mut self, why: &ExitReason, planned: bool) {
+        let Some(actor) = &mut self.actor else { return };
+        if planned && let Some(handover) = H::prepare_for_restart(actor, &mut self.cx).await {
+            self.cx.cell().keep_handover(handover);
+        }
+        actor.stop(why, &mut self.cx).await;
+    }
+
+    /// What the life before left goes to the next one: this one did not come to use it.
+    fn keep_handover(&mut self) {
+        if let Some(handover) = self.cx.untaken_handover() {
+            self.cx.cell().keep_handover(handover);
         }
     }
+
+    /// Drops the actor and everything it owns, and then lets go of the slot. A panic in that drop is
+    /// the reason of a life that would else have ended well.
+    fn let_go(
+        self,
+        guard: &mut Guard,
+        slot: Option<&Arc<Slot<A::Message>>>,
+        reason: &ExitReason,
+    ) -> Option<ExitReason> {
+        let Self { actor, cx, .. } = self;
+        let (token, owned) = cx.into_parts();
+        let mut panicked = guard.within(|| drop(actor)).err();
+        if let Err(panic) = guard.within(|| drop(owned)) {
+            panicked.get_or_insert(panic);
+        }
+        let last = panicked.filter(|_| reason.is_normal()).map(ExitReason::Panic);
+        if let (Some(slot), Some(last)) = (slot, &last) {
+            slot.cell.correct_exit(token.life, last.clone());
+        }
+        guard.settle(&Settled::Ended(last.as_ref().unwrap_or(reason).clone()));
+        // Messages that go to the dead letters are dropped here.
+        if let Err(panic) = guard.within(|| drop(token)) {
+            tracing::error!(%panic, "dropping an actor's messages panicked");
+        }
+        guard.settle(&Settled::Dropped);
+        last
+    }
+}
+
+/// Answers what the life was asked beside its mailbox.
+async fn answer<A: Actor, H: Hooks<A>>(
+    call: Call,
+    actor: &mut A,
+    cx: &mut Context<A>,
+    slot: &Arc<Slot<A::Message>>,
+) -> Result<(), Failure> {
+    match call {
+        Call::Health(reply) => {
+            let health = H::health_check(actor, cx).await;
+            let _ = reply.send(health);
+        }
+        Call::Inspect(reply) => {
+            let _ = reply.send(actor.inspect());
+        }
+        Call::Urgent => {
+            let token = cx.token.get_mut();
+            slot.mailbox.put_back(&mut token.receiver, slot.take_urgent().into_iter());
+        }
+    }
+    unanswered::settle_here(|| Settled::NoReply);
+    Ok(())
+}
+
+/// Waits until the task is woken: by the mailbox, or to look at the gate.
+async fn park() {
+    let mut waited = false;
+    poll_fn(|_| {
+        if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }

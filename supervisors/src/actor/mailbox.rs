@@ -1,173 +1,115 @@
 //! The bounded queue that belongs to a slot.
 //!
-//! A mutex around a `VecDeque` that the life takes whole at a wake-up: one lock for many messages
-//! on the reading side, and, unlike a channel, it can drop its oldest message. What was taken and
-//! not yet handled stays with the slot (in the [`Receiver`]), so a crash loses only the message
-//! in hand.
+//! One lock around a queue and the line of senders that wait for room. The life takes the queue
+//! whole when its own part is used up: one lock for many messages on the reading side, and, unlike
+//! a channel, a queue can drop its oldest message. What was taken and not yet handled stays with
+//! the slot (in the [`Receiver`]), so a crash loses only the message in flight.
+//!
+//! A sender that finds the mailbox full leaves its message in the line. Whoever finds room next,
+//! the life or another sender, moves messages from the head of the line into the queue: first
+//! come, first served by construction, and nobody is told "full" while there is room.
+//!
+//! Nothing here knows actors, tasks or time, so that a model checker can run it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
 
-use ractor::ActorRef;
-use tokio::sync::Notify;
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
-use crate::actor::life::LifeMessage;
-use crate::actor::recorder::Sent;
-use crate::actor::reply::AskOutcome;
-use crate::environment::lock;
+/// The reading end: held by at most one life at a time, and kept by the slot between lives.
+pub(crate) struct Receiver<E> {
+    /// Taken from the queue and not yet handled.
+    pub(crate) taken: VecDeque<E>,
+}
 
-/// How many messages a mailbox holds when its spec does not say.
-pub const DEFAULT_CAPACITY: usize = 1024;
+impl<E> Default for Receiver<E> {
+    fn default() -> Self {
+        Self { taken: VecDeque::new() }
+    }
+}
 
-/// How long a sender waits for room when its mailbox does not say otherwise.
-pub const DEFAULT_SEND_DEADLINE: Duration = Duration::from_secs(5);
-
-/// What happens to a message that finds the mailbox full.
+/// What a full mailbox does with one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// The sender waits, first come first served, at most this long; then it gets its message
-    /// back. The deadline is what keeps two actors that fill each other's mailboxes from waiting
-    /// for ever.
-    Wait(Duration),
-    /// The sender gets its message back at once.
-    Fail,
-    /// The oldest waiting message goes to the dead letters.
+pub(crate) enum WhenFull {
+    Refuse,
     DropOldest,
-    /// The new message goes to the dead letters.
     DropNewest,
 }
 
-impl Default for Overflow {
-    fn default() -> Self {
-        Self::Wait(DEFAULT_SEND_DEADLINE)
-    }
-}
-
-/// A message on its way, with the question that waits on it.
-pub(crate) struct Entry<M> {
-    pub(crate) message: M,
-    pub(crate) ask: Option<Arc<dyn AskOutcome>>,
-    /// What few messages carry.
-    pub(crate) extra: Option<Box<Extra>>,
-}
-
-/// What only redelivered and recorded messages carry: one pointer for all others.
-#[derive(Debug, Default)]
-pub(crate) struct Extra {
-    /// How often a life has taken it in hand already.
-    pub(crate) attempts: u32,
-    pub(crate) sent: Option<Sent>,
-}
-
-impl Extra {
-    pub(crate) fn attempts(extra: Option<&Self>) -> u32 {
-        extra.map_or(0, |extra| extra.attempts)
-    }
-}
-
-/// The reading end: held by at most one life at a time, and kept by the slot between lives.
-pub(crate) struct Receiver<M> {
-    /// Taken from the queue and not yet handled.
-    taken: VecDeque<Entry<M>>,
-    /// What a crash would lose: everything about the message in hand but the message.
-    pub(crate) in_hand: Option<InHand<M>>,
-}
-
-impl<M> Default for Receiver<M> {
-    fn default() -> Self {
-        Self { taken: VecDeque::new(), in_hand: None }
-    }
-}
-
-pub(crate) struct InHand<M> {
-    pub(crate) ask: Option<Arc<dyn AskOutcome>>,
-    pub(crate) copy: Option<M>,
-    pub(crate) extra: Option<Box<Extra>>,
-    pub(crate) name: &'static str,
-}
-
-pub(crate) struct Mailbox<M> {
-    inner: Mutex<Inner<M>>,
-    /// Entries in `Inner::queue`, for those who only look.
-    queued: AtomicUsize,
-    /// Entries in `Receiver::taken`: they still count against the capacity.
-    taken: AtomicUsize,
-    paused: AtomicBool,
-    /// The slot writes down what it handles. Here, beside what every sender reads anyway: beside the
-    /// counters of the life it would cost each of them a cache line.
-    recording: AtomicBool,
-    /// Senders in `wait_for_room`.
-    waiting: AtomicUsize,
-    /// Lets senders in one at a time, in the order they came (tokio's mutex is fair).
-    turnstile: tokio::sync::Mutex<()>,
-    room: Notify,
-    capacity: usize,
-    overflow: Overflow,
-    /// The most that ever waited.
-    high_water: AtomicUsize,
-}
-
-/// What a mailbox shows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MailboxFacts {
-    pub(crate) depth: usize,
-    pub(crate) capacity: usize,
-    pub(crate) overflow: Overflow,
-    pub(crate) high_water: usize,
-}
-
-struct Inner<M> {
-    queue: VecDeque<Entry<M>>,
-    closed: bool,
-    /// A wake-up is on its way to the life, or the life is draining.
-    scheduled: bool,
-    life: Option<ActorRef<LifeMessage>>,
-}
-
 /// Why an entry was not taken, with the entry.
-pub(crate) enum Refused<M> {
-    Full(Entry<M>),
-    Closed(Entry<M>),
+#[derive(Debug)]
+pub(crate) enum Refused<E> {
+    Full(E),
+    Closed(E),
 }
 
 /// What became of an entry that was taken: dropped entries are the caller's to report.
-pub(crate) enum Taken<M> {
+#[derive(Debug)]
+pub(crate) enum Taken<E> {
     Queued,
-    DroppedOldest(Entry<M>),
-    DroppedNewest(Entry<M>),
+    DroppedOldest(E),
+    DroppedNewest(E),
 }
 
-impl<M> Mailbox<M> {
-    pub(crate) fn new(capacity: usize, overflow: Overflow) -> Self {
+/// Messages on the life's own side of the mailbox that are not handled yet. On a cache line of its
+/// own: the life writes it with each message, and senders read it only when the mailbox looks full.
+#[repr(align(64))]
+struct Left(AtomicUsize);
+
+/// See the module's page. `E` is what waits in it.
+pub(crate) struct Mailbox<E> {
+    inner: Mutex<Inner<E>>,
+    /// Entries in `Inner::queue`, for those who only look.
+    queued: AtomicUsize,
+    /// Senders in the line, for the life, which asks after each message.
+    waiting: AtomicUsize,
+    /// The most that ever waited.
+    high_water: AtomicUsize,
+    capacity: usize,
+    when_full: WhenFull,
+    left: Left,
+}
+
+struct Inner<E> {
+    queue: VecDeque<E>,
+    /// What the life took at most, still to be handled: [`Left`] as it was when somebody last had to
+    /// know.
+    lent: usize,
+    line: VecDeque<Waiting<E>>,
+    /// Counts on for as long as the mailbox lives: a waiter of long ago must not take the place of
+    /// another for its own.
+    next_waiter: u64,
+    closed: bool,
+    /// The life has found nothing and waits to be woken.
+    parked: bool,
+    life: Option<Waker>,
+}
+
+/// A sender in the line.
+struct Waiting<E> {
+    id: u64,
+    entry: E,
+    waker: Waker,
+}
+
+impl<E> Mailbox<E> {
+    pub(crate) fn new(capacity: usize, when_full: WhenFull) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 queue: VecDeque::new(),
+                lent: 0,
+                line: VecDeque::new(),
+                next_waiter: 0,
                 closed: false,
-                scheduled: false,
+                parked: false,
                 life: None,
             }),
             queued: AtomicUsize::new(0),
-            taken: AtomicUsize::new(0),
-            paused: AtomicBool::new(false),
-            recording: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
-            turnstile: tokio::sync::Mutex::new(()),
-            room: Notify::new(),
-            capacity,
-            overflow,
             high_water: AtomicUsize::new(0),
-        }
-    }
-
-    pub(crate) fn facts(&self) -> MailboxFacts {
-        MailboxFacts {
-            depth: self.depth(),
-            capacity: self.capacity,
-            overflow: self.overflow,
-            high_water: self.high_water.load(Ordering::Relaxed),
+            capacity,
+            when_full,
+            left: Left(AtomicUsize::new(0)),
         }
     }
 
@@ -175,37 +117,34 @@ impl<M> Mailbox<M> {
         self.capacity
     }
 
-    pub(crate) fn overflow(&self) -> Overflow {
-        self.overflow
+    pub(crate) fn high_water(&self) -> usize {
+        self.high_water.load(Ordering::Relaxed)
     }
 
-    /// Messages that wait, without the one in hand.
+    /// Messages that wait, without the one in flight.
     pub(crate) fn depth(&self) -> usize {
-        self.queued.load(Ordering::Relaxed) + self.taken.load(Ordering::Relaxed)
+        self.queued.load(Ordering::Relaxed) + self.left.0.load(Ordering::Relaxed)
     }
 
     /// Takes an entry if there is room, or by the overflow policy.
-    pub(crate) fn push(&self, entry: Entry<M>) -> Result<Taken<M>, Refused<M>> {
-        // The upper half of the mailbox belongs to those that wait for room: one that comes later
-        // never takes a place from them, and does not stand in line while the lower half is free.
-        if self.waiting.load(Ordering::SeqCst) > 0 && self.depth() >= self.capacity / 2 {
-            return Err(Refused::Full(entry));
-        }
-        self.push_in_turn(entry)
-    }
-
-    fn push_in_turn(&self, entry: Entry<M>) -> Result<Taken<M>, Refused<M>> {
+    pub(crate) fn push(&self, entry: E) -> Result<Taken<E>, Refused<E>> {
         let mut inner = lock(&self.inner);
         if inner.closed {
             return Err(Refused::Closed(entry));
         }
+        let mut admitted = Admitted::default();
+        if !inner.line.is_empty() {
+            self.admit(&mut inner, &mut admitted);
+        }
         let mut taken = Taken::Queued;
-        let waiting = inner.queue.len() + self.taken.load(Ordering::SeqCst);
-        if waiting >= self.capacity {
-            match self.overflow {
-                Overflow::Wait(_) | Overflow::Fail => return Err(Refused::Full(entry)),
-                Overflow::DropNewest => return Ok(Taken::DroppedNewest(entry)),
-                Overflow::DropOldest => {
+        if !inner.line.is_empty() || !self.has_room(&mut inner) {
+            match self.when_full {
+                WhenFull::Refuse => {
+                    self.published(inner, admitted);
+                    return Err(Refused::Full(entry));
+                }
+                WhenFull::DropNewest => return Ok(Taken::DroppedNewest(entry)),
+                WhenFull::DropOldest => {
                     if let Some(oldest) = inner.queue.pop_front() {
                         taken = Taken::DroppedOldest(oldest);
                     }
@@ -213,120 +152,151 @@ impl<M> Mailbox<M> {
             }
         }
         inner.queue.push_back(entry);
-        self.queued.store(inner.queue.len(), Ordering::Relaxed);
-        // Written under the lock only, so that a plain load and store do.
-        let most = (waiting + 1).min(self.capacity);
-        if most > self.high_water.load(Ordering::Relaxed) {
-            self.high_water.store(most, Ordering::Relaxed);
-        }
-        let life = self.schedule(&mut inner);
-        drop(inner);
-        wake(life);
+        self.published(inner, admitted);
         Ok(taken)
     }
 
-    /// Whom to wake, when the queue went from idle to busy.
-    fn schedule(&self, inner: &mut Inner<M>) -> Option<ActorRef<LifeMessage>> {
-        if inner.scheduled || self.paused.load(Ordering::SeqCst) {
-            return None;
+    /// Whether one more fits, exactly. What the life has handled since anybody had to know is
+    /// looked up only when the answer depends on it.
+    fn has_room(&self, inner: &mut Inner<E>) -> bool {
+        if inner.queue.len() + inner.lent < self.capacity {
+            return true;
         }
-        let life = inner.life.clone()?;
-        inner.scheduled = true;
-        Some(life)
+        if inner.lent > 0 {
+            inner.lent = self.left.0.load(Ordering::Acquire);
+        }
+        inner.queue.len() + inner.lent < self.capacity
     }
 
-    /// Waits for room, first come first served.
-    ///
-    /// Cancel safe: a waiter that is dropped leaves no trace, and `entry` still holds its message.
-    pub(crate) async fn push_when_room(
-        &self,
-        entry: &mut Option<Entry<M>>,
-    ) -> Result<Taken<M>, Refused<M>> {
-        let _waiting = Waiting::new(&self.waiting);
-        let _turn = self.turnstile.lock().await;
-        loop {
-            let room = self.room.notified();
-            let offered = entry.take().expect("the entry is put back before each wait");
-            match self.push_in_turn(offered) {
-                Err(Refused::Full(back)) => *entry = Some(back),
-                other => {
-                    // The next in line may fit too, and nobody else would tell it.
-                    self.room.notify_one();
-                    return other;
-                }
+    /// Moves senders' messages from the line into the queue while there is room.
+    fn admit(&self, inner: &mut Inner<E>, admitted: &mut Admitted) {
+        while !inner.line.is_empty() && self.has_room(inner) {
+            let Some(Waiting { entry, waker, .. }) = inner.line.pop_front() else { break };
+            inner.queue.push_back(entry);
+            admitted.0.push(waker);
+        }
+        self.waiting.store(inner.line.len(), Ordering::Relaxed);
+    }
+
+    /// Writes down what everybody may see, wakes the life if it has nothing to do, and then, outside
+    /// the lock, the senders that were let in.
+    fn published(&self, mut inner: MutexGuard<'_, Inner<E>>, admitted: Admitted) {
+        let queued = inner.queue.len();
+        self.queued.store(queued, Ordering::Relaxed);
+        // Written under the lock only, so that a plain load and store do.
+        if queued + inner.lent > self.high_water.load(Ordering::Relaxed) {
+            let waits = queued + self.left.0.load(Ordering::Relaxed).min(inner.lent);
+            if waits > self.high_water.load(Ordering::Relaxed) {
+                self.high_water.store(waits, Ordering::Relaxed);
             }
-            room.await;
         }
+        if inner.parked && queued > 0 {
+            inner.parked = false;
+            if let Some(life) = &inner.life {
+                life.wake_by_ref();
+            }
+        }
+        drop(inner);
+        admitted.wake();
     }
 
-    /// The next entry for the life that holds `receiver`; `None` when it should go idle.
-    pub(crate) fn next(&self, receiver: &mut Receiver<M>) -> Option<Entry<M>> {
-        if !self.paused.load(Ordering::SeqCst)
-            && let Some(entry) = receiver.taken.pop_front()
-        {
-            let left = self.taken.fetch_sub(1, Ordering::SeqCst) - 1;
-            self.tell_waiting(left);
+    /// Waits for room, first come first served. The message is in the line from the first poll on.
+    ///
+    /// # Cancel safety
+    /// A waiter that is dropped takes its message out of the line, unless it was let in before.
+    pub(crate) fn wait(&self, entry: E) -> WaitForRoom<'_, E> {
+        WaitForRoom { mailbox: self, state: Place::Outside(Some(entry)) }
+    }
+
+    /// Whether a sender waits for room.
+    #[inline]
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Lets waiting senders in where room has come free. For the life, now and then.
+    #[cold]
+    pub(crate) fn let_in(&self) {
+        let mut admitted = Admitted::default();
+        let mut inner = lock(&self.inner);
+        self.admit(&mut inner, &mut admitted);
+        self.published(inner, admitted);
+    }
+
+    /// The next entry for the life that holds `receiver`. `None`: the life has nothing to do, and is
+    /// woken when that changes.
+    pub(crate) fn next(&self, receiver: &mut Receiver<E>) -> Option<E> {
+        if let Some(entry) = receiver.taken.pop_front() {
+            self.left.0.store(receiver.taken.len(), Ordering::Release);
             return Some(entry);
         }
-        let mut inner = lock(&self.inner);
-        // Read again under the lock, where `resume` schedules: else a wake-up could be lost.
-        if self.paused.load(Ordering::SeqCst)
-            || (inner.queue.is_empty() && receiver.taken.is_empty())
-        {
-            inner.scheduled = false;
-            return None;
+        self.take(receiver, true)
+    }
+
+    /// As [`next`](Self::next), without going to sleep when there is nothing.
+    pub(crate) fn next_now(&self, receiver: &mut Receiver<E>) -> Option<E> {
+        if let Some(entry) = receiver.taken.pop_front() {
+            self.left.0.store(receiver.taken.len(), Ordering::Release);
+            return Some(entry);
         }
-        if matches!(self.overflow, Overflow::DropOldest) {
+        self.take(receiver, false)
+    }
+
+    fn take(&self, receiver: &mut Receiver<E>, park: bool) -> Option<E> {
+        let mut admitted = Admitted::default();
+        let mut inner = lock(&self.inner);
+        inner.lent = 0;
+        if self.when_full == WhenFull::DropOldest {
             // Taken one by one, so that the oldest is always still in the queue.
-            let entry = receiver.taken.pop_front().or_else(|| inner.queue.pop_front());
-            self.taken.store(receiver.taken.len(), Ordering::SeqCst);
+            let entry = inner.queue.pop_front();
+            inner.parked = park && entry.is_none();
             self.queued.store(inner.queue.len(), Ordering::Relaxed);
             return entry;
         }
-        if receiver.taken.is_empty() {
-            std::mem::swap(&mut inner.queue, &mut receiver.taken);
-            self.queued.store(0, Ordering::Relaxed);
-        }
+        std::mem::swap(&mut inner.queue, &mut receiver.taken);
         let entry = receiver.taken.pop_front();
-        self.taken.store(receiver.taken.len(), Ordering::SeqCst);
-        drop(inner);
-        self.tell_waiting(receiver.taken.len());
+        inner.lent = receiver.taken.len();
+        self.left.0.store(inner.lent, Ordering::Release);
+        if !inner.line.is_empty() {
+            self.admit(&mut inner, &mut admitted);
+        }
+        inner.parked = park && entry.is_none() && inner.queue.is_empty();
+        if entry.is_none() && !inner.queue.is_empty() {
+            // The line was let into an empty mailbox.
+            drop(inner);
+            admitted.wake();
+            return self.take(receiver, park);
+        }
+        self.published(inner, admitted);
         entry
     }
 
-    /// Lets a waiting sender try again, once half of the mailbox is free: a wake-up for each
-    /// message would cost a task switch each.
-    fn tell_waiting(&self, taken_left: usize) {
-        if self.waiting.load(Ordering::SeqCst) > 0
-            && taken_left + self.queued.load(Ordering::Relaxed) <= self.capacity / 2
-        {
-            self.room.notify_one();
+    /// Puts entries back in front of all others, in their order.
+    pub(crate) fn put_back(&self, receiver: &mut Receiver<E>, entries: impl DoubleEndedIterator<Item = E>) {
+        for entry in entries.rev() {
+            receiver.taken.push_front(entry);
         }
+        let left = receiver.taken.len();
+        self.left.0.store(left, Ordering::Release);
+        lock(&self.inner).lent = left;
     }
 
-    /// Puts back an entry that its life had in hand, in front of all others.
-    pub(crate) fn put_back(receiver: &mut Receiver<M>, entry: Entry<M>) {
-        receiver.taken.push_front(entry);
-    }
-
-    /// A new life reads from here on. It begins by draining when anything waits.
-    pub(crate) fn attach(&self, life: ActorRef<LifeMessage>) {
+    /// A life reads from here on, and is woken by `waker`. It begins by asking for the next entry.
+    pub(crate) fn attach(&self, waker: Waker) {
         let mut inner = lock(&self.inner);
-        inner.life = Some(life);
-        inner.scheduled = false;
-        let wake_up = if inner.queue.is_empty() { None } else { self.schedule(&mut inner) };
-        drop(inner);
-        wake(wake_up);
+        inner.life = Some(waker);
+        inner.parked = false;
     }
 
     /// No life reads any more. What the last one had taken goes back to the front of the queue, so
     /// that between two lives everything that waits is in one place; a closed mailbox hands it
     /// out instead.
-    pub(crate) fn detach(&self, receiver: &mut Receiver<M>) -> VecDeque<Entry<M>> {
+    pub(crate) fn detach(&self, receiver: &mut Receiver<E>) -> VecDeque<E> {
         let mut inner = lock(&self.inner);
         inner.life = None;
-        inner.scheduled = false;
-        self.taken.store(0, Ordering::SeqCst);
+        inner.parked = false;
+        inner.lent = 0;
+        self.left.0.store(0, Ordering::Release);
         let mut taken = std::mem::take(&mut receiver.taken);
         if inner.closed {
             return taken;
@@ -337,64 +307,144 @@ impl<M> Mailbox<M> {
         VecDeque::new()
     }
 
-    #[inline]
-    pub(crate) fn is_recording(&self) -> bool {
-        self.recording.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_recording(&self, on: bool) {
-        self.recording.store(on, Ordering::Relaxed);
-    }
-
-    pub(crate) fn pause(&self) {
-        self.paused.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn resume(&self) {
-        let mut inner = lock(&self.inner);
-        self.paused.store(false, Ordering::SeqCst);
-        let waits = !inner.queue.is_empty() || self.taken.load(Ordering::SeqCst) > 0;
-        let life = if waits { self.schedule(&mut inner) } else { None };
-        drop(inner);
-        wake(life);
-    }
-
+    /// Takes messages again.
     pub(crate) fn open(&self) {
         lock(&self.inner).closed = false;
     }
 
-    /// Refuses everything from now on and hands out what waits in the queue.
-    pub(crate) fn close(&self) -> VecDeque<Entry<M>> {
+    /// Whether everything is refused.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.inner).closed
+    }
+
+    /// Refuses everything from now on and hands out what waits in the queue. Senders in the line get
+    /// their messages back.
+    pub(crate) fn close(&self) -> VecDeque<E> {
         let mut inner = lock(&self.inner);
         inner.closed = true;
         let queue = std::mem::take(&mut inner.queue);
         self.queued.store(0, Ordering::Relaxed);
+        let wakers = Admitted(inner.line.iter().map(|waiting| waiting.waker.clone()).collect());
         drop(inner);
-        // Each waiting sender sees the closed mailbox when its turn comes.
-        self.room.notify_one();
+        wakers.wake();
         queue
     }
 }
 
-/// Sends the one wake-up. A life that has just ended loses it, and the next one drains anyway.
-fn wake(life: Option<ActorRef<LifeMessage>>) {
-    if let Some(life) = life {
-        let _ = life.send_message(LifeMessage::Wake);
+/// Senders to wake once the lock is open again.
+#[derive(Default)]
+struct Admitted(Vec<Waker>);
+
+impl Admitted {
+    fn wake(self) {
+        self.0.into_iter().for_each(Waker::wake);
     }
 }
 
-/// Counts a waiting sender for as long as it waits.
-struct Waiting<'a>(&'a AtomicUsize);
+/// A sender that waits for room. See [`Mailbox::wait`].
+pub(crate) struct WaitForRoom<'a, E> {
+    mailbox: &'a Mailbox<E>,
+    state: Place<E>,
+}
 
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
+enum Place<E> {
+    Outside(Option<E>),
+    InLine(u64),
+    Done,
+}
+
+// The entry is moved, never pinned.
+impl<E> Unpin for WaitForRoom<'_, E> {}
+
+impl<E> WaitForRoom<'_, E> {
+    /// Gives up. The entry, unless it was let in before.
+    pub(crate) fn take_back(&mut self) -> Option<E> {
+        match std::mem::replace(&mut self.state, Place::Done) {
+            Place::Outside(entry) => entry,
+            Place::InLine(id) => {
+                let mut inner = lock(&self.mailbox.inner);
+                let at = inner.line.iter().position(|waiting| waiting.id == id)?;
+                let waiting = inner.line.remove(at);
+                self.mailbox.waiting.store(inner.line.len(), Ordering::Relaxed);
+                waiting.map(|waiting| waiting.entry)
+            }
+            Place::Done => None,
+        }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl<E> Future for WaitForRoom<'_, E> {
+    type Output = Result<Taken<E>, Refused<E>>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let mailbox = this.mailbox;
+        match &mut this.state {
+            Place::Outside(entry) => {
+                let Some(offered) = entry.take() else { return Poll::Pending };
+                match mailbox.push(offered) {
+                    Err(Refused::Full(back)) => {
+                        let mut inner = lock(&mailbox.inner);
+                        if inner.closed {
+                            drop(inner);
+                            this.state = Place::Done;
+                            return Poll::Ready(Err(Refused::Closed(back)));
+                        }
+                        let id = inner.next_waiter;
+                        inner.next_waiter += 1;
+                        let waker = cx.waker().clone();
+                        inner.line.push_back(Waiting { id, entry: back, waker });
+                        this.state = Place::InLine(id);
+                        // Room may have come since the push, and nobody else may be about to look.
+                        let mut admitted = Admitted::default();
+                        mailbox.admit(&mut inner, &mut admitted);
+                        mailbox.published(inner, admitted);
+                        Poll::Pending
+                    }
+                    done => {
+                        this.state = Place::Done;
+                        Poll::Ready(done)
+                    }
+                }
+            }
+            Place::InLine(id) => {
+                let id = *id;
+                let mut inner = lock(&mailbox.inner);
+                let at = inner.line.iter().position(|waiting| waiting.id == id);
+                let closed = inner.closed;
+                match at {
+                    None => {
+                        this.state = Place::Done;
+                        Poll::Ready(Ok(Taken::Queued))
+                    }
+                    Some(at) if closed => {
+                        let waiting = inner.line.remove(at);
+                        mailbox.waiting.store(inner.line.len(), Ordering::Relaxed);
+                        drop(inner);
+                        this.state = Place::Done;
+                        match waiting {
+                            Some(waiting) => Poll::Ready(Err(Refused::Closed(waiting.entry))),
+                            None => Poll::Ready(Ok(Taken::Queued)),
+                        }
+                    }
+                    Some(at) => {
+                        if let Some(waiting) = inner.line.get_mut(at)
+                            && !waiting.waker.will_wake(cx.waker())
+                        {
+                            waiting.waker = cx.waker().clone();
+                        }
+                        Poll::Pending
+                    }
+                }
+            }
+            Place::Done => Poll::Pending,
+        }
+    }
+}
+
+impl<E> Drop for WaitForRoom<'_, E> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        // Outside the lock: dropping a message runs its owner's code.
+        drop(self.take_back());
     }
 }

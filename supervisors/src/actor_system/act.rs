@@ -84,7 +84,7 @@ impl ActorSystem {
         };
         let refusal = match change {
             Some(change) => unsupported(&*slot, change),
-            None => cell.current().is_none().then(|| nothing_to_kill(&cell.path)),
+            None => (!cell.is_running()).then(|| nothing_to_kill(&cell.path)),
         };
         if let Some(error) = refusal {
             return Err(error);

@@ -1,67 +1,69 @@
 //! How a child of each kind gets its slot and starts a life.
 
-use std::any::Any;
-use std::future::Future;
+use std::any::{Any, TypeId};
 use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{ActorCell, SpawnErr};
-use tokio::sync::oneshot;
+use ractor::{ActorCell, ActorRef};
 
-use crate::actor::life::{Life, LifeState};
-use crate::actor::mailbox::{Mailbox, MailboxFacts};
-use crate::actor::panic::{Who, catch_panic};
-use crate::actor::slot::{AnySlot, Slot, SlotCell, SlotInfo, SlotKind, SlotState};
-use crate::actor::{Actor, Context, short_type_name};
+use crate::actor::cell::{Running, SlotCell};
+use crate::actor::guard::{Guard, Outcome};
+use crate::actor::life::{self, Report};
+use crate::actor::slot::{AnySlot, MailboxFacts, Slot};
+use crate::actor::state::{SlotInfo, SlotKind};
+use crate::actor::{Actor, short_type_name};
 use crate::component::Hooks;
-use crate::environment::Environment;
-use crate::error::{ExitReason, Failure, SpecError, StartError};
-use crate::health::Health;
+use crate::environment::{Environment, spawn};
+use crate::error::{ExitReason, Failure, SpecError};
 use crate::path::Path;
+use crate::supervisor::machine::Key;
 use crate::supervisor::policy::Policies;
 use crate::supervisor::spec::{ChildSpec, SupervisorKind, SupervisorSpec};
 use crate::supervisor::{
-    SupervisorActor, SupervisorArgs, SupervisorLink, SupervisorPlace, SupervisorRef,
+    SupervisorActor, SupervisorArgs, SupervisorLink, SupervisorMessage, SupervisorPlace,
+    SupervisorRef,
 };
 use crate::tree::TreeRoot;
-
-/// How long a new life waits for the one before it, before its slot is shown as stuck. A life
-/// that was killed lets go within microseconds; only code that never yields holds on.
-const LETTING_GO: Duration = Duration::from_millis(100);
 
 /// What a start came to.
 #[derive(Debug)]
 pub(crate) enum StartResult {
-    Started(ActorCell),
+    Started,
+    /// A raw ractor actor, whose end ractor reports.
+    StartedRaw(ActorCell),
     Ignored,
     Failed(ExitReason),
 }
 
 /// What a starting life needs to know of its place.
-#[derive(Clone)]
 pub(crate) struct StartContext {
-    pub(crate) parent: ActorCell,
+    pub(crate) parent: ActorRef<SupervisorMessage>,
+    pub(crate) key: Key,
     pub(crate) supervisor: SupervisorRef,
     pub(crate) root: TreeRoot,
     pub(crate) policies: Arc<Policies>,
     pub(crate) life: u64,
     /// The event that led to this start.
     pub(crate) cause_seq: Option<u64>,
+    /// How long the start may take.
+    pub(crate) deadline: Option<Duration>,
 }
-
-pub(crate) type StartFuture = Pin<Box<dyn Future<Output = StartResult> + Send>>;
 
 /// A kind of child: makes the slot once, and a life at every start.
 pub(crate) trait ChildFactory: Send + Sync {
     /// What can be known to be wrong before the start.
-    fn check(&self, policies: &Policies) -> Result<(), SpecError>;
+    fn check(&self, spec: &ChildSpec, policies: &Policies) -> Result<(), SpecError>;
+    /// What the child is.
+    fn kind(&self) -> SlotKind;
+    /// The type of its messages, if it has an address.
+    fn message_type(&self) -> Option<(TypeId, &'static str)>;
     fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot>;
     /// Whether a slot kept from an earlier life of the supervisor is one this factory could have
     /// made.
-    fn fits(&self, slot: &dyn AnySlot) -> bool;
-    fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) -> StartFuture;
+    fn fits(&self, slot: &Arc<dyn AnySlot>) -> bool;
+    /// Begins a life. What comes of it is told to the supervisor.
+    fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext);
     /// What a supervisor is declared to be.
     fn supervisor(&self) -> Option<&SupervisorSpec> {
         None
@@ -70,19 +72,27 @@ pub(crate) trait ChildFactory: Send + Sync {
 
 /// A child that is an [`Actor`], with the hooks `H`.
 pub(crate) struct ActorChild<A: Actor, H> {
-    args: A::Args,
+    args: Arc<A::Args>,
     hooks: PhantomData<fn() -> H>,
 }
 
 impl<A: Actor, H: Hooks<A>> ActorChild<A, H> {
     pub(crate) fn new(args: A::Args) -> Self {
-        Self { args, hooks: PhantomData }
+        Self { args: Arc::new(args), hooks: PhantomData }
     }
 }
 
 impl<A: Actor, H: Hooks<A>> ChildFactory for ActorChild<A, H> {
-    fn check(&self, _: &Policies) -> Result<(), SpecError> {
-        Ok(())
+    fn check(&self, spec: &ChildSpec, _: &Policies) -> Result<(), SpecError> {
+        spec.on_crash.check::<A::Message>(&spec.id)
+    }
+
+    fn kind(&self) -> SlotKind {
+        SlotKind::Actor
+    }
+
+    fn message_type(&self) -> Option<(TypeId, &'static str)> {
+        Some((TypeId::of::<A::Message>(), short_type_name::<A::Message>()))
     }
 
     fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {
@@ -94,70 +104,32 @@ impl<A: Actor, H: Hooks<A>> ChildFactory for ActorChild<A, H> {
         };
         let cell = SlotCell::new(path, info, Arc::clone(env));
         let on_crash = spec.on_crash.for_messages::<A::Message>();
-        let mailbox = Mailbox::new(spec.capacity, spec.overflow);
+        let mailbox = (spec.capacity, spec.overflow);
         let checks = H::CHECKS_HEALTH;
         Arc::new(Slot::<A::Message>::new(cell, mailbox, on_crash, checks, A::message_name))
     }
 
-    fn fits(&self, slot: &dyn AnySlot) -> bool {
-        let info = slot.cell().info;
-        info.kind == SlotKind::Actor && info.actor_type == short_type_name::<A>()
+    fn fits(&self, slot: &Arc<dyn AnySlot>) -> bool {
+        Arc::clone(slot).as_any().is::<Slot<A::Message>>()
+            && slot.cell().info.actor_type == short_type_name::<A>()
     }
 
-    fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) -> StartFuture {
-        let slot = slot
-            .as_any()
-            .downcast::<Slot<A::Message>>()
-            .expect("a slot is started by the factory that made it, or one that `fits`");
-        let args = self.args.clone();
-        Box::pin(start_life::<A, H>(slot, args, at))
-    }
-}
-
-/// Waits for the life before, makes the state, recovers, and lets ractor run it.
-async fn start_life<A: Actor, H: Hooks<A>>(
-    slot: Arc<Slot<A::Message>>,
-    args: A::Args,
-    at: StartContext,
-) -> StartResult {
-    let token = match slot.try_acquire(at.life) {
-        Some(token) => token,
-        None => match tokio::time::timeout(LETTING_GO, slot.acquire(at.life)).await {
-            Ok(token) => token,
-            Err(_) => {
-                slot.cell.set_state(SlotState::Stuck);
-                slot.acquire(at.life).await
+    fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) {
+        let env = Arc::clone(&slot.cell().env);
+        match slot.as_any().downcast::<Slot<A::Message>>() {
+            Ok(slot) => {
+                let args = Arc::clone(&self.args);
+                spawn(&env, life::run::<A, H>(args, slot, at));
             }
-        },
-    };
-    slot.cell.set_state(SlotState::Starting);
-    let who = Who::new(Arc::clone(&slot) as Arc<dyn AnySlot>);
-    let mut cx = Context::<A>::new(slot, at.root, at.supervisor, at.life);
-    let made = catch_panic(who, async {
-        let mut actor = A::start(&args, &mut cx).await?;
-        if at.life > 1 {
-            H::post_restart_recovery(&mut actor, &mut cx).await.map_err(StartError::Failed)?;
+            Err(_) => wrong_slot(&at),
         }
-        Ok(actor)
-    })
-    .await;
-    let actor = match made {
-        Ok(Ok(actor)) => actor,
-        Ok(Err(StartError::Ignore)) => return StartResult::Ignored,
-        Ok(Err(StartError::Failed(failure))) => {
-            return StartResult::Failed(ExitReason::Error(failure));
-        }
-        Err(report) => return StartResult::Failed(ExitReason::Panic(report)),
-    };
-    let state = LifeState::new(actor, cx, token);
-    match ractor::Actor::spawn_linked(None, Life::<A, H>::default(), state, at.parent).await {
-        Ok((actor, _)) => StartResult::Started(actor.get_cell()),
-        Err(error) => StartResult::Failed(spawn_failure(&error)),
     }
 }
 
-fn spawn_failure(error: &SpawnErr) -> ExitReason {
-    ExitReason::Error(Failure::transient(error.to_string()))
+/// A slot of another kind than the factory makes: a fault of the kernel, told as a failed start.
+fn wrong_slot(at: &StartContext) {
+    let reason = ExitReason::Error(Failure::permanent("the slot is another kind of actor's"));
+    Report::new(at.parent.clone(), at.key, at.life).end(reason);
 }
 
 /// A slot without a mailbox: a supervisor's, or a raw ractor actor's.
@@ -182,15 +154,17 @@ impl AnySlot for PlainSlot {
     fn open(&self) {}
 
     fn close(&self, reason: &ExitReason) {
+        self.cell.set_ended(reason);
         if let Some(link) = &self.link {
             link.close_children(reason);
         }
     }
 
-    fn pause(&self, paused: bool) -> bool {
+    fn hold(&self, held: bool) -> bool {
+        self.cell.gate.hold(held);
         match &self.link {
             Some(link) => {
-                link.pause_children(paused);
+                link.hold_children(held);
                 true
             }
             None => false,
@@ -205,7 +179,7 @@ impl AnySlot for PlainSlot {
         self.link.as_ref()
     }
 
-    fn ask_health(&self, _: oneshot::Sender<Health>) -> bool {
+    fn checks_health(&self) -> bool {
         false
     }
 }
@@ -226,15 +200,23 @@ impl ChildFactory for SupervisorChild {
         Some(&self.spec)
     }
 
-    fn check(&self, policies: &Policies) -> Result<(), SpecError> {
+    fn check(&self, _: &ChildSpec, policies: &Policies) -> Result<(), SpecError> {
         self.spec.clone().check(policies)
     }
 
-    fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {
-        let kind = match self.spec.kind {
+    fn kind(&self) -> SlotKind {
+        match self.spec.kind {
             SupervisorKind::Static => SlotKind::Supervisor,
             SupervisorKind::Dynamic { .. } => SlotKind::DynamicSupervisor,
-        };
+        }
+    }
+
+    fn message_type(&self) -> Option<(TypeId, &'static str)> {
+        None
+    }
+
+    fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {
+        let kind = self.kind();
         let component = spec.metadata.component_type;
         let (actor_type, message_type) = ("Supervisor", "(supervisor)");
         let info = SlotInfo { kind, component, actor_type, message_type };
@@ -242,61 +224,77 @@ impl ChildFactory for SupervisorChild {
         Arc::new(PlainSlot { cell: SlotCell::new(path, info, Arc::clone(env)), link: Some(link) })
     }
 
-    fn fits(&self, slot: &dyn AnySlot) -> bool {
-        match self.spec.kind {
-            SupervisorKind::Static => slot.cell().info.kind == SlotKind::Supervisor,
-            SupervisorKind::Dynamic { .. } => slot.cell().info.kind == SlotKind::DynamicSupervisor,
-        }
+    fn fits(&self, slot: &Arc<dyn AnySlot>) -> bool {
+        slot.cell().info.kind == self.kind()
     }
 
-    fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) -> StartFuture {
-        let spec = self.spec.clone();
-        Box::pin(start_supervisor(
+    fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) {
+        let report = Report::new(at.parent.clone(), at.key, at.life);
+        let starting = StartSupervisor {
             slot,
-            spec,
-            at.root,
-            at.policies,
-            Some(at.parent),
-            at.life,
-            at.cause_seq,
-        ))
+            spec: self.spec.clone(),
+            root: at.root,
+            policies: at.policies,
+            life: at.life,
+            cause_seq: at.cause_seq,
+        };
+        starting.begin(Some(at.parent.get_cell()), report);
     }
 }
 
-/// Starts a supervisor and waits until all its children are up, or until it has ended because one
-/// would not start.
-pub(crate) async fn start_supervisor(
-    slot: Arc<dyn AnySlot>,
-    mut spec: SupervisorSpec,
-    root: TreeRoot,
-    policies: Arc<Policies>,
-    parent: Option<ActorCell>,
-    life: u64,
-    cause_seq: Option<u64>,
-) -> StartResult {
-    if let Err(error) = spec.check(&policies) {
-        let failure = Failure::wrap(crate::resilience::ErrorClass::User, error);
-        return StartResult::Failed(ExitReason::Error(failure));
+/// What a supervisor is started with.
+pub(crate) struct StartSupervisor {
+    pub(crate) slot: Arc<dyn AnySlot>,
+    pub(crate) spec: SupervisorSpec,
+    pub(crate) root: TreeRoot,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) life: u64,
+    pub(crate) cause_seq: Option<u64>,
+}
+
+impl StartSupervisor {
+    /// Starts the supervisor. It reports when all its children are up, and when it has ended.
+    pub(crate) fn begin(mut self, parent: Option<ActorCell>, report: impl Reports) {
+        let env = Arc::clone(&self.slot.cell().env);
+        let mut report: Box<dyn Reports> = Box::new(report);
+        if let Err(error) = self.spec.check(&self.policies) {
+            let failure = Failure::wrap(crate::resilience::ErrorClass::User, error);
+            report.end(ExitReason::Error(failure));
+            return;
+        }
+        let Self { slot, spec, root, policies, life, cause_seq } = self;
+        let args = SupervisorArgs { slot, spec, root, policies, life, cause_seq, report };
+        spawn(&env, async move {
+            let spawned = match parent {
+                Some(parent) => {
+                    ractor::Actor::spawn_linked(None, SupervisorActor, args, parent).await
+                }
+                None => ractor::Actor::spawn(None, SupervisorActor, args).await,
+            };
+            // The report went down with the arguments, and has told of it.
+            if let Err(error) = spawned {
+                tracing::error!(%error, "ractor did not start a supervisor");
+            }
+        });
     }
-    let (ready, is_ready) = oneshot::channel();
-    let args = SupervisorArgs { slot, spec, root, policies, life, cause_seq, ready };
-    let spawned = match parent {
-        Some(parent) => ractor::Actor::spawn_linked(None, SupervisorActor, args, parent).await,
-        None => ractor::Actor::spawn(None, SupervisorActor, args).await,
-    };
-    let cell = match spawned {
-        Ok((actor, _)) => actor.get_cell(),
-        Err(error) => return StartResult::Failed(spawn_failure(&error)),
-    };
-    let failed = match is_ready.await {
-        Ok(Ok(())) => return StartResult::Started(cell),
-        Ok(Err(reason)) => reason,
-        // Killed while it started.
-        Err(_) => ExitReason::Killed,
-    };
-    // Its parent must not start anything in its place before it is gone.
-    let _ = cell.wait(None).await;
-    StartResult::Failed(failed)
+}
+
+/// Who hears of a supervisor: its parent, or whoever started the system.
+pub(crate) trait Reports: Send + 'static {
+    /// All its children are up.
+    fn up(&mut self);
+    /// It ends with this reason once the report is dropped.
+    fn end(&mut self, reason: ExitReason);
+}
+
+impl Reports for Report {
+    fn up(&mut self) {
+        Self::up(self);
+    }
+
+    fn end(&mut self, reason: ExitReason) {
+        Self::end(self, reason);
+    }
 }
 
 /// A child that is a raw ractor actor.
@@ -316,8 +314,16 @@ where
     R: ractor::Actor,
     F: Fn() -> (R, R::Arguments) + Send + Sync + 'static,
 {
-    fn check(&self, _: &Policies) -> Result<(), SpecError> {
+    fn check(&self, _: &ChildSpec, _: &Policies) -> Result<(), SpecError> {
         Ok(())
+    }
+
+    fn kind(&self) -> SlotKind {
+        SlotKind::Raw
+    }
+
+    fn message_type(&self) -> Option<(TypeId, &'static str)> {
+        None
     }
 
     fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {
@@ -330,26 +336,35 @@ where
         Arc::new(PlainSlot { cell: SlotCell::new(path, info, Arc::clone(env)), link: None })
     }
 
-    fn fits(&self, slot: &dyn AnySlot) -> bool {
+    fn fits(&self, slot: &Arc<dyn AnySlot>) -> bool {
         slot.cell().info.kind == SlotKind::Raw
     }
 
-    fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) -> StartFuture {
+    fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext) {
         let make = Arc::clone(&self.make);
-        Box::pin(async move {
-            let spawned = catch_panic(Who::new(Arc::clone(&slot)), async move {
-                let (actor, args) = make();
-                ractor::Actor::spawn_linked(None, actor, args, at.parent).await
-            })
-            .await;
-            match spawned {
-                Ok(Ok((actor, _))) => {
-                    slot.cell().up(actor.get_cell());
-                    StartResult::Started(actor.get_cell())
+        let env = Arc::clone(&slot.cell().env);
+        let (key, life) = (at.key, at.life);
+        spawn(&env, async move {
+            let mut guard = Guard::new(Arc::clone(&slot), life);
+            let parent = at.parent.get_cell();
+            let spawned = guard
+                .run(async move {
+                    let (actor, args) = make();
+                    ractor::Actor::spawn_linked(None, actor, args, parent).await
+                })
+                .await;
+            let result = match spawned {
+                Outcome::Done(Ok((actor, _))) => {
+                    slot.cell().up(life, Running::Ractor(actor.get_cell()));
+                    StartResult::StartedRaw(actor.get_cell())
                 }
-                Ok(Err(error)) => StartResult::Failed(spawn_failure(&error)),
-                Err(report) => StartResult::Failed(ExitReason::Panic(report)),
-            }
-        })
+                Outcome::Done(Err(error)) => {
+                    StartResult::Failed(ExitReason::Error(Failure::transient(error.to_string())))
+                }
+                Outcome::Panicked(report) => StartResult::Failed(ExitReason::Panic(report)),
+                Outcome::Killed => StartResult::Failed(ExitReason::Killed),
+            };
+            let _ = at.parent.send_message(SupervisorMessage::StartDone { key, life, result });
+        });
     }
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use ractor::ActorCell;
 
 use crate::actor::slot::AnySlot;
 use crate::environment::lock;
@@ -19,7 +18,7 @@ use crate::supervisor::child::StartResult;
 use crate::supervisor::dynamic::child::{Child, Phase, Then, Waiting};
 use crate::supervisor::dynamic::decision::{alone, forgotten};
 use crate::supervisor::intensity::Window;
-use crate::supervisor::lives::RawEnd;
+use crate::supervisor::lives::Due;
 use crate::supervisor::machine::Key;
 use crate::supervisor::reaction::Reaction;
 use crate::supervisor::reports::{End, Verdict};
@@ -67,16 +66,22 @@ impl DynamicDriver {
             SupervisorMessage::StartDone { key, life, result } => {
                 self.start_done(key, life, result);
             }
-            SupervisorMessage::Retry { key, epoch } => self.retry(key, epoch),
-            SupervisorMessage::StopTimeout { key, life } => self.common.lives.kill(key, life),
-            SupervisorMessage::KillTimeout { key, life } => {
-                if self.common.lives.abandon(key, life) {
-                    let reason = ExitReason::Killed;
-                    self.ended(End { key, life, reason, stopping: true, told: true });
+            SupervisorMessage::Ended { key, life, reason } => {
+                if let Some(end) = self.common.lives.ended(key, life, reason) {
+                    self.ended(end);
                 }
             }
-            SupervisorMessage::HealthTick { key, life } => {
-                self.common.lives.check_health(key, life);
+            SupervisorMessage::Tick => {
+                for due in self.common.lives.due() {
+                    match due {
+                        Due::StartDone { key, life, result } => self.start_done(key, life, result),
+                        Due::Retry { key, epoch } => self.retry(key, epoch),
+                        Due::Abandoned { key, life } => {
+                            let reason = ExitReason::Killed;
+                            self.ended(End { key, life, reason, stopping: true, told: true });
+                        }
+                    }
+                }
             }
             SupervisorMessage::HealthChecked { key, life, health } => {
                 if self.common.lives.health_checked(key, life, health).is_some() {
@@ -86,13 +91,6 @@ impl DynamicDriver {
             SupervisorMessage::Request(request) => self.request(request),
         }
         self.settle();
-    }
-
-    pub(crate) fn actor_ended(&mut self, actor: &ActorCell, end: RawEnd) {
-        if let Some(end) = self.common.lives.ended(actor, end) {
-            self.ended(end);
-            self.settle();
-        }
     }
 
     fn init(&mut self) {
@@ -158,20 +156,16 @@ impl DynamicDriver {
     fn start_done(&mut self, key: Key, life: u64, result: StartResult) {
         let Some(child) = self.children.get(&key) else { return };
         let restart = matches!(child.phase, Phase::Starting { restart: true });
-        let Some(early) = self.common.lives.started(key, life, &result) else { return };
-        self.common.lives.forget_early_ends();
+        let Some(result) = self.common.lives.started(key, life, result) else { return };
         self.first_start_done(key);
         match result {
-            StartResult::Started(_) => {
+            StartResult::Started | StartResult::StartedRaw(_) => {
                 self.common.lives.report_up(key, life, restart);
                 self.up(key);
             }
             StartResult::Ignored => self.forget(key, &ExitReason::Normal),
             StartResult::Failed(reason) if restart => self.restart_failed(key, life, reason),
             StartResult::Failed(reason) => self.first_start_failed(key, life, reason),
-        }
-        if let Some(end) = early.and_then(|end| self.common.lives.end_of(key, end)) {
-            self.ended(end);
         }
     }
 
@@ -378,9 +372,6 @@ impl DynamicDriver {
 
     /// Reports the starts that were done at once, and ends when all is done.
     fn settle(&mut self) {
-        while let Some((key, life, result)) = self.common.lives.next_done() {
-            self.start_done(key, life, result);
-        }
         if self.children.is_empty() && self.common.finished.is_none() {
             self.common.finished = self.ending.clone();
         }
@@ -391,16 +382,16 @@ impl DynamicDriver {
         if self.ending.is_some() && self.keep {
             // Its slot waits for the next life of this supervisor; if there is none, the parent
             // closes it with this one's.
-            if let Some(child) = self.common.lives.children.remove(&key) {
-                self.ids.swap_remove(&child.spec.id);
+            if let Some(id) = self.common.lives.keep(key) {
+                self.ids.swap_remove(&id);
             }
             return;
         }
-        if let Some(child) = self.common.lives.remove(key, reason) {
-            self.ids.swap_remove(&child.spec.id);
-            self.common.link.remove(&child.spec.id);
+        if let Some(id) = self.common.lives.remove(key, reason) {
+            self.ids.swap_remove(&id);
+            self.common.link.remove(&id);
             if self.keep {
-                lock(&self.common.link.kept).swap_remove(&child.spec.id);
+                lock(&self.common.link.kept).swap_remove(&id);
             }
         }
     }

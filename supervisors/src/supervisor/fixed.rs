@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use ractor::ActorCell;
-
-use crate::actor::slot::{AnySlot, SlotState};
+use crate::actor::slot::AnySlot;
+use crate::actor::state::SlotState;
 use crate::environment::lock;
 use crate::error::{ExitReason, SupervisorError};
 use crate::lifecycle::LifecycleKind;
 use crate::path::Path;
 use crate::supervisor::child::StartResult;
-use crate::supervisor::lives::RawEnd;
+use crate::supervisor::lives::Due;
 use crate::supervisor::machine::{
     Cause, Command, Declared, Input, Key, Machine, Order, Reply, StartOutcome, Token,
 };
@@ -77,15 +76,21 @@ impl StaticDriver {
             SupervisorMessage::StartDone { key, life, result } => {
                 self.start_done(key, life, result);
             }
-            SupervisorMessage::Retry { key, epoch } => self.input(Input::Retry { key, epoch }),
-            SupervisorMessage::StopTimeout { key, life } => self.common.lives.kill(key, life),
-            SupervisorMessage::KillTimeout { key, life } => {
-                if self.common.lives.abandon(key, life) {
-                    self.input(Input::Ended { key, reason: ExitReason::Killed });
+            SupervisorMessage::Ended { key, life, reason } => {
+                if let Some(end) = self.common.lives.ended(key, life, reason) {
+                    self.ended(end);
                 }
             }
-            SupervisorMessage::HealthTick { key, life } => {
-                self.common.lives.check_health(key, life);
+            SupervisorMessage::Tick => {
+                for due in self.common.lives.due() {
+                    match due {
+                        Due::StartDone { key, life, result } => self.start_done(key, life, result),
+                        Due::Retry { key, epoch } => self.input(Input::Retry { key, epoch }),
+                        Due::Abandoned { key, .. } => {
+                            self.input(Input::Ended { key, reason: ExitReason::Killed });
+                        }
+                    }
+                }
             }
             SupervisorMessage::HealthChecked { key, life, health } => {
                 if let Some(reason) = self.common.lives.health_checked(key, life, health) {
@@ -95,13 +100,6 @@ impl StaticDriver {
             SupervisorMessage::Request(request) => self.request(request),
         }
         self.carry_out();
-    }
-
-    pub(crate) fn actor_ended(&mut self, actor: &ActorCell, end: RawEnd) {
-        if let Some(end) = self.common.lives.ended(actor, end) {
-            self.ended(end);
-            self.carry_out();
-        }
     }
 
     /// Decided first, then told, then carried out: whoever hears of it hears what is done about it.
@@ -173,24 +171,20 @@ impl StaticDriver {
 
     fn start_done(&mut self, key: Key, life: u64, result: StartResult) {
         let restart = self.restarts.remove(&key).unwrap_or(false);
-        let Some(early) = self.common.lives.started(key, life, &result) else { return };
+        let Some(result) = self.common.lives.started(key, life, result) else { return };
         let (outcome, failed) = match result {
-            StartResult::Started(_) => {
+            StartResult::Started | StartResult::StartedRaw(_) => {
                 self.common.lives.report_up(key, life, restart);
                 (StartOutcome::Started, None)
             }
             StartResult::Ignored => (StartOutcome::Ignored, None),
             StartResult::Failed(reason) => (StartOutcome::Failed(reason.clone()), Some(reason)),
         };
-        self.common.lives.forget_early_ends();
         self.input(Input::StartDone { key, outcome });
         if let Some(reason) = failed {
             let verdict = self.verdict(key);
             self.common.lives.report_start_failed(key, life, &reason, verdict);
             self.note_end(key);
-        }
-        if let Some(end) = early.and_then(|end| self.common.lives.end_of(key, end)) {
-            self.ended(end);
         }
     }
 
@@ -322,13 +316,8 @@ impl StaticDriver {
     fn carry_out(&mut self) {
         loop {
             let order = lock(&self.machine).next_order();
-            if let Some(order) = order {
-                self.order(order);
-            } else if let Some((key, life, result)) = self.common.lives.next_done() {
-                self.start_done(key, life, result);
-            } else {
-                return;
-            }
+            let Some(order) = order else { return };
+            self.order(order);
         }
     }
 
@@ -343,7 +332,9 @@ impl StaticDriver {
                 self.restarts.insert(key, restart);
                 lives.start(key);
             }
-            Order::AbortStart { key } => lives.abort_start(key),
+            Order::AbortStart { key } => {
+                lives.abort_start(key);
+            }
             Order::Stop { key, planned } => {
                 if let Some(child) = lives.children.get_mut(&key) {
                     child.cause_seq = cause_seq;

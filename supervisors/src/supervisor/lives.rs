@@ -1,20 +1,21 @@
 //! The lives under one supervisor: starting, stopping, and learning of their ends.
 //!
-//! A supervisor must never await a child, a timer or I/O in its handler. Everything that takes
-//! time is a small task that ends in a [`SupervisorMessage`]; dropping its guard aborts it, so
-//! none outlives its supervisor.
+//! A supervisor must never await a child, a timer or I/O in its handler, and never runs code that
+//! is not its own. Lives are tasks that report by message; everything that takes time is one alarm
+//! clock per supervisor, whose ring is a message too.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ractor::{ActorCell, ActorId, ActorRef};
 
 use crate::actor::TaskGuard;
-use crate::actor::slot::{AnySlot, SlotKind, SlotState};
+use crate::actor::slot::{AnySlot, Call};
+use crate::actor::state::{SlotKind, SlotState};
 use crate::environment::Environment;
-use crate::error::ExitReason;
+use crate::error::{ExitReason, SpecError};
 use crate::health::{Health, HealthSpec};
 use crate::lifecycle::LifecycleKind;
 use crate::supervisor::child::{StartContext, StartResult};
@@ -30,6 +31,21 @@ use crate::tree::TreeRoot;
 /// at the next `await`.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(1);
 
+/// What a supervisor waits for by the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Alarm {
+    /// A start has taken too long.
+    Start,
+    /// A life that was told to stop has not.
+    Stop,
+    /// A life that was killed has not ended.
+    Kill,
+    /// The backoff of this epoch is over.
+    Retry(u64),
+    /// Time to look at its health.
+    Health,
+}
+
 /// One child as the driver sees it.
 pub(crate) struct LiveChild {
     pub(crate) spec: ChildSpec,
@@ -40,11 +56,21 @@ pub(crate) struct LiveChild {
     pub(crate) ended_seq: Option<u64>,
     /// A failure that was told and is not decided yet.
     pub(crate) decision: Option<ReactionCell>,
-    actor: Option<ActorId>,
-    start: Option<Start>,
-    start_failed: bool,
-    timer: Option<TaskGuard>,
-    health: Option<TaskGuard>,
+    /// The life that was started last.
+    pub(crate) life: u64,
+    /// That life is up, and its end has not been heard.
+    pub(crate) up: bool,
+    /// It was told to stop.
+    stopping: bool,
+    /// Another life will follow the one that is stopped.
+    planned: bool,
+    /// Its start has not been reported yet.
+    starting: bool,
+    /// The start took too long, and its end is awaited.
+    timed_out: Option<Duration>,
+    alarm: Option<(Duration, Alarm)>,
+    health_at: Option<Duration>,
+    health_check: Option<TaskGuard>,
     failed_checks: u32,
 }
 
@@ -58,21 +84,22 @@ impl LiveChild {
             cause_seq: None,
             ended_seq: None,
             decision: None,
-            actor: None,
-            start: None,
-            start_failed: false,
-            timer: None,
-            health: None,
+            life: 0,
+            up: false,
+            stopping: false,
+            planned: false,
+            starting: false,
+            timed_out: None,
+            alarm: None,
+            health_at: None,
+            health_check: None,
             failed_checks: 0,
         })
     }
-}
 
-/// A start that has not been reported yet.
-enum Start {
-    Done,
-    /// Dropping the guard drops the start, and what it had made.
-    UnderWay(#[expect(dead_code, reason = "held for its drop")] TaskGuard),
+    fn is_supervisor(&self) -> bool {
+        self.slot.supervisor().is_some()
+    }
 }
 
 /// All lives under one supervisor, by key.
@@ -80,26 +107,26 @@ pub(crate) struct Lives {
     /// Boxed: a B-tree that is filled in order leaves half of each node empty.
     pub(crate) children: BTreeMap<Key, Box<LiveChild>>,
     pub(crate) env: Arc<Environment>,
-    myself: ActorRef<SupervisorMessage>,
+    pub(crate) myself: ActorRef<SupervisorMessage>,
     supervisor: SupervisorRef,
     root: TreeRoot,
     policies: Arc<Policies>,
     /// The policy of the last child that has one of its own.
     policy: Option<Arc<ChildPolicy>>,
-    by_actor: BTreeMap<ActorId, Key>,
-    /// Ends that arrived before the report of the start. Each start has one end, so nothing stays.
-    early_ends: BTreeMap<ActorId, RawEnd>,
-    /// Starts that were done at once and are still to be reported.
-    done: VecDeque<(Key, u64, StartResult)>,
-    /// Lives that were given up as stuck; their ends come late and mean nothing.
-    abandoned: BTreeSet<ActorId>,
+    alarms: BTreeSet<(Duration, Key, Alarm)>,
+    /// When the clock rings next, and the task that waits for it.
+    clock: Option<(Duration, TaskGuard)>,
+    /// Lives that were given up as stuck; their ends come late.
+    abandoned: BTreeMap<(Key, u64), (Arc<dyn AnySlot>, u64)>,
+    raw: RawActors,
 }
 
-/// What ractor says about an end. Why, the slot knows better.
-#[derive(Clone, Debug)]
-pub(crate) enum RawEnd {
-    Terminated(Option<String>),
-    Failed(String),
+/// Raw ractor actors report to ractor, not to us.
+#[derive(Default)]
+struct RawActors {
+    by_actor: BTreeMap<ActorId, (Key, u64)>,
+    /// Ends that arrived before the report of the start.
+    early: BTreeMap<ActorId, ExitReason>,
 }
 
 impl Lives {
@@ -118,10 +145,10 @@ impl Lives {
             root,
             policies,
             policy: None,
-            by_actor: BTreeMap::new(),
-            early_ends: BTreeMap::new(),
-            done: VecDeque::new(),
-            abandoned: BTreeSet::new(),
+            alarms: BTreeSet::new(),
+            clock: None,
+            abandoned: BTreeMap::new(),
+            raw: RawActors::default(),
         }
     }
 
@@ -139,6 +166,18 @@ impl Lives {
         self.children.insert(key, LiveChild::new(spec, slot, policy));
     }
 
+    /// Enters a child under the name and into the groups that its spec gives it.
+    pub(crate) fn register(
+        &self,
+        spec: &ChildSpec,
+        slot: &Arc<dyn AnySlot>,
+    ) -> Result<(), SpecError> {
+        match &spec.registered {
+            Some(given) => self.env.groups.enter(slot, given.name.as_ref(), &given.groups),
+            None => Ok(()),
+        }
+    }
+
     /// What comes next of a child has this cause.
     pub(crate) fn because(&mut self, key: Key, cause_seq: Option<u64>) {
         if let Some(child) = self.children.get_mut(&key) {
@@ -152,294 +191,462 @@ impl Lives {
         }
     }
 
-    /// Starts the next life of a child.
-    ///
-    /// Most starts are done at their first poll: those wait in [`next_done`](Self::next_done). Any
-    /// other goes on in a task, and its result comes as `StartDone`.
+    // --- starts --------------------------------------------------------------------------------
+
+    /// Starts the next life of a child. What comes of it arrives as `StartDone`.
     pub(crate) fn start(&mut self, key: Key) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let slot = Arc::clone(&child.slot);
-        let life = slot.cell().next_life();
+        let cell = slot.cell();
+        let life = cell.next_life();
+        child.life = life;
+        child.starting = true;
+        child.stopping = false;
+        child.timed_out = None;
         // A slot whose last life has not let go stays stuck until it does.
-        if slot.cell().state() != SlotState::Stuck {
-            slot.cell().set_state(SlotState::Starting);
+        if cell.state() != SlotState::Stuck {
+            cell.set_state(SlotState::Starting);
         }
+        self.env.in_between.fetch_add(1, Ordering::SeqCst);
         slot.open();
+        let deadline = child.spec.start_deadline;
         let context = StartContext {
-            parent: self.myself.get_cell(),
-            supervisor: self.supervisor.called_by(&slot.cell().path),
+            parent: self.myself.clone(),
+            key,
+            supervisor: self.supervisor.called_by(&cell.path),
             root: self.root.clone(),
             policies: Arc::clone(&self.policies),
             life,
             cause_seq: child.cause_seq,
+            deadline,
         };
-        let mut started = child.spec.child.start(Arc::clone(&slot), context);
-        // A start that failed is tried again from a task, so that a child that fails on and on
-        // does not keep its supervisor from everything else.
-        if !child.start_failed {
-            let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
-            if let Poll::Ready(result) = started.as_mut().poll(&mut nobody) {
-                child.start = Some(Start::Done);
-                self.done.push_back((key, life, result));
-                return;
-            }
+        child.spec.child.start(Arc::clone(&slot), context);
+        if let Some(after) = deadline {
+            self.arm(key, after, Alarm::Start);
         }
-        let deadline = child.spec.start_deadline;
-        let myself = self.myself.clone();
-        child.start = Some(Start::UnderWay(TaskGuard::spawn(async move {
-            let result = match deadline {
-                None => started.await,
-                Some(after) => match tokio::time::timeout(after, started).await {
-                    Ok(result) => result,
-                    Err(_) if slot.cell().state() == SlotState::Stuck => {
-                        StartResult::Failed(ExitReason::Stuck { waited: after })
-                    }
-                    Err(_) => StartResult::Failed(ExitReason::StartTimeout { after }),
-                },
-            };
-            let _ = myself.send_message(SupervisorMessage::StartDone { key, life, result });
-        })));
-    }
-
-    /// The next start that was done at once: key, life, result.
-    pub(crate) fn next_done(&mut self) -> Option<(Key, u64, StartResult)> {
-        self.done.pop_front()
     }
 
     /// Takes the report of a start, which is told by whoever decides what follows. `None` when it
     /// is not the current life's any more.
-    ///
-    /// The second value is the end of a life that was over before its start was reported.
     pub(crate) fn started(
         &mut self,
         key: Key,
         life: u64,
-        result: &StartResult,
-    ) -> Option<Option<RawEnd>> {
+        result: StartResult,
+    ) -> Option<StartResult> {
         let child = self.children.get_mut(&key)?;
-        let cell = child.slot.cell();
-        if cell.life() != life || child.start.take().is_none() {
+        if child.life != life || !std::mem::take(&mut child.starting) {
             return None;
         }
-        let mut early = None;
-        child.start_failed = matches!(result, StartResult::Failed(_));
-        match result {
-            StartResult::Started(actor) => {
-                let id = actor.get_id();
-                child.actor = Some(id);
+        self.env.in_between.fetch_sub(1, Ordering::SeqCst);
+        let cell = child.slot.cell();
+        let result = match (result, child.timed_out.take()) {
+            (StartResult::Failed(_), Some(after)) => {
+                StartResult::Failed(ExitReason::StartTimeout { after })
+            }
+            (result, _) => result,
+        };
+        match &result {
+            StartResult::Started | StartResult::StartedRaw(_) => {
+                child.up = true;
                 child.failed_checks = 0;
-                self.by_actor.insert(id, key);
-                early = self.early_ends.remove(&id);
                 cell.set_state(SlotState::Up);
-                if let Some(health) = child.spec.health {
-                    child.health = Some(health_timer(&self.myself, key, life, health));
+                if let StartResult::StartedRaw(actor) = &result {
+                    self.raw.by_actor.insert(actor.get_id(), (key, life));
                 }
             }
-            StartResult::Ignored => cell.set_state(SlotState::Down),
-            StartResult::Failed(_) => {
-                cell.set_state(SlotState::Down);
-                // A supervisor that ran out of time while its children started is still there.
-                if let Some(actor) = cell.current() {
-                    actor.kill();
-                }
-            }
+            StartResult::Ignored | StartResult::Failed(_) => cell.set_state(SlotState::Down),
         }
-        Some(early)
+        let health = child.spec.health.filter(|_| child.up);
+        self.disarm(key);
+        if let Some(health) = health {
+            self.check_again(key, health);
+        }
+        if let StartResult::StartedRaw(actor) = &result
+            && let Some(reason) = self.raw.early.remove(&actor.get_id())
+        {
+            let message = SupervisorMessage::Ended { key, life, reason };
+            let _ = self.myself.send_message(message);
+        }
+        Some(result)
     }
 
-    /// Drops a start that is under way. What it had made is dropped with it.
-    pub(crate) fn abort_start(&mut self, key: Key) {
-        if let Some(child) = self.children.get_mut(&key) {
-            child.start = None;
-            child.slot.cell().set_state(SlotState::Down);
-            // A supervisor that was starting its children is an actor already: it stops them.
-            if let Some(cell) = child.slot.cell().current() {
-                cell.kill();
-            }
+    /// A start has taken too long. `Some`: it has failed; else its end is awaited.
+    fn start_timed_out(&mut self, key: Key) -> Option<(u64, StartResult)> {
+        let child = self.children.get_mut(&key)?;
+        let (after, life) = (child.spec.start_deadline?, child.life);
+        if !child.starting {
+            return None;
         }
+        let cell = child.slot.cell();
+        if let Some(link) = child.slot.supervisor() {
+            // Its children that are up are stopped in order, and then it has failed.
+            child.timed_out = Some(after);
+            cell.gate.stop(life);
+            link.send(SupervisorMessage::ShutDown { cause_seq: child.cause_seq });
+            return None;
+        }
+        let reason = if cell.state() == SlotState::Stuck {
+            ExitReason::Stuck { waited: after }
+        } else {
+            ExitReason::StartTimeout { after }
+        };
+        cell.end_life(life);
+        Some((life, StartResult::Failed(reason)))
     }
+
+    /// Takes back a start that is under way. `true`: it is over; else (a supervisor, which stops
+    /// what it had started) its failure is still to come as `StartDone`.
+    pub(crate) fn abort_start(&mut self, key: Key) -> bool {
+        let Some(child) = self.children.get_mut(&key) else { return true };
+        if !child.starting {
+            return true;
+        }
+        let cell = child.slot.cell();
+        let life = child.life;
+        if let Some(link) = child.slot.supervisor() {
+            cell.set_state(SlotState::Stopping);
+            cell.gate.stop(life);
+            link.send(SupervisorMessage::ShutDown { cause_seq: child.cause_seq });
+            self.disarm(key);
+            return false;
+        }
+        child.starting = false;
+        self.env.in_between.fetch_sub(1, Ordering::SeqCst);
+        cell.end_life(life);
+        cell.set_state(SlotState::Down);
+        self.disarm(key);
+        true
+    }
+
+    // --- stops ---------------------------------------------------------------------------------
 
     /// Tells a life to stop, kills it when its time is up, and gives it up as stuck when even
-    /// that does not end it.
+    /// that does not end it. `planned`: another life will follow.
     pub(crate) fn stop(&mut self, key: Key, planned: bool) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let cause_seq = child.cause_seq;
         let cell = child.slot.cell();
         cell.set_state(SlotState::Stopping);
-        child.health = None;
-        let life = cell.life();
-        match (child.spec.shutdown, child.slot.supervisor()) {
-            (Shutdown::BrutalKill, _) => return self.kill(key, life),
-            (_, Some(link)) => {
-                if !link.send(SupervisorMessage::ShutDown { cause_seq }) {
-                    return self.kill(key, life);
-                }
-            }
-            (_, None) => cell.request_stop(planned),
+        if !planned {
+            cell.refuse_asks(true);
         }
-        if let Shutdown::After(limit) = child.spec.shutdown {
-            let message = SupervisorMessage::StopTimeout { key, life };
-            child.timer = Some(send_after(&self.myself, limit, message));
+        child.planned = planned;
+        child.stopping = true;
+        child.health_check = None;
+        let life = child.life;
+        self.env.in_between.fetch_add(1, Ordering::SeqCst);
+        let limit = match (child.spec.shutdown, child.slot.supervisor()) {
+            (Shutdown::BrutalKill, _) => None,
+            (shutdown, Some(link)) => link
+                .send(SupervisorMessage::ShutDown { cause_seq })
+                .then_some(shutdown),
+            (shutdown, None) => {
+                cell.request_stop(life, planned);
+                Some(shutdown)
+            }
+        };
+        // What it asks of those that its own supervisor would have to start first is not answered.
+        self.fail_blocked();
+        match limit {
+            None => self.kill(key, life),
+            Some(Shutdown::After(limit)) => self.arm(key, limit, Alarm::Stop),
+            Some(_) => self.disarm(key),
         }
     }
 
     /// Kills life `life` of a child that was told to stop.
-    pub(crate) fn kill(&mut self, key: Key, life: u64) {
+    fn kill(&mut self, key: Key, life: u64) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        if child.slot.cell().life() != life || child.actor.is_none() {
+        if child.life != life || !child.up {
             return;
         }
-        if let Some(cell) = child.slot.cell().current() {
-            cell.kill();
-        }
-        let message = SupervisorMessage::KillTimeout { key, life };
-        child.timer = Some(send_after(&self.myself, KILL_GRACE, message));
+        child.slot.cell().end_life(life);
+        self.arm(key, KILL_GRACE, Alarm::Kill);
     }
 
-    /// Gives up on a life that does not end. `false` when it has ended meanwhile.
-    pub(crate) fn abandon(&mut self, key: Key, life: u64) -> bool {
-        let Some(child) = self.children.get_mut(&key) else { return false };
-        let cell = child.slot.cell();
-        if cell.life() != life {
-            return false;
-        }
-        let Some(actor) = child.actor.take() else { return false };
-        self.by_actor.remove(&actor);
-        self.abandoned.insert(actor);
-        cell.set_state(SlotState::Stuck);
-        cell.set_reported_up(false);
-        let seq = self.env.emit(cell, life, child.cause_seq, LifecycleKind::Stuck);
-        child.cause_seq = Some(seq);
-        true
-    }
-
-    /// Learns of an end. `None` when it is nobody's, or its start was not reported yet.
-    pub(crate) fn ended(&mut self, actor: &ActorCell, end: RawEnd) -> Option<End> {
-        let id = actor.get_id();
-        if self.abandoned.remove(&id) {
+    /// Gives up on a life that does not end. The life, unless it has ended meanwhile.
+    fn abandon(&mut self, key: Key) -> Option<u64> {
+        let child = self.children.get_mut(&key)?;
+        if !std::mem::take(&mut child.up) {
             return None;
         }
-        match self.by_actor.get(&id) {
-            Some(&key) => self.end_of(key, end),
-            None => {
-                self.early_ends.insert(id, end);
-                None
-            }
-        }
-    }
-
-    /// Forgets what ractor said about a supervisor that never came up: its start was reported as
-    /// failed.
-    pub(crate) fn forget_early_ends(&mut self) {
-        // Looked at first: it is almost always empty, and there may be 100,000 children.
-        if !self.early_ends.is_empty() && self.children.values().all(|child| child.start.is_none())
-        {
-            self.early_ends.clear();
-        }
-    }
-
-    /// The end of the current life of `key`, with the reason that the life itself wrote down.
-    /// It is told by whoever decides what follows.
-    pub(crate) fn end_of(&mut self, key: Key, end: RawEnd) -> Option<End> {
+        self.ended_in_between(key);
         let child = self.children.get_mut(&key)?;
-        let id = child.actor.take()?;
-        self.by_actor.remove(&id);
-        child.timer = None;
-        child.health = None;
+        child.stopping = false;
+        let life = child.life;
         let cell = child.slot.cell();
-        let life = cell.life();
-        let stopping = cell.state() == SlotState::Stopping;
-        if cell.info.kind != SlotKind::Actor {
+        cell.set_state(SlotState::Stuck);
+        cell.set_reported_up(false);
+        self.env.not_in_order.fetch_add(1, Ordering::SeqCst);
+        let seq = self.env.emit(cell, life, child.cause_seq, LifecycleKind::Stuck);
+        child.cause_seq = Some(seq);
+        self.abandoned.insert((key, life), (Arc::clone(&child.slot), seq));
+        Some(life)
+    }
+
+    fn ended_in_between(&self, key: Key) {
+        if self.children.get(&key).is_some_and(|child| child.stopping) {
+            self.env.in_between.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Learns of an end. `None` when it is the late end of a life that was given up.
+    pub(crate) fn ended(&mut self, key: Key, life: u64, reason: ExitReason) -> Option<End> {
+        if let Some((slot, seq)) = self.abandoned.remove(&(key, life)) {
+            self.let_go_at_last(&slot, life, seq, reason);
+            return None;
+        }
+        let child = self.children.get_mut(&key)?;
+        if child.life != life || !std::mem::take(&mut child.up) {
+            return None;
+        }
+        self.ended_in_between(key);
+        self.disarm(key);
+        let child = self.children.get_mut(&key)?;
+        child.health_check = None;
+        let stopping = std::mem::take(&mut child.stopping);
+        let planned = std::mem::take(&mut child.planned);
+        let cell = child.slot.cell();
+        if !matches!(cell.info.kind, SlotKind::Actor | SlotKind::Task) {
             // An actor's life clears its own slot when it lets go.
             cell.life_ended(life, false);
         }
-        let reason = match (cell.exit_of(life), end) {
-            // A kill that came after the life had written a reason (while it stopped) counts.
-            (_, RawEnd::Terminated(Some(word))) if word == "killed" => ExitReason::Killed,
-            (Some(reason), _) => reason,
-            (None, RawEnd::Terminated(_)) if stopping => ExitReason::Shutdown,
-            (None, RawEnd::Terminated(_)) => ExitReason::Normal,
-            (None, RawEnd::Failed(text)) => {
-                ExitReason::Error(crate::error::Failure::permanent(text))
-            }
-        };
         cell.record_exit(life, reason.clone());
         cell.set_state(SlotState::Down);
+        if stopping && !planned {
+            self.env.asks.fail_asked(&*child.slot);
+        }
+        self.fail_blocked();
         Some(End { key, life, reason, stopping, told: false })
     }
 
-    /// Waits before a restart; the end of the wait comes as `Retry`.
+    /// A life that was given up as stuck has ended after all.
+    fn let_go_at_last(&self, slot: &Arc<dyn AnySlot>, life: u64, seq: u64, reason: ExitReason) {
+        let cell = slot.cell();
+        if cell.life() == life && cell.state() == SlotState::Stuck {
+            cell.set_state_of(life, SlotState::Down);
+            self.env.emit(cell, life, Some(seq), LifecycleKind::Stopped { reason });
+        }
+    }
+
+    /// Fails the questions that wait for each other's end, if there can be any.
+    fn fail_blocked(&self) {
+        if self.env.in_between.load(Ordering::SeqCst) > 0 {
+            self.env.asks.fail_blocked(&self.root);
+        }
+    }
+
+    // --- raw ractor actors ---------------------------------------------------------------------
+
+    /// ractor says that an actor of its own has ended.
+    pub(crate) fn raw_ended(&mut self, actor: &ActorCell, end: RawEnd) {
+        // Our supervisors report themselves.
+        if actor.is_message_type_of::<SupervisorMessage>() == Some(true) {
+            return;
+        }
+        let id = actor.get_id();
+        let known = self.raw.by_actor.remove(&id);
+        let stopping = known.is_some_and(|(key, _)| {
+            self.children.get(&key).is_some_and(|child| child.stopping)
+        });
+        let reason = match end {
+            RawEnd::Terminated(Some(word)) if word == "killed" => ExitReason::Killed,
+            RawEnd::Terminated(_) if stopping => ExitReason::Shutdown,
+            RawEnd::Terminated(_) => ExitReason::Normal,
+            RawEnd::Failed(text) => ExitReason::Error(crate::error::Failure::permanent(text)),
+        };
+        match known {
+            Some((key, life)) => {
+                let message = SupervisorMessage::Ended { key, life, reason };
+                let _ = self.myself.send_message(message);
+            }
+            // Its start is reported by now, or was taken back: then nobody waits for the end.
+            None if self.children.values().any(|child| child.starting) => {
+                self.raw.early.insert(id, reason);
+            }
+            None => self.raw.early.clear(),
+        }
+    }
+
+    // --- waits ---------------------------------------------------------------------------------
+
+    /// Waits before a restart; the end of the wait is an alarm.
     pub(crate) fn retry_after(&mut self, key: Key, epoch: u64, delay: Duration) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let cell = child.slot.cell();
         cell.back_off(delay);
         self.env.emit(cell, cell.life(), child.cause_seq, LifecycleKind::BackingOff { delay });
-        let message = SupervisorMessage::Retry { key, epoch };
-        child.timer = Some(send_after(&self.myself, delay, message));
+        self.arm(key, delay, Alarm::Retry(epoch));
     }
 
     pub(crate) fn cancel_retry(&mut self, key: Key) {
+        self.disarm(key);
         if let Some(child) = self.children.get_mut(&key) {
-            child.timer = None;
             child.slot.cell().set_state(SlotState::Down);
         }
     }
 
     /// Removes a child; its slot is closed for good.
-    pub(crate) fn remove(&mut self, key: Key, reason: &ExitReason) -> Option<Box<LiveChild>> {
+    pub(crate) fn remove(&mut self, key: Key, reason: &ExitReason) -> Option<Arc<str>> {
+        self.disarm(key);
         let child = self.children.remove(&key)?;
         if child.slot.cell().state() != SlotState::Stuck {
             child.slot.cell().set_state(SlotState::Down);
         }
         child.slot.close(reason);
-        Some(child)
+        Some(self.put_away(*child))
+    }
+
+    /// Removes a child whose slot stays, for the next life of this supervisor.
+    pub(crate) fn keep(&mut self, key: Key) -> Option<Arc<str>> {
+        self.disarm(key);
+        let child = self.children.remove(&key)?;
+        Some(self.put_away(*child))
+    }
+
+    /// The spec holds the application's arguments: not dropped here.
+    fn put_away(&self, child: LiveChild) -> Arc<str> {
+        let id = Arc::clone(&child.spec.id);
+        if let Some(given) = &child.spec.registered {
+            self.env.groups.leave(&child.slot, given.name.as_ref(), &given.groups);
+        }
+        if child.spec.is_last() {
+            self.env.dispose_elsewhere(child.spec);
+        }
+        id
     }
 
     pub(crate) fn suspend(&mut self, key: Key, paused: bool, cause_seq: Option<u64>) {
         let Some(child) = self.children.get(&key) else { return };
         let cell = child.slot.cell();
         cell.set_suspended(paused);
-        child.slot.pause(paused);
+        self.supervisor.place().hold_child(&*child.slot, &self.env);
         let kind = if paused { LifecycleKind::Suspended } else { LifecycleKind::Resumed };
         self.env.emit(cell, cell.life(), cause_seq, kind);
     }
 
+    // --- the clock -----------------------------------------------------------------------------
+
+    fn arm(&mut self, key: Key, delay: Duration, alarm: Alarm) {
+        self.disarm(key);
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let at = self.env.clock.elapsed().saturating_add(delay);
+        child.alarm = Some((at, alarm));
+        self.ring_at(at, key, alarm);
+    }
+
+    fn disarm(&mut self, key: Key) {
+        if let Some((at, alarm)) = self.children.get_mut(&key).and_then(|child| child.alarm.take())
+        {
+            self.alarms.remove(&(at, key, alarm));
+        }
+    }
+
+    fn ring_at(&mut self, at: Duration, key: Key, alarm: Alarm) {
+        self.alarms.insert((at, key, alarm));
+        self.wind();
+    }
+
+    /// Sees to it that the clock rings at the first alarm, or earlier.
+    fn wind(&mut self) {
+        let Some(&(first, _, _)) = self.alarms.first() else { return };
+        if self.clock.as_ref().is_some_and(|(at, _)| *at <= first) {
+            return;
+        }
+        let wait = first.saturating_sub(self.env.clock.elapsed());
+        let to = self.myself.clone();
+        let guard = TaskGuard::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = to.send_message(SupervisorMessage::Tick);
+        });
+        self.clock = Some((first, guard));
+    }
+
+    /// The clock has rung: what is due, in order.
+    pub(crate) fn due(&mut self) -> Vec<Due> {
+        self.clock = None;
+        let now = self.env.clock.elapsed();
+        let mut due = Vec::new();
+        while let Some(&(at, key, alarm)) = self.alarms.first()
+            && at <= now
+        {
+            self.alarms.pop_first();
+            let Some(child) = self.children.get_mut(&key) else { continue };
+            if alarm == Alarm::Health {
+                child.health_at = None;
+            } else {
+                child.alarm = None;
+            }
+            match alarm {
+                Alarm::Start => due.extend(
+                    self.start_timed_out(key)
+                        .map(|(life, result)| Due::StartDone { key, life, result }),
+                ),
+                Alarm::Stop => {
+                    let life = child.life;
+                    self.env.not_in_order.fetch_add(1, Ordering::SeqCst);
+                    self.kill(key, life);
+                }
+                Alarm::Kill => {
+                    due.extend(self.abandon(key).map(|life| Due::Abandoned { key, life }));
+                }
+                Alarm::Retry(epoch) => due.push(Due::Retry { key, epoch }),
+                Alarm::Health => self.check_health(key),
+            }
+        }
+        self.wind();
+        due
+    }
+
     // --- health --------------------------------------------------------------------------------
+
+    fn check_again(&mut self, key: Key, health: HealthSpec) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let at = self.env.clock.elapsed().saturating_add(health.every);
+        if let Some(before) = child.health_at.replace(at) {
+            self.alarms.remove(&(before, key, Alarm::Health));
+        }
+        self.ring_at(at, key, Alarm::Health);
+    }
 
     /// Time for a check. A stuck handler shows in the slot; everything else is asked of the life,
     /// and its answer comes as `HealthChecked`.
-    pub(crate) fn check_health(&mut self, key: Key, life: u64) {
+    fn check_health(&mut self, key: Key) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        let (Some(health), Some(_)) = (child.spec.health, child.actor) else { return };
-        let cell = child.slot.cell();
-        if cell.life() != life || cell.is_suspended() {
-            child.health = Some(health_timer(&self.myself, key, life, health));
+        let Some(health) = child.spec.health.filter(|_| child.up && !child.stopping) else {
             return;
+        };
+        let life = child.life;
+        let cell = child.slot.cell();
+        if cell.is_suspended() || cell.gate.is_held() {
+            return self.check_again(key, health);
         }
-        let busy = cell
-            .stats
-            .in_hand_since_ns()
-            .map(|since| Duration::from_nanos(self.env.clock.elapsed_ns().saturating_sub(since)));
+        let now = self.env.clock.ticks_ns();
+        let busy = cell.stats.began_ns().map(|since| {
+            Duration::from_nanos(now.saturating_sub(since))
+        });
         let (reply, answer) = tokio::sync::oneshot::channel();
         let known = match busy {
             Some(busy) if busy >= health.stuck_after => Some(Health::unhealthy(format!(
-                "stuck in {} for {busy:?}",
-                cell.in_hand_name().unwrap_or("a message")
+                "stuck in {} for more than {:?}",
+                cell.in_flight_name().unwrap_or("a message"),
+                health.stuck_after
             ))),
-            _ if child.slot.ask_health(reply) => None,
+            _ if child.slot.checks_health() && cell.call(Call::Health(reply)) => None,
             _ => Some(Health::Healthy),
         };
         let slot = Arc::clone(&child.slot);
         let myself = self.myself.clone();
         let deadline = health.deadline;
-        child.health = Some(TaskGuard::spawn(async move {
+        child.health_check = Some(TaskGuard::spawn(async move {
             let health = match known {
                 Some(health) => health,
                 None => match tokio::time::timeout(deadline, answer).await {
                     Ok(Ok(health)) => health,
                     Ok(Err(_)) => return,
                     // It answers between two messages: a long one is no fault until it is stuck.
-                    Err(_) if slot.cell().stats.in_hand_since_ns().is_some() => {
+                    Err(_) if slot.cell().stats.began_ns().is_some() => {
                         Health::degraded(format!("busy, no answer within {deadline:?}"))
                     }
                     Err(_) => Health::unhealthy(format!("no answer within {deadline:?}")),
@@ -457,11 +664,11 @@ impl Lives {
         health: Health,
     ) -> Option<ExitReason> {
         let child = self.children.get_mut(&key)?;
-        let (Some(spec), Some(_)) = (child.spec.health, child.actor) else { return None };
-        let cell = child.slot.cell();
-        if cell.life() != life {
+        let spec = child.spec.health?;
+        if child.life != life || !child.up || child.stopping {
             return None;
         }
+        let cell = child.slot.cell();
         let was = cell.health().unwrap_or(Health::Healthy);
         if was != health {
             let healthy = !matches!(health, Health::Unhealthy(_));
@@ -481,41 +688,48 @@ impl Lives {
             self.report_unhealthy(key, life, &reason);
             return Some(reason);
         }
-        child.health = Some(health_timer(&self.myself, key, life, spec));
+        self.check_again(key, spec);
         None
     }
 }
 
+/// What the clock has brought.
+pub(crate) enum Due {
+    /// A start took too long, and has failed.
+    StartDone { key: Key, life: u64, result: StartResult },
+    /// A backoff is over.
+    Retry { key: Key, epoch: u64 },
+    /// A life was given up as stuck.
+    Abandoned { key: Key, life: u64 },
+}
+
+/// What ractor says about an end.
+#[derive(Clone, Debug)]
+pub(crate) enum RawEnd {
+    Terminated(Option<String>),
+    Failed(String),
+}
+
 impl Drop for Lives {
-    /// The supervisor is gone, perhaps killed: ractor kills what was linked to it, and nobody
-    /// else would correct what the tree shows.
+    /// The supervisor is gone, perhaps killed: what lives under it ends with it, and nobody else
+    /// would correct what the tree shows. Each word names the life that was started here: the next
+    /// life of this supervisor may have started others.
     fn drop(&mut self) {
-        for child in self.children.values() {
+        for (_, child) in std::mem::take(&mut self.children) {
             let cell = child.slot.cell();
-            if child.actor.is_some() || child.start.is_some() || child.timer.is_some() {
-                cell.set_state(SlotState::Down);
+            if child.starting || (child.up && child.stopping) {
+                self.env.in_between.fetch_sub(1, Ordering::SeqCst);
             }
+            if child.up || child.starting {
+                cell.end_life(child.life);
+            }
+            if child.up || child.starting || child.alarm.is_some() {
+                cell.set_state_of(child.life, SlotState::Down);
+            }
+            if child.is_supervisor() {
+                cell.gate.stop(child.life);
+            }
+            self.put_away(*child);
         }
     }
-}
-
-fn health_timer(
-    to: &ActorRef<SupervisorMessage>,
-    key: Key,
-    life: u64,
-    health: HealthSpec,
-) -> TaskGuard {
-    send_after(to, health.every, SupervisorMessage::HealthTick { key, life })
-}
-
-fn send_after(
-    to: &ActorRef<SupervisorMessage>,
-    delay: Duration,
-    message: SupervisorMessage,
-) -> TaskGuard {
-    let to = to.clone();
-    TaskGuard::spawn(async move {
-        tokio::time::sleep(delay).await;
-        let _ = to.send_message(message);
-    })
 }

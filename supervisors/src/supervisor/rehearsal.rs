@@ -63,7 +63,7 @@ type Refused = Result<(), &'static str>;
 
 impl Rehearsal<'_> {
     fn kill(&mut self, slot: &Arc<dyn AnySlot>) -> Refused {
-        if slot.cell().current().is_none() {
+        if !slot.cell().is_running() {
             return Err("it has no life to kill now");
         }
         self.killed(slot);

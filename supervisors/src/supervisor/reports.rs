@@ -143,7 +143,7 @@ fn fail(
         gone: verdict.gone,
         ..event
     });
-    cell.record_failure(reason.clone(), seq, decision.clone());
+    cell.record_failure(life, reason.clone(), seq, decision.clone());
     child.decision = undecided.then_some(decision);
     child.cause_seq = Some(seq);
     child.ended_seq = Some(seq);

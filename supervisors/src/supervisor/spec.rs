@@ -40,6 +40,8 @@ pub enum Shutdown {
 pub struct OnCrash {
     /// `fn(&M) -> M` for the child's message type.
     copy: Option<Arc<dyn Any + Send + Sync>>,
+    /// The type it copies.
+    message: &'static str,
     max_attempts: u32,
 }
 
@@ -48,7 +50,7 @@ impl OnCrash {
     /// The default: nothing is copied.
     #[must_use]
     pub fn dead_letter() -> Self {
-        Self { copy: None, max_attempts: 1 }
+        Self { copy: None, message: "", max_attempts: 1 }
     }
 
     /// It becomes a dead letter with its content, at the price of a copy of every message.
@@ -63,7 +65,20 @@ impl OnCrash {
     #[must_use]
     pub fn redeliver<M: Clone + Send + 'static>(max_attempts: u32) -> Self {
         let copy: fn(&M) -> M = M::clone;
-        Self { copy: Some(Arc::new(copy)), max_attempts: max_attempts.max(1) }
+        let message = std::any::type_name::<M>();
+        Self { copy: Some(Arc::new(copy)), message, max_attempts: max_attempts.max(1) }
+    }
+
+    /// Refuses copies of another type than the child's messages.
+    pub(crate) fn check<M: 'static>(&self, child: &str) -> Result<(), SpecError> {
+        match &self.copy {
+            Some(copy) if !copy.is::<fn(&M) -> M>() => Err(SpecError::WrongMessageType {
+                child: child.to_owned(),
+                wanted: self.message,
+                actual: std::any::type_name::<M>(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The copy function, if it is one for `M`.
@@ -101,6 +116,15 @@ pub struct ChildSpec {
     pub(crate) on_crash: OnCrash,
     pub(crate) metadata: SupervisionMetadata,
     pub(crate) health: Option<HealthSpec>,
+    /// What few children have.
+    pub(crate) registered: Option<Arc<Registered>>,
+}
+
+/// Under which name and in which groups a child can be found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Registered {
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) groups: Vec<Arc<str>>,
 }
 
 impl ChildSpec {
@@ -148,7 +172,49 @@ impl ChildSpec {
             on_crash: OnCrash::dead_letter(),
             metadata: SupervisionMetadata::default(),
             health: None,
+            registered: None,
         }
+    }
+
+    /// Whether nothing else holds the child's arguments.
+    pub(crate) fn is_last(&self) -> bool {
+        Arc::strong_count(&self.child) == 1
+    }
+
+    /// Refuses a child that does not take messages of type `M`.
+    pub(crate) fn takes<M: 'static>(&self) -> Result<(), SpecError> {
+        match self.child.message_type() {
+            Some((id, _)) if id == std::any::TypeId::of::<M>() => Ok(()),
+            known => Err(SpecError::WrongMessageType {
+                child: self.id.to_string(),
+                wanted: std::any::type_name::<M>(),
+                actual: known.map_or("(no messages)", |(_, name)| name),
+            }),
+        }
+    }
+
+    /// The same child under another id.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// A name under which the whole system finds it ([`ActorSystem::named`](crate::ActorSystem::named)),
+    /// wherever it stands. One actor has it at a time: a second one is refused.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        let registered = self.registered.get_or_insert_default();
+        Arc::make_mut(registered).name = Some(name.into());
+        self
+    }
+
+    /// A group that it belongs to, besides others ([`ActorSystem::group`](crate::ActorSystem::group)).
+    #[must_use]
+    pub fn group(mut self, group: impl Into<Arc<str>>) -> Self {
+        let registered = self.registered.get_or_insert_default();
+        Arc::make_mut(registered).groups.push(group.into());
+        self
     }
 
     /// The id, unique among its siblings.
@@ -476,5 +542,5 @@ pub(crate) fn check_child(
             period: supervisor.intensity.period,
         });
     }
-    child.child.check(policies)
+    child.child.check(child, policies)
 }

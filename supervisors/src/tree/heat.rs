@@ -92,7 +92,7 @@ fn byte(slot: &dyn AnySlot, now_ns: u64) -> u8 {
     };
     let busy = cell
         .stats
-        .in_hand_since_ns()
+        .began_ns()
         .is_some_and(|since| Duration::from_nanos(now_ns.saturating_sub(since)) > LONG);
     state | mailbox << 3 | restarts << 5 | u8::from(busy) << 7
 }

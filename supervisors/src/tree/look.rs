@@ -193,7 +193,7 @@ fn worst(slot: &dyn AnySlot, now_ns: u64) -> u64 {
         SlotState::Suspended => 2,
         SlotState::Up => 0,
     };
-    let since = cell.stats.in_hand_since_ns();
+    let since = cell.stats.began_ns();
     let busy = since.is_some_and(|since| {
         Duration::from_nanos(now_ns.saturating_sub(since)) > Duration::from_secs(1)
     });

@@ -133,7 +133,8 @@ fn the_kernel_takes_time_chance_and_tasks_from_its_system_only() {
         ("Instant::now", "environment.rs"),
         ("rand::rng()", ""),
         ("from_os_rng", ""),
-        ("tokio::spawn", "actor.rs"),
+        ("tokio::spawn", ""),
+        ("runtime.spawn", "environment.rs"),
     ];
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();

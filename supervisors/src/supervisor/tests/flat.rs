@@ -1,7 +1,7 @@
 //! One supervisor: the state machine alone, carried out by a few lines that start and stop
 //! nothing.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +26,6 @@ pub(super) struct Paper {
     ready: bool,
     /// A child whose end has not been heard of yet.
     late: Option<Key>,
-    /// Children whose last start failed: their next one takes time.
-    failed: BTreeSet<Key>,
 }
 
 impl Paper {
@@ -42,7 +40,6 @@ impl Paper {
             dead: false,
             ready: false,
             late: None,
-            failed: BTreeSet::new(),
         }
     }
 
@@ -107,14 +104,8 @@ impl Paper {
         let planned = self.outcomes.get_mut(&id).and_then(VecDeque::pop_front);
         let outcome = planned.unwrap_or_else(|| "ok".to_owned());
         self.happened.push(format!("start {id} {outcome}"));
-        if outcome == "hang" || self.failed.contains(&key) {
-            self.hear_late();
-        }
-        if outcome == "hang" || outcome == "fail" {
-            self.failed.insert(key);
-        } else {
-            self.failed.remove(&key);
-        }
+        // A start takes time: what has ended meanwhile is heard before its result.
+        self.hear_late();
         let outcome = match outcome.as_str() {
             "ok" => StartOutcome::Started,
             "ignore" => StartOutcome::Ignored,

@@ -1,0 +1,101 @@
+//! The right to be a slot's current life, and what becomes of its messages when it ends.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::actor::dead_letter::{DeadLetter, DeadLetterCause};
+use crate::actor::mailbox::Receiver;
+use crate::actor::recorder::Handled;
+use crate::actor::slot::{Entry, Extra, Slot};
+use crate::error::ExitReason;
+
+/// Everything about a message in flight but the message: its handler owns that.
+pub(crate) struct InFlight<M> {
+    pub(crate) copy: Option<M>,
+    pub(crate) extra: Option<Box<Extra>>,
+    pub(crate) name: &'static str,
+}
+
+/// The right to be the slot's current life. Dropped when the life's state goes, however it ends:
+/// by itself, by an error, a panic, a kill, or with its runtime.
+pub(crate) struct LifeToken<M: Send + 'static> {
+    pub(crate) slot: Arc<Slot<M>>,
+    pub(crate) receiver: Receiver<Entry<M>>,
+    pub(crate) life: u64,
+    /// What a crash would lose.
+    pub(crate) in_flight: Option<InFlight<M>>,
+    /// Taken in the same handler besides (`Context::next_waiting`), the oldest first.
+    pub(crate) batch: Vec<InFlight<M>>,
+    /// Put aside by the actor: back in front when it says so, or when its life ends.
+    pub(crate) stash: VecDeque<M>,
+}
+
+impl<M: Send + 'static> LifeToken<M> {
+    pub(crate) fn new(slot: Arc<Slot<M>>, receiver: Receiver<Entry<M>>, life: u64) -> Self {
+        let (in_flight, batch, stash) = (None, Vec::new(), VecDeque::new());
+        Self { slot, receiver, life, in_flight, batch, stash }
+    }
+
+    /// What was put aside goes back in front of what waits, in its order.
+    pub(crate) fn unstash(&mut self) {
+        if !self.stash.is_empty() {
+            let entries = std::mem::take(&mut self.stash).into_iter();
+            let entries = entries.map(|message| Entry { message, extra: None });
+            self.slot.mailbox.put_back(&mut self.receiver, entries);
+        }
+    }
+}
+
+impl<M: Send + 'static> Drop for LifeToken<M> {
+    fn drop(&mut self) {
+        let slot = Arc::clone(&self.slot);
+        // No reason was written down: only a kill ends a life without a word.
+        let reason = slot.cell.exit_of(self.life).unwrap_or(ExitReason::Killed);
+        let first = self.in_flight.take();
+        slot.cell.life_ended(self.life, first.is_some());
+        self.unstash();
+        let mut again = Vec::new();
+        for in_flight in first.into_iter().chain(std::mem::take(&mut self.batch)) {
+            again.extend(settle(&slot, self.life, in_flight, &reason));
+        }
+        slot.mailbox.put_back(&mut self.receiver, again.into_iter());
+        let left_over = slot.mailbox.detach(&mut self.receiver);
+        slot.bury_all(left_over, &DeadLetterCause::Stopped(reason));
+        slot.give_back(std::mem::take(&mut self.receiver));
+    }
+}
+
+/// The message that its life had in flight: handed to the next life if the spec says so, else a
+/// dead letter.
+fn settle<M: Send + 'static>(
+    slot: &Arc<Slot<M>>,
+    life: u64,
+    in_flight: InFlight<M>,
+    reason: &ExitReason,
+) -> Option<Entry<M>> {
+    if slot.is_recording() {
+        let now = slot.cell.env.clock.ticks_ns();
+        let times = (slot.cell.stats.began_ns().unwrap_or(now), now);
+        let extra = in_flight.extra.as_deref();
+        slot.cell.record(in_flight.name, life, extra, times, Handled::of(reason));
+    }
+    let attempts = Extra::attempts(in_flight.extra.as_deref()) + 1;
+    match in_flight.copy {
+        Some(message) if attempts < slot.on_crash.max_attempts => {
+            Some(Entry { message, extra: Some(Box::new(Extra { attempts, ..Extra::default() })) })
+        }
+        copy => {
+            let letter = DeadLetter {
+                path: slot.cell.path.clone(),
+                life,
+                message_type: in_flight.name,
+                cause: DeadLetterCause::InHand(reason.clone()),
+                attempts,
+                message: copy.map(|message| Box::new(message) as Box<dyn Any + Send>),
+            };
+            slot.cell.env.dead_letter(letter);
+            None
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Actors by name, and in groups.
+//!
+//! One registry per system. A spec says which name its actor has and which groups it is in; the slot
+//! is entered when its supervisor takes the child in and leaves when the child is forgotten, so a
+//! restart changes nothing.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::sync::{Arc, RwLock, Weak};
+
+use crate::actor::slot::AnySlot;
+use crate::actor::{Address, typed};
+use crate::error::{LookupError, SpecError};
+use crate::path::Path;
+
+/// See the module's page.
+#[derive(Default)]
+pub(crate) struct Groups {
+    names: RwLock<BTreeMap<Arc<str>, Weak<dyn AnySlot>>>,
+    groups: RwLock<BTreeMap<Arc<str>, BTreeMap<Path, Weak<dyn AnySlot>>>>,
+}
+
+impl Groups {
+    /// Enters a child under its name and into its groups.
+    pub(crate) fn enter(
+        &self,
+        slot: &Arc<dyn AnySlot>,
+        name: Option<&Arc<str>>,
+        groups: &[Arc<str>],
+    ) -> Result<(), SpecError> {
+        if let Some(name) = name {
+            match write(&self.names).entry(Arc::clone(name)) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Arc::downgrade(slot));
+                }
+                Entry::Occupied(mut entry) => match entry.get().upgrade() {
+                    Some(held) if !Arc::ptr_eq(&held, slot) => {
+                        return Err(SpecError::NameTaken {
+                            name: name.to_string(),
+                            child: slot.cell().path.to_string(),
+                            holder: held.cell().path.to_string(),
+                        });
+                    }
+                    _ => {
+                        entry.insert(Arc::downgrade(slot));
+                    }
+                },
+            }
+        }
+        if !groups.is_empty() {
+            let mut all = write(&self.groups);
+            for group in groups {
+                let members = all.entry(Arc::clone(group)).or_default();
+                members.insert(slot.cell().path.clone(), Arc::downgrade(slot));
+            }
+        }
+        Ok(())
+    }
+
+    /// The child is forgotten.
+    pub(crate) fn leave(
+        &self,
+        slot: &Arc<dyn AnySlot>,
+        name: Option<&Arc<str>>,
+        groups: &[Arc<str>],
+    ) {
+        let mine = |held: &Weak<dyn AnySlot>| {
+            std::ptr::addr_eq(held.as_ptr(), Arc::as_ptr(slot))
+        };
+        if let Some(name) = name {
+            let mut names = write(&self.names);
+            if names.get(name).is_some_and(mine) {
+                names.remove(name);
+            }
+        }
+        if !groups.is_empty() {
+            let mut all = write(&self.groups);
+            for group in groups {
+                let Some(members) = all.get_mut(group) else { continue };
+                if members.get(&slot.cell().path).is_some_and(mine) {
+                    members.remove(&slot.cell().path);
+                }
+                if members.is_empty() {
+                    all.remove(group);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn named<M: Send + 'static>(&self, name: &str) -> Result<Address<M>, LookupError> {
+        let slot = read(&self.names).get(name).and_then(Weak::upgrade);
+        let slot = slot.ok_or_else(|| LookupError::NoSuchName { name: name.to_owned() })?;
+        let path = slot.cell().path.clone();
+        typed(slot, &path)
+    }
+
+    pub(crate) fn group<M: Send + 'static>(&self, group: &str) -> Group<M> {
+        let slots: Vec<_> = read(&self.groups)
+            .get(group)
+            .map(|members| members.values().filter_map(Weak::upgrade).collect())
+            .unwrap_or_default();
+        let member = |slot: Arc<dyn AnySlot>| {
+            let path = slot.cell().path.clone();
+            typed(slot, &path).ok()
+        };
+        Group(slots.into_iter().filter_map(member).collect())
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The members of a group as they were when it was looked up, in the order of their paths: those
+/// that take messages of type `M`.
+pub struct Group<M: Send + 'static>(Vec<Address<M>>);
+
+impl<M: Send + 'static> Group<M> {
+    /// The members.
+    #[must_use]
+    pub fn members(&self) -> &[Address<M>] {
+        &self.0
+    }
+
+    /// Tells each member a copy, without waiting for room. Returns how many took it.
+    pub fn broadcast(&self, message: &M) -> usize
+    where
+        M: Clone,
+    {
+        self.0.iter().filter(|member| member.try_tell(message.clone()).is_ok()).count()
+    }
+}
+
+impl<M: Send + 'static> fmt::Debug for Group<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.0).finish()
+    }
+}

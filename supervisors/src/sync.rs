@@ -1,0 +1,13 @@
+//! The few primitives that the mailbox and the gate are made of.
+//!
+//! In one place so that the model checker's twins can take it: the package in `supervisors/loom`
+//! compiles the same files against them.
+
+pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::{Mutex, MutexGuard};
+
+/// A lock whose holder panicked is still a lock: every critical section here leaves its data
+/// whole at each step, so the data is good.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
