@@ -6,6 +6,7 @@ pub use mister_smith_actors::bus::{
     Subscription,
 };
 pub use mister_smith_actors::command::{CommandEnvelope, CommandError, CommandOptions, Executed};
+pub use mister_smith_actors::component;
 pub use mister_smith_actors::consumer::{Begin, Consumed, Consumer};
 pub use mister_smith_actors::event::{Event, Metadata, StreamId};
 pub use mister_smith_actors::process::{Effect, Process, ProcessOptions};

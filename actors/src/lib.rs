@@ -4,6 +4,7 @@
 //!
 //! | layer | module | what |
 //! |---|---|---|
+//! | 1 | [`component`] | the kinds of components, and how each is restarted |
 //! | 1 | [`event`] | ids, places and times of events |
 //! | 2 | [`store`] | the log: append and read; [`store::committer`], the actor that groups commits |
 //! | 2 | [`store::read_model`] | what a read model is written and read through |
@@ -24,6 +25,7 @@
 pub mod aggregate;
 pub mod bus;
 pub mod command;
+pub mod component;
 pub mod consumer;
 pub mod dead_letter;
 pub mod error;

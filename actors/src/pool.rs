@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use mister_smith_supervisors::{
-    Actor, Address, AskError, ComponentType, Context, ErrorClass, ExitReason, Failure, Health,
-    ReplyPort, StartError, SupervisedComponent, SupervisionMetadata,
+    Actor, Address, AskError, Context, ErrorClass, ExitReason, Failure, Health, ReplyPort,
+    StartError, SupervisedComponent, SupervisionMetadata,
 };
 
+use crate::component;
 use crate::store::messages::MessageTables;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
@@ -195,7 +196,7 @@ impl SupervisedComponent for Pool {
     }
 
     fn supervision_metadata(_: &PoolArgs) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::Resource)
+        SupervisionMetadata::of(component::RESOURCE)
     }
 }
 

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mister_smith_actors::component;
 use mister_smith_supervisors::{
-    Actor, ChildSpec, ComponentType, Context, Failure, Overflow, ReplyPort, Shutdown, StartError,
-    TaskGuard,
+    Actor, ChildSpec, Context, Failure, Overflow, ReplyPort, Shutdown, StartError, TaskGuard,
 };
 
 use super::luck::Luck;
@@ -162,7 +162,7 @@ pub(super) async fn employ<A: Actor>(
     args: A::Args,
 ) -> anyhow::Result<()> {
     let spec = ChildSpec::actor::<A>(name, args)
-        .component_type(ComponentType::Agent)
+        .component_type(component::AGENT)
         .shutdown(Shutdown::After(FAREWELL))
         .mailbox(64, Overflow::DropOldest);
     node.actors().supervisor("/agents")?.spawn_spec::<A::Message>(spec).await?;

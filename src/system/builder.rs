@@ -14,6 +14,7 @@ use mister_smith_actors::bus::queue::MessageQueue;
 use mister_smith_actors::bus::remote::Remote;
 use mister_smith_actors::command::remote::server::{CommandServerArgs, ServeOptions, Served};
 use mister_smith_actors::command::{CommandBus, CommandOptions, Middleware};
+use mister_smith_actors::component;
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::{DeadLetters, Letters};
 use mister_smith_actors::event::Position;
@@ -320,7 +321,7 @@ impl SystemBuilder {
             edge: edge.as_ref(),
         });
         let mut builder = ActorSystem::builder(root)
-            .policies(plan::policies())
+            .policies(component::recommended())
             .seed(seed)
             .clock(clock)
             .observer(log_event)

@@ -8,6 +8,7 @@ use mister_smith_actors::bus::lifecycle_feed::{LifecycleFeed, LifecycleFeedArgs,
 use mister_smith_actors::bus::queue::MessageQueue;
 use mister_smith_actors::bus::{BusActor, BusArgs, EventBus};
 use mister_smith_actors::command::remote::server::{CommandServer, CommandServerArgs};
+use mister_smith_actors::component;
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::Position;
 use mister_smith_actors::outbox::relay::{Relay, RelayArgs};
@@ -20,9 +21,7 @@ use mister_smith_actors::saga::manager::{ManagerArgs, SagaManager};
 use mister_smith_actors::store::EventFilter;
 use mister_smith_actors::store::committer::{Committer, CommitterArgs};
 use mister_smith_actors::store::feed::{Feed, FeedArgs};
-use mister_smith_supervisors::{
-    Backoff, ChildPolicy, ChildSpec, ComponentType, HealthSpec, Policies, Strategy, SupervisorSpec,
-};
+use mister_smith_supervisors::{ChildSpec, HealthSpec, Strategy, SupervisorSpec};
 use tokio::sync::watch;
 
 use crate::http::{Edge, HttpServer};
@@ -85,27 +84,6 @@ const ROOT_PATIENCE: (u32, Duration) = (100, Duration::from_secs(60));
 
 /// How often components are asked how they are.
 pub(super) const HEALTH_PERIOD: Duration = Duration::from_secs(5);
-
-/// How restarts are spaced, by component type.
-pub(super) fn policies() -> Policies {
-    let spaced = |base_ms, cap_ms| ChildPolicy {
-        backoff: Backoff::exponential(
-            Duration::from_millis(base_ms),
-            Duration::from_millis(cap_ms),
-        )
-        .reset_after(Duration::from_secs(10)),
-        give_up_after: Some(1_000),
-        ..ChildPolicy::OTP
-    };
-    Policies::recommended()
-        .set(ComponentType::Resource, spaced(10, 5_000))
-        .set(ComponentType::Store, spaced(5, 1_000))
-        .set(ComponentType::EventBus, spaced(5, 1_000))
-        .set(ComponentType::Projection, spaced(10, 5_000))
-        .set(ComponentType::Saga, spaced(5, 1_000))
-        .set(ComponentType::Aggregate, spaced(5, 1_000))
-        .set(ComponentType::Edge, spaced(5, 1_000))
-}
 
 /// The whole tree; children start from top to bottom.
 pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
@@ -178,7 +156,7 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
     let mut outside = patient("edge");
     if let Some(edge) = edge {
         let http = ChildSpec::actor::<HttpServer>("http", edge.clone());
-        outside = outside.child(http.component_type(ComponentType::Edge));
+        outside = outside.child(http.component_type(component::EDGE));
     }
     for (n, server) in servers.iter().enumerate() {
         let server = ChildSpec::component::<CommandServer>(numbered("commands", n), server.clone());

@@ -12,7 +12,9 @@ use crate::resilience::ErrorClass;
 /// What a handler returns when its actor must not go on: the actor crashes, its supervisor
 /// decides.
 ///
-/// Any error becomes a `Failure` of class [`ErrorClass::System`] by `?`. Cheap to clone.
+/// Any error becomes a `Failure` by `?`: an [`AskError`], a [`TellError`] and a
+/// [`SupervisorError`] keep their own class, any other error has the class
+/// [`ErrorClass::System`] unless [`Failure::wrap`] gives it another. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Failure(Arc<FailureInner>);
 
@@ -77,9 +79,29 @@ impl fmt::Display for Failure {
 
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::wrap(ErrorClass::System, error)
+        Self::wrap(class_of(&error), error)
     }
 }
+
+/// The kernel's own errors know who can mend them; of any other, only its author does.
+fn class_of(error: &(dyn Error + 'static)) -> ErrorClass {
+    if let Some(error) = error.downcast_ref::<AskError>() {
+        return error.class();
+    }
+    if let Some(error) = error.downcast_ref::<SupervisorError>() {
+        return error.class();
+    }
+    let refusal = error.source().and_then(|source| source.downcast_ref::<Refusal>());
+    refusal.map_or(ErrorClass::System, |Refusal(class)| *class)
+}
+
+/// The source of every [`TellError`].
+///
+/// `TellError<M>` is a type of its own for each `M`, so that `?` could not ask it for its class
+/// without knowing the message. Its source is the same type for all.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} error")]
+struct Refusal(ErrorClass);
 
 /// Why an actor did not start.
 #[derive(Clone, Debug)]
@@ -226,11 +248,9 @@ impl fmt::Display for ExitReason {
 }
 
 /// A message was not taken. It is handed back where nothing was lost.
-#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TellError<M> {
     /// The mailbox is full, and stayed so for as long as its policy waits.
-    #[error("mailbox of {path} is full ({capacity} messages); slow down or raise its capacity")]
     Full {
         /// Whose mailbox.
         path: Path,
@@ -240,7 +260,6 @@ pub enum TellError<M> {
         message: M,
     },
     /// The actor has stopped for good.
-    #[error("{path} has stopped")]
     Stopped {
         /// Which actor.
         path: Path,
@@ -261,6 +280,24 @@ impl<M> fmt::Debug for TellError<M> {
     }
 }
 
+impl<M> fmt::Display for TellError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { path, capacity, .. } => write!(
+                f,
+                "mailbox of {path} is full ({capacity} messages); slow down or raise its capacity"
+            ),
+            Self::Stopped { path, .. } => write!(f, "{path} has stopped"),
+        }
+    }
+}
+
+impl<M> Error for TellError<M> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.refusal())
+    }
+}
+
 impl<M> TellError<M> {
     /// The message that was not taken.
     pub fn into_message(self) -> M {
@@ -272,9 +309,13 @@ impl<M> TellError<M> {
     /// Who can mend it.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
+        self.refusal().0
+    }
+
+    fn refusal(&self) -> &'static Refusal {
         match self {
-            Self::Full { .. } => ErrorClass::Transient,
-            Self::Stopped { .. } => ErrorClass::Permanent,
+            Self::Full { .. } => &Refusal(ErrorClass::Transient),
+            Self::Stopped { .. } => &Refusal(ErrorClass::Permanent),
         }
     }
 }

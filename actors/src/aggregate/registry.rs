@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Address, AskError, ChildSpec, ComponentType, Overflow, RestartPolicy, SupervisorError,
-    SupervisorRef,
+    Address, AskError, ChildSpec, Overflow, RestartPolicy, SupervisorError, SupervisorRef,
 };
 
 use super::stream::{Incoming, IngestError, StreamActor, StreamArgs, StreamMessage};
+use crate::component;
 use crate::event::StreamId;
 use crate::store::AppendOutcome;
 
@@ -108,7 +108,7 @@ impl Aggregates {
         };
         // It ends by itself when idle, and comes back when it crashed.
         ChildSpec::actor::<StreamActor>(stream.as_str(), args)
-            .component_type(ComponentType::Aggregate)
+            .component_type(component::AGGREGATE)
             .restart(RestartPolicy::Transient)
             .mailbox(MAILBOX, Overflow::default())
     }

@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use mister_smith_supervisors::{
-    Actor, ComponentType, Context, Failure, Health, StartError, SupervisedComponent,
-    SupervisionMetadata,
+    Actor, Context, Failure, Health, StartError, SupervisedComponent, SupervisionMetadata,
 };
 
 use super::{DeadLetterOffice, EventBus};
+use crate::component;
 
 /// Nobody tells it anything.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl SupervisedComponent for BusActor {
     }
 
     fn supervision_metadata(_: &BusArgs) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::EventBus)
+        SupervisionMetadata::of(component::EVENT_BUS)
     }
 }
 

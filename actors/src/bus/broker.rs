@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use mister_smith_supervisors::{
-    Actor, Clock, ComponentType, Context, ErrorClass, ExitReason, Failure, Health, StartError,
+    Actor, Clock, Context, ErrorClass, ExitReason, Failure, Health, StartError,
     SupervisedComponent, SupervisionMetadata, TaskGuard,
 };
 use serde::Serialize;
@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use super::key_value::{BucketOptions, KeyValue, KeyValueError};
 use super::queue::{MessageQueue, QueueError, QueueOptions};
 use super::remote::Remote;
+use crate::component;
 
 pub mod in_process;
 #[cfg(feature = "nats")]
@@ -348,7 +349,7 @@ impl SupervisedComponent for BrokerActor {
     }
 
     fn supervision_metadata(_: &Broker) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::Resource)
+        SupervisionMetadata::of(component::RESOURCE)
     }
 }
 

@@ -14,13 +14,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mister_smith_supervisors::{
-    Actor, ComponentType, Context, Failure, LifecycleEvent, LifecycleKind, Observer, StartError,
+    Actor, Context, Failure, LifecycleEvent, LifecycleKind, Observer, StartError,
     SupervisedComponent, SupervisionMetadata, TaskGuard,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::{EventBus, NewMessage, Subject};
+use crate::component;
 use crate::event::{Event, Timestamp};
 
 /// Events that wait to be published at most.
@@ -217,7 +218,7 @@ impl SupervisedComponent for LifecycleFeed {
     type Handover = ();
 
     fn supervision_metadata(_: &LifecycleFeedArgs) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::EventBus)
+        SupervisionMetadata::of(component::EVENT_BUS)
     }
 }
 

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use mister_smith_supervisors::{
-    Address, AskError, ChildSpec, ComponentType, Overflow, RestartPolicy, SupervisorError,
-    SupervisorRef,
+    Address, AskError, ChildSpec, Overflow, RestartPolicy, SupervisorError, SupervisorRef,
 };
 use tokio::sync::oneshot;
 
@@ -20,6 +19,7 @@ use super::{CommandEnvelope, CommandError, Executed, Request};
 use crate::aggregate::actor::{AggregateActor, AggregateArgs, AggregateMessage};
 use crate::aggregate::live::LiveAggregates;
 use crate::aggregate::{Aggregate, stream_of};
+use crate::component;
 use crate::event::{Metadata, StreamId, Version};
 use crate::store::IdempotencyKey;
 
@@ -272,7 +272,7 @@ impl CommandBus {
         };
         // It ends by itself when idle, and comes back when it crashed.
         ChildSpec::actor::<AggregateActor<A>>(stream.as_str(), args)
-            .component_type(ComponentType::Aggregate)
+            .component_type(component::AGGREGATE)
             .restart(RestartPolicy::Transient)
             .mailbox(options.mailbox, Overflow::default())
     }

@@ -10,14 +10,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, ComponentType, Context, ErrorClass, Failure, Health, ReplyPort, StartError,
-    SupervisedComponent, SupervisionMetadata, TaskGuard,
+    Actor, Context, ErrorClass, Failure, Health, ReplyPort, StartError, SupervisedComponent,
+    SupervisionMetadata, TaskGuard,
 };
 use tokio::sync::watch;
 
 use super::page::{Runner, Shown};
 use super::{Begin, Consumer, ConsumerError};
 use crate::bus::{DeadLetterOffice, EventBus, Message, Outcome};
+use crate::component;
 use crate::event::{Position, RecordedEvent};
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::ProjectionError;
@@ -362,7 +363,7 @@ impl SupervisedComponent for ConsumerActor {
     }
 
     fn supervision_metadata(_: &ConsumerArgs) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::Projection)
+        SupervisionMetadata::of(component::PROJECTION)
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, ComponentType, Context, ErrorClass, Failure, Health, StartError, SupervisedComponent,
+    Actor, Context, ErrorClass, Failure, Health, StartError, SupervisedComponent,
     SupervisionMetadata, TaskGuard,
 };
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::{Outlet, OutletError, SubjectOf};
 use crate::bus::Subject;
+use crate::component;
 use crate::event::{Position, RecordedEvent};
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::ProjectionError;
@@ -349,7 +350,7 @@ impl SupervisedComponent for Relay {
     }
 
     fn supervision_metadata(_: &RelayArgs) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::EventBus)
+        SupervisionMetadata::of(component::EVENT_BUS)
     }
 }
 

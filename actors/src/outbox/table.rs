@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, ComponentType, Context, ErrorClass, Failure, Health, StartError, SupervisedComponent,
+    Actor, Context, ErrorClass, Failure, Health, StartError, SupervisedComponent,
     SupervisionMetadata, TaskGuard,
 };
 use tokio::sync::Notify;
 
 use crate::bus::queue::MessageQueue;
+use crate::component;
 use crate::event::{Position, Timestamp};
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::ProjectionError;
@@ -231,7 +232,7 @@ impl SupervisedComponent for TableRelay {
     }
 
     fn supervision_metadata(_: &TableArgs) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::EventBus)
+        SupervisionMetadata::of(component::EVENT_BUS)
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use mister_smith_supervisors::{
-    Actor, ComponentType, Context, ErrorClass as Class, Failure, StartError, SupervisedComponent,
+    Actor, Context, ErrorClass as Class, Failure, StartError, SupervisedComponent,
     SupervisionMetadata, TaskGuard,
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::effects::effects_of;
 use super::{Due, Kind, Process, id_of, key_of};
 use crate::command::{CommandBus, CommandEnvelope};
+use crate::component;
 use crate::error::ErrorClass;
 use crate::event::{Position, RecordedEvent, Timestamp};
 use crate::pool::{Lease, lease_at_start, store_failure};
@@ -359,7 +360,7 @@ impl<P: Process> SupervisedComponent for Timers<P> {
     type Handover = ();
 
     fn supervision_metadata(_: &TimersArgs<P>) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::Saga)
+        SupervisionMetadata::of(component::SAGA)
     }
 }
 

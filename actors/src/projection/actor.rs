@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, ComponentType, Context, ErrorClass, Failure, ReplyPort, StartError, SupervisedComponent,
+    Actor, Context, ErrorClass, Failure, ReplyPort, StartError, SupervisedComponent,
     SupervisionMetadata, TaskGuard,
 };
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ use super::cache::DocumentCache;
 use super::pages::Pages;
 use super::track::{MAX_PARKED, PAGE, Step, Track};
 use super::{Projection, ProjectionError, partition_of};
+use crate::component;
 use crate::event::Position;
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::read_model::documents::Part;
@@ -389,7 +390,7 @@ impl<P: Projection> SupervisedComponent for ProjectionActor<P> {
     type Handover = ();
 
     fn supervision_metadata(_: &ProjectionArgs<P>) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::Projection)
+        SupervisionMetadata::of(component::PROJECTION)
     }
 }
 

@@ -14,13 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, ChildSpec, ComponentType, Context, ErrorClass, Failure, RestartPolicy, StartError,
-    SupervisedComponent, SupervisionMetadata, SupervisorError, SupervisorRef, TaskGuard,
+    Actor, ChildSpec, Context, ErrorClass, Failure, RestartPolicy, StartError, SupervisedComponent,
+    SupervisionMetadata, SupervisorError, SupervisorRef, TaskGuard,
 };
 
 use super::actor::{NAP, SagaActor, SagaArgs, SagaMessage};
 use super::summary::{OpenSagas, SagaSummary};
 use super::{Definitions, SagaStatus};
+use crate::component;
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp};
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::{Compare, ListQuery, Projection, ProjectionError};
@@ -328,7 +329,7 @@ impl SagaManager {
             definitions: self.args.definitions.clone(),
         };
         ChildSpec::actor::<SagaActor>(stream.as_str(), args)
-            .component_type(ComponentType::Saga)
+            .component_type(component::SAGA)
             .restart(RestartPolicy::Transient)
     }
 }
@@ -337,7 +338,7 @@ impl SupervisedComponent for SagaManager {
     type Handover = ();
 
     fn supervision_metadata(_: &ManagerArgs) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::Saga)
+        SupervisionMetadata::of(component::SAGA)
     }
 }
 

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mister_smith_supervisors::{
-    Actor, Address, ComponentType, Context, ErrorClass, Failure, Health, StartError,
-    SupervisedComponent, SupervisionMetadata, TaskGuard, TellError,
+    Actor, Address, Context, ErrorClass, Failure, Health, StartError, SupervisedComponent,
+    SupervisionMetadata, TaskGuard, TellError,
 };
 use tokio::sync::{oneshot, watch};
 
+use crate::component;
 use crate::event::Position;
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::{Append, AppendOutcome, StoreError};
@@ -294,7 +295,7 @@ impl SupervisedComponent for Committer {
     }
 
     fn supervision_metadata(_: &CommitterArgs) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::Store)
+        SupervisionMetadata::of(component::STORE)
     }
 }
 

@@ -8,11 +8,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use mister_smith_supervisors::{
-    Actor, ComponentType, Context, Failure, StartError, SupervisedComponent, SupervisionMetadata,
-    TaskGuard,
+    Actor, Context, Failure, StartError, SupervisedComponent, SupervisionMetadata, TaskGuard,
 };
 use tokio::sync::watch;
 
+use crate::component;
 use crate::event::Position;
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::StoreError;
@@ -89,7 +89,7 @@ impl SupervisedComponent for Feed {
     type Handover = ();
 
     fn supervision_metadata(_: &FeedArgs) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::Store)
+        SupervisionMetadata::of(component::STORE)
     }
 }
 

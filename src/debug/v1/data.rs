@@ -8,11 +8,12 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mister_smith_actors::bus::broker::Broker;
+use mister_smith_actors::component;
 use mister_smith_actors::event::{Metadata, StreamId, Version, typed};
 use mister_smith_actors::projection::ListQuery;
 use mister_smith_actors::projection::handle::RequestError;
 use mister_smith_actors::projection::streams::StreamSummary;
-use mister_smith_supervisors::{Act, Action, ComponentType, Look, NodeView};
+use mister_smith_supervisors::{Act, Action, Look, NodeView};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
@@ -246,7 +247,7 @@ pub(super) async fn outbox(State(edge): State<Edge>) -> Answer {
 #[utoipa::path(get, path = "/debug/v1/pools", tag = "data",
     responses((status = 200, description = "Connections to stores and brokers")))]
 pub(super) async fn pools(State(edge): State<Edge>) -> Answer {
-    let look = Look::at("/resources").component(ComponentType::Resource);
+    let look = Look::at("/resources").component(component::RESOURCE.as_str());
     let resources = edge.node()?.actors.look_for(&look);
     let all =
         resources.iter().flat_map(|tree| tree.walk()).filter(|slot| slot.supervisor.is_none());

@@ -6,8 +6,9 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use mister_smith_actors::component;
 use mister_smith_supervisors::{
-    Action, ActorView, Backoff, ComponentType, Depth, Look, NodeView, Shutdown, Sort,
+    Action, ActorSystem, ActorView, Backoff, ComponentType, Depth, Look, NodeView, Shutdown, Sort,
     SupervisionTree,
 };
 use serde::{Deserialize, Serialize};
@@ -79,11 +80,11 @@ pub(super) async fn show(
         }
     }
     let seq = actors.timeline().last();
-    let tree = actors.look_for(&look(path, &asked)?).ok_or_else(missing)?;
+    let tree = actors.look_for(&look(actors, path, &asked)?).ok_or_else(missing)?;
     Ok(tagged(&headers, &Tree::of(seq, actors.clock().wall_us(), &tree)))
 }
 
-fn look(path: &str, asked: &Asked) -> Result<Look, Problem> {
+fn look(actors: &ActorSystem, path: &str, asked: &Asked) -> Result<Look, Problem> {
     let wrong = |what: &str, given: &str, known: &str| {
         Problem::bad_request(format!("{what} is {given:?}; give {known}"))
     };
@@ -111,11 +112,11 @@ fn look(path: &str, asked: &Asked) -> Result<Look, Problem> {
         look = all.into_iter().fold(look, Look::state);
     }
     if let Some(word) = given(asked.component.as_ref()) {
-        let component = component(word).ok_or_else(|| {
+        if !is_component(actors, word) {
             let known = "agent, aggregate, resource, store, event_bus, projection, saga or edge";
-            wrong("component", word, known)
-        })?;
-        look = look.component(component);
+            return Err(wrong("component", word, known));
+        }
+        look = look.component(word);
     }
     if let Some(text) = given(asked.q.as_ref()) {
         look = look.text(text);
@@ -128,11 +129,17 @@ fn given(text: Option<&String>) -> Option<&str> {
     text.map(String::as_str).filter(|text| !text.is_empty())
 }
 
-fn component(word: &str) -> Option<ComponentType> {
-    use ComponentType as C;
-    [C::Agent, C::Aggregate, C::Resource, C::Store, C::EventBus, C::Projection, C::Saga, C::Edge]
-        .into_iter()
-        .find(|one| one.as_str() == word)
+/// Whether a component type has this name: one of the node's own, or one that an application gave
+/// to something in the tree.
+fn is_component(actors: &ActorSystem, word: &str) -> bool {
+    use component::{AGENT, AGGREGATE, EDGE, EVENT_BUS, PROJECTION, RESOURCE, SAGA, STORE};
+    let known = [AGENT, AGGREGATE, RESOURCE, STORE, EVENT_BUS, PROJECTION, SAGA, EDGE];
+    let found = || {
+        let tree = actors.look_for(&Look::at("/").component(word).children(1))?;
+        let named = |node: &NodeView| node.component.map(ComponentType::as_str) == Some(word);
+        tree.walk().any(named).then_some(())
+    };
+    known.iter().any(|one| one.as_str() == word) || found().is_some()
 }
 
 /// Every slot as a byte.

@@ -1,6 +1,8 @@
-//! Policies by component type: one place that says how pools, stores, agents … are restarted.
+//! Policies by component type: one place that says how all components of a kind are
+//! restarted.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,29 +10,19 @@ use crate::resilience::Backoff;
 use crate::supervisor::spec::Shutdown;
 use crate::supervisor::strategy::RestartPolicy;
 
-/// What a component is, as far as its supervision is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum ComponentType {
-    /// An agent.
-    Agent,
-    /// An aggregate, found again by its events.
-    Aggregate,
-    /// A connection pool or another resource.
-    Resource,
-    /// The store and its committer.
-    Store,
-    /// The event bus and its relays.
-    EventBus,
-    /// A projection.
-    Projection,
-    /// A saga.
-    Saga,
-    /// A server at the edge: HTTP, health.
-    Edge,
-    /// Configuration: no restart mends a wrong one, so its first failure goes up.
-    Config,
-}
+/// What kind of component a child is, by name: what policies are set for, and what the tree can be
+/// filtered by.
+///
+/// Names are the application's; the kernel only compares them.
+///
+/// ```
+/// use mister_smith_supervisors::ComponentType;
+///
+/// const GATEWAY: ComponentType = ComponentType::new("gateway");
+/// assert_eq!(GATEWAY.as_str(), "gateway");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ComponentType(&'static str);
 
 /// How children of one type are restarted, where their spec does not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,20 +36,28 @@ pub struct ChildPolicy {
 }
 
 impl ComponentType {
+    /// A kind of that name. Types of the same name are equal.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self(name)
+    }
+
     /// One word for logs and JSON.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Aggregate => "aggregate",
-            Self::Resource => "resource",
-            Self::Store => "store",
-            Self::EventBus => "event_bus",
-            Self::Projection => "projection",
-            Self::Saga => "saga",
-            Self::Edge => "edge",
-            Self::Config => "config",
-        }
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for ComponentType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.0)
+    }
+}
+
+impl fmt::Debug for ComponentType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.0)
     }
 }
 
@@ -117,18 +117,6 @@ impl Policies {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// What a node uses: resources back off (a database that is down stays down for a while) and
-    /// never wear out; configuration goes up at its first failure.
-    #[must_use]
-    pub fn recommended() -> Self {
-        let resource = ChildPolicy {
-            backoff: Backoff::exponential(Duration::from_millis(50), Duration::from_secs(5)),
-            ..ChildPolicy::OTP
-        };
-        let config = ChildPolicy { give_up_after: Some(0), ..ChildPolicy::OTP };
-        Self::new().set(ComponentType::Resource, resource).set(ComponentType::Config, config)
     }
 
     /// Sets the policy of a type.

@@ -28,7 +28,7 @@ pub struct Look {
     children: usize,
     sort: Sort,
     states: Vec<SlotState>,
-    component: Option<ComponentType>,
+    component: Option<String>,
     text: Option<String>,
 }
 
@@ -89,9 +89,9 @@ impl Look {
         self
     }
 
-    /// Only components of this type, and what leads to them.
-    pub fn component(mut self, component: ComponentType) -> Self {
-        self.component = Some(component);
+    /// Only components of the type with this name, and what leads to them.
+    pub fn component(mut self, name: impl Into<String>) -> Self {
+        self.component = Some(name.into());
         self
     }
 
@@ -112,8 +112,13 @@ impl Look {
     fn matches(&self, slot: &dyn AnySlot) -> bool {
         let cell = slot.cell();
         (self.states.is_empty() || self.states.contains(&shown_state(slot)))
-            && self.component.is_none_or(|wanted| cell.info.component == Some(wanted))
+            && self.is_wanted(cell.info.component)
             && self.text.as_ref().is_none_or(|text| cell.path.as_str().contains(text.as_str()))
+    }
+
+    fn is_wanted(&self, component: Option<ComponentType>) -> bool {
+        let name = component.map(ComponentType::as_str);
+        self.component.is_none() || self.component.as_deref() == name
     }
 
     /// Whether the slot, or anything below it, is looked for.

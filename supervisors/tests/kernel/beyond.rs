@@ -218,9 +218,11 @@ impl SupervisedComponent for Part {
     }
 
     fn supervision_metadata(_: &Shared) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::Config)
+        SupervisionMetadata::of(PART)
     }
 }
+
+const PART: ComponentType = ComponentType::new("part");
 
 fn part(shared: &Shared) -> ChildSpec {
     ChildSpec::component::<Part>("part", shared.clone())
@@ -347,9 +349,9 @@ async fn limits_and_policies_change_at_run_time() {
 #[tokio::test(start_paused = true)]
 async fn policies_come_by_component_type() {
     let shared = Shared::default();
-    // Configuration goes up at its first failure: nothing mends a wrong one.
+    let first_goes_up = ChildPolicy { give_up_after: Some(0), ..ChildPolicy::OTP };
     let system = ActorSystem::builder(root().child(part(&shared)))
-        .policies(Policies::recommended())
+        .policies(Policies::new().set(PART, first_goes_up))
         .start()
         .await
         .unwrap();

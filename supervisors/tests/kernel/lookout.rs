@@ -249,7 +249,7 @@ async fn the_worst_come_first_and_all_are_counted() {
         let spec = ChildSpec::actor::<Puppet>(n.to_string(), role)
             .backoff(Backoff::exponential(secs(5), secs(5)))
             .give_up_after(9)
-            .component_type(if n < 50 { ComponentType::Agent } else { ComponentType::Saga });
+            .component_type(ComponentType::new(if n < 50 { "first" } else { "second" }));
         d.start_child(spec).await.unwrap();
     }
     at(&system, "/d/7").try_tell(Do::Fail).unwrap();
@@ -267,12 +267,12 @@ async fn the_worst_come_first_and_all_are_counted() {
     let d = tree.find("/d").unwrap();
     let seven = tree.find("/d/7").unwrap();
     assert!(seven.backing_off.unwrap() <= secs(5));
-    assert_eq!(seven.component, Some(ComponentType::Agent));
+    assert_eq!(seven.component, Some(ComponentType::new("first")));
     let counts: Vec<_> = d.supervisor.unwrap().by_state.iter().collect();
     assert_eq!(counts, [(SlotState::Up, 98), (SlotState::Backoff, 1), (SlotState::Suspended, 1)]);
     let (ids, _) = look(Look::at("/").state(SlotState::Suspended).state(SlotState::Backoff));
     assert_eq!(ids, ["7", "50"]);
-    let (ids, _) = look(Look::at("/").component(ComponentType::Saga).text("/d/9").children(99));
+    let (ids, _) = look(Look::at("/").component("second").text("/d/9").children(99));
     assert_eq!(ids.len(), 10);
     assert_eq!(look(Look::at("/").sort(Sort::Handled).children(1)).0, ["91"]);
     assert_eq!(look(Look::at("/").sort(Sort::Name).children(3)).0, ["0", "1", "10"]);

@@ -18,6 +18,7 @@
 
 mod beyond;
 mod causes;
+mod classes;
 mod crowd;
 mod kit;
 mod laws;

@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use mister_smith_supervisors::{
-    Actor, ComponentType, Context, ExitReason, Failure, Health, StartError, SupervisedComponent,
+    Actor, Context, ExitReason, Failure, Health, StartError, SupervisedComponent,
     SupervisionMetadata, TaskGuard,
 };
 use serde::de::DeserializeOwned;
@@ -33,6 +33,7 @@ use crate::bus::Pattern;
 use crate::bus::remote::{Answer, Asked, Remote, Requests};
 use crate::bus::wire::{CONTENT_TYPE, WireMessage};
 use crate::command::{CommandBus, CommandEnvelope, CommandError, Executed};
+use crate::component;
 
 /// Commands that are executed at once, unless said otherwise.
 pub const DEFAULT_CONCURRENCY: usize = 64;
@@ -304,7 +305,7 @@ impl SupervisedComponent for CommandServer {
     }
 
     fn supervision_metadata(_: &CommandServerArgs) -> SupervisionMetadata {
-        SupervisionMetadata::of(ComponentType::Edge)
+        SupervisionMetadata::of(component::EDGE)
     }
 }
 
