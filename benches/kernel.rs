@@ -1,127 +1,150 @@
-//! The kernel against raw ractor and kameo, paired in one run.
+//! The kernel against raw ractor, kameo and Erlang/OTP, paired in one run.
 //!
-//! `cargo bench --bench kernel`. Each row is measured round by round, ours, ractor, kameo, ours, …,
-//! and a ratio is the median of the rounds' ratios: machines drift, pairs do not. `cpu` is CPU time
-//! of the process an operation. The driver is a task on a worker of the same two-threaded runtime.
-//! Statistics and backtraces are on; the panic hook is silent for all three. `-- --short` takes a
-//! few seconds.
+//! `cargo bench --bench kernel`. Each row is measured round by round, ours, ractor, kameo, OTP,
+//! ours, …, and a ratio is the median of the rounds' ratios: machines drift, pairs do not. `cpu` is
+//! CPU time of the whole process per operation. The driver is a task on a worker of the same
+//! two-threaded runtime. Statistics and backtraces are on; the panic hook is silent for all three.
 //!
-//! ractor has its default features off but for tokio, so it carries no spans, as in our kernel.
+//! - `-- --goals` ends with each goal of the kernel and whether this run reached it.
+//! - `-- --million` adds a million idle actors in one process.
+//! - `-- --short` takes a few seconds; its figures only show that everything runs.
+//!
+//! ractor has its default features off but for tokio, so it carries no spans, as in our kernel. Its
+//! mailbox has no bound; ours and kameo's hold 1,024, and OTP's senders wait for acknowledgements
+//! so that at most 1,024 are on their way. Without Erlang/OTP on the `PATH` its rows are left out.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark may panic")]
 
 use std::time::{Duration, Instant};
 
-use cpu_time::ProcessTime;
-
+#[path = "kernel/goals.rs"]
+mod goals;
 #[path = "kernel/kameo_peer.rs"]
 mod kameo_peer;
+#[path = "kernel/late.rs"]
+mod late;
+#[path = "kernel/measure.rs"]
+mod measure;
+#[path = "kernel/million.rs"]
+mod million;
+#[path = "kernel/otp.rs"]
+mod otp;
 #[path = "kernel/ours.rs"]
 mod ours;
 #[path = "kernel/ractor_peer.rs"]
 mod ractor_peer;
 
-/// What a round measured: wall and CPU time, and the time of each operation where it is known.
-pub(crate) struct Sample {
-    operations: u64,
-    wall: Duration,
-    cpu: Duration,
-    each: Vec<Duration>,
+use goals::{Reached, Rows};
+use measure::{Ratio, Sample, median};
+use otp::Otp;
+
+/// What a round does.
+#[derive(Clone, Copy)]
+pub(crate) enum Work {
+    Tell { count: u64, senders: u64 },
+    Ask { count: u64 },
+    Spawn { count: u64 },
+    Crash { count: u64, panics: bool },
 }
 
-impl Sample {
-    pub(crate) async fn of(operations: u64, run: impl Future<Output = Vec<Duration>>) -> Self {
-        let (wall, cpu) = (Instant::now(), ProcessTime::now());
-        let each = run.await;
-        Self { operations, wall: wall.elapsed(), cpu: cpu.elapsed(), each }
-    }
-
-    fn per_second(&self) -> f64 {
-        self.operations as f64 / self.wall.as_secs_f64()
-    }
-
-    fn cpu_ns(&self) -> f64 {
-        self.cpu.as_nanos() as f64 / self.operations as f64
-    }
-
-    fn at(&self, share: f64) -> f64 {
-        let mut each = self.each.clone();
-        each.sort_unstable();
-        each[((each.len() - 1) as f64 * share) as usize].as_nanos() as f64 / 1e3
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Runs `rounds` of ours, ractor and kameo in turn on fresh runtimes.
-fn rounds(
-    rounds: usize,
-    mut run: impl FnMut(&tokio::runtime::Runtime, usize) -> Sample,
-) -> [Vec<Sample>; 3] {
-    let mut samples = [Vec::new(), Vec::new(), Vec::new()];
-    for _ in 0..rounds {
-        for (peer, samples) in samples.iter_mut().enumerate() {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .unwrap();
-            samples.push(run(&runtime, peer));
-            runtime.shutdown_timeout(Duration::from_secs(10));
+impl Work {
+    pub(crate) fn count(self) -> u64 {
+        match self {
+            Self::Tell { count, .. }
+            | Self::Ask { count }
+            | Self::Spawn { count }
+            | Self::Crash { count, .. } => count,
         }
     }
-    samples
 }
 
-/// The median of the rounds' ratios of a figure to a peer's.
-fn ratio(samples: &[Vec<Sample>; 3], peer: usize, figure: impl Fn(&Sample) -> f64) -> f64 {
-    median(samples[0].iter().zip(&samples[peer]).map(|(a, b)| figure(a) / figure(b)).collect())
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// A round of one Rust peer, on a fresh runtime.
+macro_rules! round {
+    ($peer:ident, $work:expr) => {{
+        let runtime = runtime();
+        let sample = runtime.block_on(async {
+            tokio::spawn(async move {
+                match $work {
+                    Work::Tell { count, senders } => $peer::tell(count, senders).await,
+                    Work::Ask { count } => $peer::ask(count).await,
+                    Work::Spawn { count } => $peer::spawn(count).await,
+                    Work::Crash { count, panics } => $peer::crash(count, panics).await,
+                }
+            })
+            .await
+            .unwrap()
+        });
+        runtime.shutdown_timeout(Duration::from_secs(10));
+        sample
+    }};
+}
+
+/// Runs the rounds of all peers in turn.
+fn rounds(turns: usize, otp: &mut Option<Otp>, work: Work) -> Rows {
+    let mut rows = Rows::default();
+    for _ in 0..turns {
+        rows.ours.push(round!(ours, work));
+        rows.ractor.push(round!(ractor_peer, work));
+        rows.kameo.push(round!(kameo_peer, work));
+        if let Some(otp) = otp {
+            rows.otp.push(otp.run(work, false));
+            if matches!(work, Work::Tell { .. }) {
+                rows.otp_cast.push(otp.run(work, true));
+            }
+        }
+    }
+    rows
 }
 
 fn of(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
     median(samples.iter().map(figure).collect())
 }
 
-macro_rules! each_peer {
-    ($runtime:expr, $peer:expr, $bench:ident($($arg:expr),*)) => {
-        $runtime.block_on(async {
-            match $peer {
-                0 => tokio::spawn(ours::$bench($($arg),*)).await.unwrap(),
-                1 => tokio::spawn(ractor_peer::$bench($($arg),*)).await.unwrap(),
-                _ => tokio::spawn(kameo_peer::$bench($($arg),*)).await.unwrap(),
-            }
-        })
+/// A line for each peer with its own figures, and ours against them.
+fn row(name: &str, work: Work, rows: &Rows) {
+    let by_rate = matches!(work, Work::Tell { .. } | Work::Spawn { .. });
+    let otp_name = match work {
+        Work::Tell { .. } => "OTP, bare process",
+        _ => "OTP, gen_server",
     };
+    for (peer, samples) in [
+        ("ours", &rows.ours),
+        ("ractor", &rows.ractor),
+        ("kameo", &rows.kameo),
+        (otp_name, &rows.otp),
+        ("OTP, gen_server:cast", &rows.otp_cast),
+    ] {
+        if samples.is_empty() {
+            continue;
+        }
+        let name = if peer == "ours" { name } else { "" };
+        let figures = if by_rate {
+            format!("{:>7.2} M/s", of(samples, Sample::per_second) / 1e6)
+        } else {
+            format!(
+                "{:>7.2} µs p50 {:>7.2} µs p99",
+                of(samples, Sample::p50_us),
+                of(samples, Sample::p99_us)
+            )
+        };
+        print!("{name:<26} {peer:<21} {figures:<28} {:>7.0} ns cpu", of(samples, Sample::cpu_ns));
+        if peer != "ours" {
+            let quick = if by_rate { Sample::per_second } else { Sample::p50_us };
+            let quick = Ratio::of(&rows.ours, samples, quick);
+            let cpu = Ratio::of(&rows.ours, samples, Sample::cpu_ns);
+            let what = if by_rate { "rate" } else { "p50 " };
+            print!("   ours: {what} {:>5.2} x, cpu {:>5.2} x", quick.median, cpu.median);
+        }
+        println!();
+    }
 }
 
-fn rate_row(name: &str, samples: &[Vec<Sample>; 3]) {
-    println!(
-        "{name:<26} {:>7.2} M/s {:>7.0} ns cpu   {:>5.2} x ractor {:>5.2} x kameo   cpu {:.2} x ractor {:.2} x kameo",
-        of(&samples[0], Sample::per_second) / 1e6,
-        of(&samples[0], Sample::cpu_ns),
-        ratio(samples, 1, Sample::per_second),
-        ratio(samples, 2, Sample::per_second),
-        ratio(samples, 1, Sample::cpu_ns),
-        ratio(samples, 2, Sample::cpu_ns),
-    );
-}
-
-fn latency_row(name: &str, samples: &[Vec<Sample>; 3]) {
-    let p50 = |sample: &Sample| sample.at(0.5);
-    println!(
-        "{name:<26} {:>7.2} µs p50 {:>6.2} µs p99   {:>5.2} x ractor {:>5.2} x kameo (p50, below 1 is faster)",
-        of(&samples[0], p50),
-        of(&samples[0], |sample| sample.at(0.99)),
-        ratio(samples, 1, p50),
-        ratio(samples, 2, p50),
-    );
-}
-
-/// Memory of an idle child: each system in a process of its own.
-fn memory(children: u64) {
+/// Memory of an idle child: each system in a process of its own. Returns ours against ractor's.
+fn memory(turns: usize, children: u64, otp: Option<&Otp>) -> Ratio {
     let bytes = |who: &str| -> f64 {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--memory", who, &children.to_string()])
@@ -129,31 +152,35 @@ fn memory(children: u64) {
             .unwrap();
         String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
     };
-    let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..3 {
-        a.push(bytes("ours"));
-        b.push(bytes("ractor"));
-        c.push(bytes("kameo"));
+    let names = ["ours", "ractor", "kameo", "OTP, gen_server", "OTP, bare process"];
+    let mut all: [Vec<f64>; 5] = Default::default();
+    for _ in 0..turns {
+        for (bytes_of, who) in all.iter_mut().zip(&names[..3]) {
+            bytes_of.push(bytes(who));
+        }
+        if let Some(otp) = otp {
+            let [server, bare] = otp.memory(children);
+            all[3].push(server);
+            all[4].push(bare);
+        }
     }
-    let (a, b, c) = (median(a), median(b), median(c));
-    println!(
-        "{:<26} {a:>7.0} bytes                {:>5.2} x ractor {:>5.2} x kameo (below 1 is smaller)",
-        "idle supervised child",
-        a / b,
-        a / c
-    );
+    let against = |peer: &[f64]| Ratio::new(all[0].iter().zip(peer).map(|(a, b)| a / b).collect());
+    for (who, bytes) in names.iter().zip(&all) {
+        if bytes.is_empty() {
+            continue;
+        }
+        let name = if *who == "ours" { "idle supervised child" } else { "" };
+        print!("{name:<26} {who:<21} {:>7.0} bytes", median(bytes.clone()));
+        if *who != "ours" {
+            print!("{:<35}ours: {:.2} x", "", against(bytes).median);
+        }
+        println!();
+    }
+    against(&all[1])
 }
 
-/// Resident memory of this process, in bytes.
-pub(crate) fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
-}
-
-fn memory_child(who: &str, children: u64) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let grown = runtime.block_on(async {
+fn memory_child(who: &str, children: u64) -> ! {
+    let grown = runtime().block_on(async {
         match who {
             "ours" => tokio::spawn(ours::grow(children)).await.unwrap(),
             "ractor" => tokio::spawn(ractor_peer::grow(children)).await.unwrap(),
@@ -164,10 +191,22 @@ fn memory_child(who: &str, children: u64) {
     std::process::exit(0);
 }
 
+fn look(actors: u64) {
+    let [worst, text, heat] = runtime().block_on(ours::look(actors));
+    println!(
+        "{:<26} {worst:.2} ms the 50 worst, {text:.2} ms by text, {heat:.2} ms as bytes",
+        format!("look at {actors}")
+    );
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
+    let flag = |name: &str| args.iter().any(|arg| arg == name);
     if let Some(at) = args.iter().position(|arg| arg == "--memory") {
         memory_child(&args[at + 1], args[at + 2].parse().unwrap());
+    }
+    if let Some(at) = args.iter().position(|arg| arg == "--million-child") {
+        million::child(args[at + 1].parse().unwrap());
     }
     // Panics that the benchmark asks for are not printed.
     std::panic::set_hook(Box::new(|info| {
@@ -175,32 +214,41 @@ fn main() {
             eprintln!("{info}");
         }
     }));
-    let short = args.iter().any(|arg| arg == "--short" || arg == "--test");
+    let short = flag("--short") || flag("--test");
     let (turns, scale) = if short { (1, 20) } else { (7, 1) };
 
-    let tell = 1_000_000 / scale;
-    rate_row("tell 1 → 1", &rounds(turns, |rt, peer| each_peer!(rt, peer, tell(tell, 1))));
-    rate_row("tell 4 → 1", &rounds(turns, |rt, peer| each_peer!(rt, peer, tell(tell, 4))));
-    let ask = 200_000 / scale;
-    latency_row("ask", &rounds(turns, |rt, peer| each_peer!(rt, peer, ask(ask))));
-    let spawn = 20_000 / scale;
-    rate_row("supervised spawn", &rounds(turns, |rt, peer| each_peer!(rt, peer, spawn(spawn))));
-    let crash = 4_000 / scale;
-    latency_row(
-        "error → next life answers",
-        &rounds(turns, |rt, peer| each_peer!(rt, peer, crash(crash, false))),
-    );
-    latency_row(
-        "panic → next life answers",
-        &rounds(turns, |rt, peer| each_peer!(rt, peer, crash(crash, true))),
-    );
-    memory(20_000 / scale);
-    let crowd = 100_000 / scale;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let [worst, text, heat] = runtime.block_on(ours::look(crowd));
-    println!(
-        "{:<26} {worst:>7.2} ms the 50 worst {text:>6.2} ms by text {heat:>6.2} ms as bytes",
-        format!("look at {crowd}")
-    );
+    let began = Instant::now();
+    let mut otp = Otp::start();
+    match &otp {
+        Some(otp) => println!("{}\n", otp.describe()),
+        None => println!("Erlang/OTP: not installed (Debian: erlang-base)\n"),
+    }
+    let mut measure = |name: &str, work: Work| {
+        let rows = rounds(turns, &mut otp, work);
+        row(name, work, &rows);
+        rows
+    };
+    let tell = |senders| Work::Tell { count: 1_000_000 / scale, senders };
+    let crash = |panics| Work::Crash { count: 4_000 / scale, panics };
+    let mut reached = Reached {
+        tell: measure("tell 1 → 1", tell(1)),
+        tell_by_four: measure("tell 4 → 1", tell(4)),
+        ask: measure("ask", Work::Ask { count: 200_000 / scale }),
+        spawn: measure("supervised spawn", Work::Spawn { count: 20_000 / scale }),
+        error: measure("error → next life answers", crash(false)),
+        panic: measure("panic → next life answers", crash(true)),
+        ..Reached::default()
+    };
+    reached.idle_child = Some(memory(turns.min(3), 100_000 / scale, otp.as_ref()));
+    // A node that busy-waits is not to disturb what is measured alone.
+    drop(otp);
+    reached.late_ms = Some(late::rows(Duration::from_millis(if short { 60 } else { 1_000 })));
+    look(100_000 / scale);
+    if flag("--million") {
+        reached.million_bytes = Some(million::rows());
+    }
+    if flag("--goals") {
+        goals::print(&reached);
+    }
+    println!("\n{:.0} s", began.elapsed().as_secs_f64());
 }

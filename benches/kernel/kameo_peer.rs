@@ -8,7 +8,7 @@ use kameo::mailbox;
 use kameo::message::{Context, Message};
 use kameo::prelude::Actor;
 
-use super::Sample;
+use super::measure::{Sample, resident};
 
 struct Supervisor;
 
@@ -116,11 +116,10 @@ pub(crate) async fn ask(count: u64) -> Sample {
 
 pub(crate) async fn spawn(count: u64) -> Sample {
     let (supervisor, _worker) = supervised().await;
-    let sample = Sample::of(count, async {
+    let sample = Sample::settled(count, async {
         for _ in 0..count {
             Worker::supervise(&supervisor, ()).spawn().await.wait_for_startup().await;
         }
-        Vec::new()
     })
     .await;
     supervisor.kill();
@@ -154,11 +153,11 @@ pub(crate) async fn crash(count: u64, panics: bool) -> Sample {
 pub(crate) async fn grow(count: u64) -> u64 {
     let (supervisor, _worker) = supervised().await;
     let mut kept = Vec::with_capacity(count as usize);
-    let before = super::resident();
+    let before = resident();
     for _ in 0..count {
         let child = Worker::supervise(&supervisor, ()).spawn().await;
         child.wait_for_startup().await;
         kept.push(child);
     }
-    super::resident() - before
+    resident() - before
 }

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use mister_smith::supervisors::{
     Actor, ActorSystem, Address, ChildSpec, Context, DeadLetter, Failure, Look, Overflow,
-    ReplyPort, StartError, SupervisorSpec,
+    ReplyPort, StartError, SupervisorRef, SupervisorSpec,
 };
 
-use super::Sample;
+use super::measure::{Sample, resident};
 
 pub(crate) enum Message {
     Add(u64),
@@ -95,11 +95,10 @@ pub(crate) async fn spawn(count: u64) -> Sample {
     let system = system().await;
     let crowd = system.supervisor("/crowd").unwrap();
     let ids: Vec<String> = (0..count).map(|n| n.to_string()).collect();
-    let sample = Sample::of(count, async {
+    let sample = Sample::settled(count, async {
         for id in ids {
             crowd.spawn::<Worker>(id, ()).await.unwrap();
         }
-        Vec::new()
     })
     .await;
     system.shutdown(Duration::from_secs(10)).await;
@@ -129,11 +128,56 @@ pub(crate) async fn crash(count: u64, panics: bool) -> Sample {
 pub(crate) async fn grow(count: u64) -> u64 {
     let system = system().await;
     let crowd = system.supervisor("/crowd").unwrap();
-    let before = super::resident();
+    let before = resident();
     for n in 0..count {
         crowd.spawn::<Worker>(n.to_string(), ()).await.unwrap();
     }
-    super::resident() - before
+    resident() - before
+}
+
+/// Idle actors, spread over dynamic supervisors.
+pub(crate) struct Crowd {
+    system: ActorSystem,
+    groups: Vec<SupervisorRef>,
+}
+
+impl Crowd {
+    /// How many actors there are, by the supervisors' own count.
+    pub(crate) fn count(&self) -> usize {
+        self.groups.iter().map(SupervisorRef::count).sum()
+    }
+
+    /// The summary: every group with its 50 worst.
+    pub(crate) fn look(&self) {
+        drop(self.system.look_for(&Look::at("/")));
+    }
+}
+
+/// Spawns `count` actors, a task for each supervisor.
+pub(crate) async fn crowd(count: u64, supervisors: u64) -> Crowd {
+    let mut root = SupervisorSpec::new("root");
+    for group in 0..supervisors {
+        root = root.child(SupervisorSpec::dynamic(format!("crowd-{group}")));
+    }
+    let system = ActorSystem::builder(root).dead_letters(|_: DeadLetter| {}).start().await.unwrap();
+    let groups: Vec<_> = (0..supervisors)
+        .map(|group| system.supervisor(&format!("/crowd-{group}")).unwrap())
+        .collect();
+    let tasks: Vec<_> = groups
+        .iter()
+        .cloned()
+        .map(|group| {
+            tokio::spawn(async move {
+                for n in 0..count / supervisors {
+                    group.spawn::<Worker>(n.to_string(), ()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    Crowd { system, groups }
 }
 
 /// Looks at a crowd: the 50 worst, those that match, all as bytes. Milliseconds each.

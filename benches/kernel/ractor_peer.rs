@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Sample;
+use super::measure::{Sample, resident};
 
 enum Message {
     Add(u64),
@@ -122,11 +122,10 @@ pub(crate) async fn ask(count: u64) -> Sample {
 
 pub(crate) async fn spawn(count: u64) -> Sample {
     let (supervisor, _worker, _told) = supervised().await;
-    let sample = Sample::of(count, async {
+    let sample = Sample::settled(count, async {
         for _ in 0..count {
             Actor::spawn_linked(None, Worker, (), supervisor.get_cell()).await.unwrap();
         }
-        Vec::new()
     })
     .await;
     supervisor.kill();
@@ -154,9 +153,9 @@ pub(crate) async fn crash(count: u64, panics: bool) -> Sample {
 
 pub(crate) async fn grow(count: u64) -> u64 {
     let (supervisor, _worker, _told) = supervised().await;
-    let before = super::resident();
+    let before = resident();
     for _ in 0..count {
         Actor::spawn_linked(None, Worker, (), supervisor.get_cell()).await.unwrap();
     }
-    super::resident() - before
+    resident() - before
 }
