@@ -175,7 +175,7 @@ impl Environment {
         Self {
             clock,
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
-            history: Arc::new(History::new(history)),
+            history: Arc::new(History::new(history, !observers.is_empty())),
             asks: Arc::new(Asks::new(clock, runtime.clone())),
             groups: Groups::default(),
             thread_pools,

@@ -94,6 +94,11 @@ pub(crate) enum SupervisorMessage {
         life: u64,
         reason: ExitReason,
     },
+    /// Somebody killed this life of this child.
+    Killed {
+        id: Arc<str>,
+        life: u64,
+    },
     /// The clock has rung.
     Tick,
     HealthChecked {

@@ -19,8 +19,8 @@ use crate::actor::watch::Ended;
 use crate::environment::Environment;
 use crate::error::{ExitReason, SupervisorError};
 use crate::health::Health;
-use crate::path::Path;
-use crate::supervisor::{ReactionCell, Terms};
+use crate::path::{Path, unescape};
+use crate::supervisor::{ReactionCell, SupervisorMessage, Terms};
 use crate::sync::lock;
 
 /// What runs in a slot now.
@@ -310,6 +310,11 @@ impl SlotCell {
             }
         }
         self.end_life(life);
+        // Its supervisor gives it up if it does not end.
+        if let Some(place) = self.env.root().and_then(|root| root.place_of(&self.path)) {
+            let id = self.path.segments().last().map(unescape).unwrap_or_default().into();
+            place.send(SupervisorMessage::Killed { id, life });
+        }
         true
     }
 

@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::environment::{Environment, spawn};
-use crate::lifecycle::Timeline;
+use crate::lifecycle::{Missed, Timeline};
 
-/// Events that are taken from the history at a time.
-const PAGE: usize = 256;
+/// Events after which others have their turn.
+const PAGE: u64 = 64;
 
 /// The task that tells the observers.
 pub(crate) struct Dispatch {
@@ -34,21 +34,22 @@ impl Dispatch {
             let timeline = Timeline::new(Arc::clone(&told.history));
             let mut seen = 0;
             loop {
-                let page = timeline.since(seen, PAGE);
-                if let Some(missed) = page.missed {
+                for event in told.history.take_unheard() {
+                    let missed = (event.seq > seen + 1)
+                        .then(|| Missed { from: seen + 1, to: event.seq - 1 });
                     for observer in &told.observers {
-                        told.guarded("observer", || observer.on_missed(missed));
+                        if let Some(missed) = missed {
+                            told.guarded("observer", || observer.on_missed(missed));
+                        }
+                        told.guarded("observer", || observer.on_event(&event));
+                    }
+                    seen = event.seq;
+                    if seen % PAGE == 0 {
+                        // Others may run meanwhile.
+                        tokio::task::yield_now().await;
                     }
                 }
-                for event in &page.events {
-                    for observer in &told.observers {
-                        told.guarded("observer", || observer.on_event(event));
-                    }
-                }
-                seen = page.next;
-                if seen < page.last {
-                    // Others may run between two pages.
-                    tokio::task::yield_now().await;
+                if timeline.last() > seen {
                     continue;
                 }
                 if *finishing.borrow() {

@@ -18,9 +18,15 @@ use crate::lifecycle::{LifecycleEvent, LifecycleKind, Lineage, PastTree};
 /// How many lifecycle events a system keeps when its builder does not say; about 10 MB when full.
 pub const DEFAULT_HISTORY: usize = 65_536;
 
+/// How many events wait for an observer that does not keep up.
+const OBSERVER_BACKLOG: usize = 65_536;
+
 /// Numbers lifecycle events and keeps the last ones.
 pub(crate) struct History {
     ring: Mutex<VecDeque<Arc<LifecycleEvent>>>,
+    /// What observers have not heard yet, if there are any. Bounded: an observer that is slower than
+    /// everything else is told how much it has missed.
+    unheard: Option<Mutex<VecDeque<Arc<LifecycleEvent>>>>,
     capacity: usize,
     last: AtomicU64,
     failures: AtomicU64,
@@ -28,9 +34,10 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize, observed: bool) -> Self {
         Self {
             ring: Mutex::new(VecDeque::new()),
+            unheard: observed.then(Mutex::default),
             capacity: capacity.max(1),
             last: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -52,6 +59,14 @@ impl History {
             ring.pop_front();
         }
         ring.push_back(Arc::clone(&event));
+        if let Some(unheard) = &self.unheard {
+            // Under the lock of the ring, so that observers hear the same order.
+            let mut unheard = lock(unheard);
+            if unheard.len() == OBSERVER_BACKLOG {
+                unheard.pop_front();
+            }
+            unheard.push_back(Arc::clone(&event));
+        }
         self.last.store(seq, Ordering::Release);
         drop(ring);
         self.grown.notify_waiters();
@@ -60,6 +75,11 @@ impl History {
 
     pub(crate) fn last(&self) -> u64 {
         self.last.load(Ordering::Acquire)
+    }
+
+    /// Takes what observers have not heard yet.
+    pub(crate) fn take_unheard(&self) -> VecDeque<Arc<LifecycleEvent>> {
+        self.unheard.as_ref().map(|unheard| std::mem::take(&mut *lock(unheard))).unwrap_or_default()
     }
 }
 

@@ -71,6 +71,11 @@ impl DynamicDriver {
                     self.ended(end);
                 }
             }
+            SupervisorMessage::Killed { id, life } => {
+                if let Some(&key) = self.ids.get(&id) {
+                    self.common.lives.killed(key, life);
+                }
+            }
             SupervisorMessage::Tick => {
                 for due in self.common.lives.due() {
                     match due {

@@ -81,6 +81,11 @@ impl StaticDriver {
                     self.ended(end);
                 }
             }
+            SupervisorMessage::Killed { id, life } => {
+                if let Some(key) = self.key_of(&id) {
+                    self.common.lives.killed(key, life);
+                }
+            }
             SupervisorMessage::Tick => {
                 for due in self.common.lives.due() {
                     match due {

@@ -255,7 +255,13 @@ impl Lives {
                     self.raw.by_actor.insert(actor.get_id(), (key, life));
                 }
             }
-            StartResult::Ignored | StartResult::Failed(_) => cell.set_state(SlotState::Down),
+            StartResult::Ignored | StartResult::Failed(_) => {
+                cell.set_state(SlotState::Down);
+                if child.is_supervisor() {
+                    // An actor's life clears its own slot when it lets go.
+                    cell.life_ended(life, false);
+                }
+            }
         }
         let health = child.spec.health.filter(|_| child.up);
         self.disarm(key);
@@ -363,6 +369,14 @@ impl Lives {
         }
         child.slot.cell().end_life(life);
         self.arm(key, KILL_GRACE, Alarm::Kill);
+    }
+
+    /// Somebody killed life `life` of a child. One that does not end in time is given up.
+    pub(crate) fn killed(&mut self, key: Key, life: u64) {
+        let child = self.children.get(&key);
+        if child.is_some_and(|child| child.life == life && child.up && !child.stopping) {
+            self.arm(key, KILL_GRACE, Alarm::Kill);
+        }
     }
 
     /// Gives up on a life that does not end. The life, unless it has ended meanwhile.

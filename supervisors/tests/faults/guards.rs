@@ -249,7 +249,8 @@ fn a_start_that_blocks_past_its_deadline_has_failed() {
             state == SlotState::Up && life > 1
         })
         .await;
-        assert_eq!(seen(&system, "/s/a").1, 3, "the start of life 2 took too long");
+        // Lives that wait for the one that blocks may run out of time, too.
+        assert!(seen(&system, "/s/a").1 > 2, "the start of life 2 took too long");
         system.shutdown(secs(10)).await;
         let failed = "/s/a#2 start_failed".to_owned();
         assert!(events.all().contains(&failed), "{:?}", events.all());
@@ -268,9 +269,9 @@ async fn a_start_that_panics_has_failed() {
 }
 
 /// The copy of the arguments for a restart was made on the supervisor's task, unguarded: a panic in
-/// it killed the supervisor and all its children.
+/// it killed the supervisor and all its children. No copy is made any more.
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_the_copy_of_the_arguments_is_a_failed_start() {
+async fn the_arguments_are_not_copied_for_a_restart() {
     let log = Log::default();
     let armed = Arc::new(AtomicBool::new(false));
     let args = Touchy::new().on_clone(panics_when(&armed, "while it is copied"));
@@ -279,33 +280,8 @@ async fn a_panic_in_the_copy_of_the_arguments_is_a_failed_start() {
     let a = system.find::<Touchy>("/s/a").unwrap();
     a.try_tell(Touchy::failing()).unwrap();
     settle().await;
-    unharmed_but(&system, 3);
-    assert!(events.all().contains(&"/s/a#2 start_failed".to_owned()), "{:?}", events.all());
-}
-
-/// The same copy delayed the supervisor when it took long.
-#[test]
-fn a_slow_copy_of_the_arguments_delays_nobody_else() {
-    real(2, async {
-        let (log, gate) = (Log::default(), Gate::default());
-        let armed = Arc::new(AtomicBool::new(false));
-        let (slow, shut) = (Arc::clone(&armed), gate.shut());
-        let on_clone: Hook = Arc::new(move || {
-            if slow.load(Ordering::SeqCst) {
-                shut.block();
-            }
-        });
-        let args = Touchy::new().on_clone(on_clone);
-        let system = start(s(ChildSpec::actor::<Holder>("a", args), &log)).await;
-        armed.store(true, Ordering::SeqCst);
-        let a = system.find::<Touchy>("/s/a").unwrap();
-        a.try_tell(Touchy::failing()).unwrap();
-        gate.reached().await;
-        answers_meanwhile(&system).await;
-        gate.open();
-        until("a is up", || seen(&system, "/s/a").0 == SlotState::Up).await;
-        unharmed(&system);
-    });
+    unharmed_but(&system, 2);
+    assert!(!events.all().contains(&"/s/a#2 start_failed".to_owned()), "{:?}", events.all());
 }
 
 /// The arguments of a child that is forgotten were dropped on the supervisor's task.
