@@ -24,6 +24,7 @@ pub use slot::{DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE, Overflow, URGENT_CAPACIT
 pub use stack::Stack;
 pub use state::{FAILURES_KEPT, FailureRecord, SlotKind, SlotState};
 pub use stats::{HandlingView, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS};
+pub use task::TaskContext;
 pub use timers::TaskGuard;
 pub use waits::WaitView;
 pub use watch::Ended;
@@ -53,6 +54,7 @@ pub(crate) mod slot;
 mod stack;
 pub(crate) mod state;
 mod stats;
+pub(crate) mod task;
 #[cfg(test)]
 mod tests;
 pub(crate) mod timers;

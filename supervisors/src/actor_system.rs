@@ -15,6 +15,7 @@ use crate::error::{ExitReason, LookupError, SpecError, SupervisorError};
 use crate::groups::Group;
 use crate::lifecycle::{DEFAULT_HISTORY, Observer};
 use crate::path::Path;
+use crate::pool::{Partitions, Pool};
 use crate::supervisor::child::{ChildFactory, StartSupervisor, SupervisorChild};
 use crate::supervisor::{ChildSpec, Policies, SupervisorMessage, SupervisorRef, SupervisorSpec};
 use crate::thread_pool::{ComputeError, ThreadPoolSpec, ThreadPoolSpecs, ThreadPools, Work};
@@ -279,6 +280,28 @@ impl ActorSystem {
     #[must_use]
     pub fn group<M: Send + 'static>(&self, group: &str) -> Group<M> {
         self.slot.cell().env.groups.group(group)
+    }
+
+    /// The workers of the pool at `path` ([`SupervisorSpec::pool`]) that take messages of type `M`.
+    ///
+    /// # Errors
+    /// No supervisor lives there, or it has no such worker.
+    pub fn pool<M: Send + 'static>(&self, path: &str) -> Result<Pool<M>, LookupError> {
+        Pool::of(&self.supervisor(path)?)
+            .ok_or_else(|| LookupError::NotFound { path: Path::parse(path) })
+    }
+
+    /// The crowd in parts at `path` ([`SupervisorSpec::partitioned`]).
+    ///
+    /// # Errors
+    /// No supervisor lives there, or nothing below it is one.
+    pub fn partitions(&self, path: &str) -> Result<Partitions, LookupError> {
+        let parent = self.supervisor(path)?;
+        let parts = parent.which_children().into_iter().map(|id| {
+            self.root.supervisor(&parent.path().child(&id))
+        });
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        Partitions::new(parts).ok_or_else(|| LookupError::NotFound { path: Path::parse(path) })
     }
 
     /// Runs work on one of the system's thread pools.

@@ -56,6 +56,7 @@ mod groups;
 mod health;
 mod lifecycle;
 mod path;
+mod pool;
 pub mod resilience;
 mod supervisor;
 mod sync;
@@ -67,7 +68,7 @@ pub use actor::{
     DeadLetter, DeadLetterCause, DeadLetters, Ended, FAILURES_KEPT, FailureRecord, Handled,
     HandlingView, KillHandle, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS, MessageView, Offered, Overflow,
     Picture, RECORDER_LENGTH, Recipient, RecipientError, Recorded, ReplyPort, SlotKind, SlotState,
-    Stack, TaskGuard, URGENT_CAPACITY, WaitView,
+    Stack, TaskContext, TaskGuard, URGENT_CAPACITY, WaitView,
 };
 pub use actor_system::{Act, Acted, ActorSystem, ActorSystemBuilder, ActorView, Totals, check};
 pub use chaos::{ActorKiller, Kill};
@@ -84,6 +85,7 @@ pub use lifecycle::{
     Origin, PastNode, PastTree, Timeline, TimelinePage,
 };
 pub use path::{MAX_ID_BYTES, Path};
+pub use pool::{Partitions, Pool};
 pub use resilience::{Backoff, ErrorClass};
 pub use supervisor::{
     AutoShutdown, ChildPolicy, ChildSpec, ChildView, ComponentType, DEFAULT_SHUTDOWN,

@@ -81,6 +81,8 @@ struct Rare {
     calls: Vec<Call>,
     handover: Option<Box<dyn Any + Send>>,
     health: Option<Health>,
+    /// What the current life says of itself, unasked.
+    reported_health: Option<Health>,
     /// When the current life was killed; 0 for not.
     killed_at_ns: u64,
     ended: Option<Ended>,
@@ -206,6 +208,7 @@ impl SlotCell {
         slow.waker = None;
         if let Some(rare) = &mut slow.rare {
             rare.health = None;
+            rare.reported_health = None;
             rare.killed_at_ns = 0;
             rare.ended = None;
         }
@@ -489,6 +492,18 @@ impl SlotCell {
 
     pub(crate) fn set_health(&self, health: Health) {
         lock(&self.slow).rare().health = Some(health);
+    }
+
+    /// Life `life` says how it is.
+    pub(crate) fn report_health(&self, life: u64, health: Health) {
+        let mut slow = lock(&self.slow);
+        if self.life() == life {
+            slow.rare().reported_health = Some(health);
+        }
+    }
+
+    pub(crate) fn reported_health(&self) -> Option<Health> {
+        lock(&self.slow).rare.as_ref()?.reported_health.clone()
     }
 
     /// Asks the life something beside its mailbox.

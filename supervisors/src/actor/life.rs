@@ -181,7 +181,7 @@ pub(crate) async fn run<A: Actor, H: Hooks<A>>(
 }
 
 /// The slot's receiver, once the life before has let go of it. `None`: killed meanwhile.
-async fn acquire<M: Send + 'static>(
+pub(crate) async fn acquire<M: Send + 'static>(
     slot: &Arc<Slot<M>>,
     life: u64,
     guard: &mut Guard,

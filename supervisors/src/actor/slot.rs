@@ -22,6 +22,7 @@ use crate::actor::inspect::Picture;
 use crate::actor::mailbox::{Mailbox, Receiver, WhenFull};
 use crate::actor::recorder::Sent;
 use crate::actor::reply::Settled;
+use crate::actor::state::SlotKind;
 use crate::actor::timers::Armed;
 use crate::environment::spawn;
 use crate::error::ExitReason;
@@ -299,7 +300,7 @@ impl<M: Send + 'static> AnySlot for Slot<M> {
     }
 
     fn mailbox(&self) -> Option<MailboxFacts> {
-        Some(MailboxFacts {
+        (self.cell.info.kind == SlotKind::Actor).then(|| MailboxFacts {
             depth: self.mailbox.depth(),
             capacity: self.mailbox.capacity(),
             overflow: self.overflow,

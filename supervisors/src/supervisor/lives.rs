@@ -648,7 +648,7 @@ impl Lives {
                 health.stuck_after
             ))),
             _ if child.slot.checks_health() && cell.call(Call::Health(reply)) => None,
-            _ => Some(Health::Healthy),
+            _ => Some(cell.reported_health().unwrap_or(Health::Healthy)),
         };
         let slot = Arc::clone(&child.slot);
         let myself = self.myself.clone();

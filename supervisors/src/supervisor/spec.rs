@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actor::slot::OnCrashOf;
+use crate::actor::task::{TaskChild, TaskContext};
 use crate::actor::{Actor, DEFAULT_CAPACITY, Overflow};
 use crate::component::{ComponentHooks, PlainHooks, SupervisedComponent, SupervisionMetadata};
 use crate::dependency::start_order;
-use crate::error::SpecError;
+use crate::error::{Failure, SpecError};
 use crate::health::HealthSpec;
 use crate::path::check_id;
 use crate::resilience::Backoff;
@@ -155,6 +156,31 @@ impl ChildSpec {
         F: Fn() -> (R, R::Arguments) + Send + Sync + 'static,
     {
         Self::new(id.into(), Arc::new(RawChild::new(make)), Shutdown::After(DEFAULT_SHUTDOWN))
+    }
+
+    /// A child that is a future, made afresh for each life: started, restarted, backed off and given
+    /// up like any other, but without a mailbox. Transient unless set: a task that is done stays
+    /// down.
+    ///
+    /// ```
+    /// # use mister_smith_supervisors::*;
+    /// let heart = ChildSpec::task("heart", |cx| async move {
+    ///     loop {
+    ///         println!("{} beats", cx.path());
+    ///         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    ///     }
+    /// });
+    /// # SupervisorSpec::new("node").child(heart);
+    /// ```
+    #[must_use]
+    pub fn task<F, T>(id: impl Into<Arc<str>>, make: F) -> Self
+    where
+        F: Fn(TaskContext) -> T + Send + Sync + 'static,
+        T: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let child = Arc::new(TaskChild::new(make));
+        let spec = Self::new(id.into(), child, Shutdown::After(DEFAULT_SHUTDOWN));
+        spec.restart(RestartPolicy::Transient)
     }
 
     fn new(id: Arc<str>, child: Arc<dyn ChildFactory>, shutdown: Shutdown) -> Self {
