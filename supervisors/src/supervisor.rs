@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! SupervisorRef ──command──▶ SupervisorActor (ractor)
-//!                              ├─ Machine   decides: pure, no I/O           machine.rs, strategy.rs
-//!                              └─ Lives     carries out: tasks and timers   lives.rs, child.rs
+//!                              └─ Driver    inputs in, orders out           driver.rs, orders.rs
+//!                                  ├─ Brain   decides: pure, no I/O         machine.rs, crowd.rs, strategy.rs
+//!                                  └─ Lives   carries out: tasks and timers lives.rs, child.rs
 //! ```
 //!
 //! The rules are those of Erlang/OTP's `supervisor`:
@@ -23,20 +24,21 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use ractor::{ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
-use crate::actor::slot::{AnySlot, SlotState};
+use crate::actor::slot::AnySlot;
 use crate::actor::{Actor, Address, typed};
 use crate::environment::lock;
 use crate::error::{ExitReason, SupervisorError};
 use crate::health::Health;
+use crate::lifecycle::Action;
 use crate::path::Path;
+use crate::supervisor::brain::Brain;
 use crate::supervisor::child::StartResult;
-use crate::supervisor::dynamic::DynamicDriver;
-use crate::supervisor::fixed::StaticDriver;
+use crate::supervisor::driver::Driver;
 use crate::supervisor::lives::{Lives, RawEnd};
-use crate::supervisor::machine::{Key, Machine};
+use crate::supervisor::orders::Key;
 use crate::tree::TreeRoot;
 
 pub use intensity::{Intensity, IntensityUse, Window};
@@ -47,20 +49,23 @@ pub use spec::{
     ChildSpec, DEFAULT_SHUTDOWN, DEFAULT_START_DEADLINE, OnCrash, Shutdown, SupervisorSpec,
 };
 pub use strategy::{
-    AutoShutdown, ChildView, Decision, Policy, RestartPolicy, Strategy, affected, decide,
-    decide_restart, group,
+    AutoShutdown, ChildView, Decision, Policy, RestartPolicy, Situation, Strategy, affected,
+    decide, decide_restart, group,
 };
 
 pub(crate) use policy::Terms;
 pub(crate) use rehearsal::rehearse;
 use spec::SupervisorKind;
 
+mod brain;
 pub(crate) mod child;
-mod dynamic;
-mod fixed;
+mod crowd;
+mod driver;
+mod feed;
 mod intensity;
 mod lives;
-pub(crate) mod machine;
+mod machine;
+mod orders;
 mod plan;
 pub(crate) mod policy;
 mod reaction;
@@ -75,6 +80,8 @@ mod tests;
 pub(crate) enum SupervisorMessage {
     /// Start the children.
     Init,
+    /// There is more to do than could be done in one go.
+    GoOn,
     /// Stop the children in reverse and end with `Shutdown`.
     ShutDown {
         cause_seq: Option<u64>,
@@ -137,12 +144,30 @@ pub(crate) enum Ask {
 /// What can be done to a child by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
+    /// OTP's `terminate_child`.
     Terminate,
+    /// OTP's `restart_child`: starts a child that is down.
     Restart,
+    /// OTP's `delete_child`.
     Delete,
+    /// Stops and starts a child and its group on purpose; not counted as a failure.
     PlannedRestart,
     Suspend,
     Resume,
+}
+
+impl Change {
+    /// What an operator's action asks of the supervisor; a kill asks nothing of it.
+    pub(crate) fn of(action: Action) -> Option<Self> {
+        match action {
+            Action::Kill => None,
+            Action::Restart => Some(Self::PlannedRestart),
+            Action::Stop => Some(Self::Terminate),
+            Action::Start => Some(Self::Restart),
+            Action::Suspend => Some(Self::Suspend),
+            Action::Resume => Some(Self::Resume),
+        }
+    }
 }
 
 /// A supervisor's place in the tree, shared by its slot and everybody who refers to it.
@@ -161,11 +186,9 @@ pub(crate) struct SupervisorPlace {
     kept: Mutex<IndexMap<Arc<str>, ChildSpec>>,
     /// What a fresh life starts with.
     declared: Mutex<SupervisorSpec>,
-    /// The machine of the current life of a static supervisor. Only its driver changes it, and
-    /// never holds it while it carries orders out; everybody may copy it.
-    machine: Mutex<Option<Arc<Mutex<Machine>>>>,
-    /// The restarts of the current life of a dynamic supervisor.
-    window: Mutex<Window>,
+    /// What decides in the current life. Only its driver changes it, and never holds it while it
+    /// carries orders out; everybody may copy it.
+    brain: Mutex<Option<Arc<Mutex<Brain>>>>,
 }
 
 impl SupervisorPlace {
@@ -179,8 +202,7 @@ impl SupervisorPlace {
             current: Mutex::new(None),
             kept: Mutex::new(IndexMap::new()),
             declared: Mutex::new(spec.clone()),
-            machine: Mutex::new(None),
-            window: Mutex::new(Window::default()),
+            brain: Mutex::new(None),
         })
     }
 
@@ -189,23 +211,19 @@ impl SupervisorPlace {
         lock(&self.current).is_some()
     }
 
-    /// A copy of the machine that decides here now; a dynamic supervisor has none.
-    pub(crate) fn machine(&self) -> Option<Machine> {
-        let machine = lock(&self.machine).clone()?;
-        let copy = lock(&machine).clone();
+    /// A copy of what decides here now, to try something out on the child with this id.
+    pub(crate) fn copy_for(&self, id: &str) -> Option<Brain> {
+        let brain = lock(&self.brain).clone()?;
+        let copy = lock(&brain).copy_for(id);
         Some(copy)
-    }
-
-    /// A copy of a dynamic supervisor's recent restarts.
-    pub(crate) fn window(&self) -> Window {
-        lock(&self.window).clone()
     }
 
     /// How much of its intensity is used up at `now`.
     pub(crate) fn intensity_use(&self, now: Duration) -> IntensityUse {
-        match &*lock(&self.machine) {
-            Some(machine) => lock(machine).intensity_use(now),
-            None => lock(&self.window).in_use(now, self.intensity()),
+        let brain = lock(&self.brain).clone();
+        match brain {
+            Some(brain) => lock(&brain).intensity_use(now),
+            None => Window::default().in_use(now, self.intensity()),
         }
     }
 
@@ -510,6 +528,7 @@ pub(crate) struct Common {
     pub(crate) link: SupervisorLink,
     pub(crate) lives: Lives,
     pub(crate) spec: SupervisorSpec,
+    myself: ActorRef<SupervisorMessage>,
     life: u64,
     /// The event that led to this life.
     pub(crate) cause_seq: Option<u64>,
@@ -562,11 +581,31 @@ impl Common {
         given.life.and_then(|expected| slot.cell().other_life(expected))
     }
 
-    /// Whether the caller of a request stands in, or below, a child that is being stopped.
-    pub(crate) fn is_stopping(&self, caller: Option<&Path>) -> bool {
-        let Some(caller) = caller else { return false };
-        let mut slots = self.lives.children.values().map(|child| child.slot.cell());
-        slots.any(|cell| cell.state() == SlotState::Stopping && caller.is_within(&cell.path))
+    pub(crate) fn send_myself(&self, message: SupervisorMessage) -> bool {
+        self.myself.send_message(message).is_ok()
+    }
+
+    pub(crate) fn not_found(&self, id: &str) -> SupervisorError {
+        SupervisorError::NotFound { supervisor: self.path().clone(), id: id.to_owned() }
+    }
+
+    pub(crate) fn stopping(&self) -> SupervisorError {
+        SupervisorError::Stopping { supervisor: self.path().clone() }
+    }
+
+    /// Ends the actor once all is done. The reason is in the slot before anyone hears of the end.
+    fn finish(&mut self) -> Result<(), ActorProcessingErr> {
+        let Some(reason) = self.finished.take() else { return Ok(()) };
+        self.slot.cell().record_exit(self.life, reason.clone());
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(Err(reason.clone()));
+        }
+        if reason.is_normal() {
+            self.myself.stop(None);
+            Ok(())
+        } else {
+            Err(reason.to_string().into())
+        }
     }
 }
 
@@ -575,51 +614,6 @@ impl Drop for Common {
         let mut current = lock(&self.link.current);
         if current.as_ref().is_some_and(|(life, _)| *life == self.life) {
             *current = None;
-        }
-    }
-}
-
-/// A static or a dynamic supervisor.
-pub(crate) enum Driver {
-    Static(StaticDriver),
-    Dynamic(DynamicDriver),
-}
-
-impl Driver {
-    fn message(&mut self, message: SupervisorMessage) {
-        match self {
-            Self::Static(driver) => driver.message(message),
-            Self::Dynamic(driver) => driver.message(message),
-        }
-    }
-
-    fn ended(&mut self, actor: &ActorCell, end: RawEnd) {
-        match self {
-            Self::Static(driver) => driver.actor_ended(actor, end),
-            Self::Dynamic(driver) => driver.actor_ended(actor, end),
-        }
-    }
-
-    fn common(&mut self) -> &mut Common {
-        match self {
-            Self::Static(driver) => &mut driver.common,
-            Self::Dynamic(driver) => &mut driver.common,
-        }
-    }
-
-    /// Ends the actor once all is done. The reason is in the slot before anyone hears of the end.
-    fn finish(&mut self, myself: &ActorRef<SupervisorMessage>) -> Result<(), ActorProcessingErr> {
-        let common = self.common();
-        let Some(reason) = common.finished.take() else { return Ok(()) };
-        common.slot.cell().record_exit(common.life, reason.clone());
-        if let Some(ready) = common.ready.take() {
-            let _ = ready.send(Err(reason.clone()));
-        }
-        if reason.is_normal() {
-            myself.stop(None);
-            Ok(())
-        } else {
-            Err(reason.to_string().into())
         }
     }
 }
@@ -649,6 +643,7 @@ impl ractor::Actor for SupervisorActor {
             link,
             lives,
             spec,
+            myself: myself.clone(),
             life,
             cause_seq,
             ready: Some(ready),
@@ -656,27 +651,22 @@ impl ractor::Actor for SupervisorActor {
             finished: None,
         };
         myself.send_message(SupervisorMessage::Init)?;
-        Ok(match common.spec.kind {
-            SupervisorKind::Static => Driver::Static(StaticDriver::new(common)),
-            SupervisorKind::Dynamic { max_children, keep } => {
-                Driver::Dynamic(DynamicDriver::new(common, max_children, keep))
-            }
-        })
+        Ok(Driver::new(common))
     }
 
     async fn handle(
         &self,
-        myself: ActorRef<SupervisorMessage>,
+        _: ActorRef<SupervisorMessage>,
         message: SupervisorMessage,
         driver: &mut Driver,
     ) -> Result<(), ActorProcessingErr> {
         driver.message(message);
-        driver.finish(&myself)
+        driver.common.finish()
     }
 
     async fn handle_supervisor_evt(
         &self,
-        myself: ActorRef<SupervisorMessage>,
+        _: ActorRef<SupervisorMessage>,
         event: SupervisionEvent,
         driver: &mut Driver,
     ) -> Result<(), ActorProcessingErr> {
@@ -684,15 +674,15 @@ impl ractor::Actor for SupervisorActor {
             SupervisionEvent::ActorTerminated(actor, state, word) => {
                 // The state holds the life's token: it goes first, so that the slot is free.
                 drop(state);
-                driver.ended(&actor, RawEnd::Terminated(word));
+                driver.actor_ended(&actor, RawEnd::Terminated(word));
             }
             SupervisionEvent::ActorFailed(actor, error) => {
-                driver.ended(&actor, RawEnd::Failed(error.to_string()));
+                driver.actor_ended(&actor, RawEnd::Failed(error.to_string()));
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {
                 return Ok(());
             }
         }
-        driver.finish(&myself)
+        driver.common.finish()
     }
 }

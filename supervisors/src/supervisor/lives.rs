@@ -17,11 +17,9 @@ use crate::environment::Environment;
 use crate::error::ExitReason;
 use crate::health::{Health, HealthSpec};
 use crate::lifecycle::LifecycleKind;
-use crate::supervisor::child::{StartContext, StartResult};
-use crate::supervisor::machine::Key;
+use crate::supervisor::child::{StartContext, StartFuture, StartResult};
+use crate::supervisor::orders::Key;
 use crate::supervisor::policy::{ChildPolicy, Policies, Terms};
-use crate::supervisor::reaction::ReactionCell;
-use crate::supervisor::reports::End;
 use crate::supervisor::spec::{ChildSpec, Shutdown};
 use crate::supervisor::{SupervisorMessage, SupervisorRef};
 use crate::tree::TreeRoot;
@@ -38,8 +36,6 @@ pub(crate) struct LiveChild {
     pub(crate) cause_seq: Option<u64>,
     /// The event that told of its last end by itself, or of its last failed start.
     pub(crate) ended_seq: Option<u64>,
-    /// A failure that was told and is not decided yet.
-    pub(crate) decision: Option<ReactionCell>,
     actor: Option<ActorId>,
     start: Option<Start>,
     start_failed: bool,
@@ -51,13 +47,12 @@ pub(crate) struct LiveChild {
 impl LiveChild {
     fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>, policy: Option<Arc<ChildPolicy>>) -> Box<Self> {
         let shutdown = spec.shutdown;
-        slot.cell().terms(|terms| *terms = Terms { policy, shutdown, ..Terms::default() });
+        slot.cell().terms(|terms| *terms = Terms { policy, shutdown });
         Box::new(Self {
             spec,
             slot,
             cause_seq: None,
             ended_seq: None,
-            decision: None,
             actor: None,
             start: None,
             start_failed: false,
@@ -146,9 +141,9 @@ impl Lives {
         }
     }
 
-    pub(crate) fn set_policy(&mut self, key: Key, policy: ChildPolicy) {
+    pub(crate) fn set_policy(&mut self, key: Key, policy: Arc<ChildPolicy>) {
         if let Some(child) = self.children.get(&key) {
-            child.slot.cell().terms(|terms| terms.policy = Some(Arc::new(policy)));
+            child.slot.cell().terms(|terms| terms.policy = Some(policy));
         }
     }
 
@@ -185,12 +180,17 @@ impl Lives {
             }
         }
         let deadline = child.spec.start_deadline;
+        let shutdown = child.spec.shutdown;
         let myself = self.myself.clone();
         child.start = Some(Start::UnderWay(TaskGuard::spawn(async move {
             let result = match deadline {
                 None => started.await,
-                Some(after) => match tokio::time::timeout(after, started).await {
+                Some(after) => match tokio::time::timeout(after, &mut started).await {
                     Ok(result) => result,
+                    Err(_) if slot.supervisor().is_some() => {
+                        stop_starting(&slot, shutdown, started).await;
+                        StartResult::Failed(ExitReason::StartTimeout { after })
+                    }
                     Err(_) if slot.cell().state() == SlotState::Stuck => {
                         StartResult::Failed(ExitReason::Stuck { waited: after })
                     }
@@ -268,7 +268,10 @@ impl Lives {
         cell.set_state(SlotState::Stopping);
         child.health = None;
         let life = cell.life();
+        let is_there = child.actor.is_some() || cell.current().is_some();
         match (child.spec.shutdown, child.slot.supervisor()) {
+            // A start that has not come to an actor yet: nothing would hear of the stop.
+            _ if !is_there => return self.kill(key, life),
             (Shutdown::BrutalKill, _) => return self.kill(key, life),
             (_, Some(link)) => {
                 if !link.send(SupervisorMessage::ShutDown { cause_seq }) {
@@ -286,7 +289,18 @@ impl Lives {
     /// Kills life `life` of a child that was told to stop.
     pub(crate) fn kill(&mut self, key: Key, life: u64) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        if child.slot.cell().life() != life || child.actor.is_none() {
+        if child.slot.cell().life() != life {
+            return;
+        }
+        if child.actor.is_none() {
+            // It was told to stop while it started.
+            if child.start.is_some() {
+                self.abort_start(key);
+                if let Some(child) = self.children.get_mut(&key) {
+                    child.start = Some(Start::Done);
+                    self.done.push_back((key, life, StartResult::Failed(ExitReason::Killed)));
+                }
+            }
             return;
         }
         if let Some(cell) = child.slot.cell().current() {
@@ -307,14 +321,16 @@ impl Lives {
         self.by_actor.remove(&actor);
         self.abandoned.insert(actor);
         cell.set_state(SlotState::Stuck);
-        cell.set_reported_up(false);
-        let seq = self.env.emit(cell, life, child.cause_seq, LifecycleKind::Stuck);
-        child.cause_seq = Some(seq);
         true
     }
 
-    /// Learns of an end. `None` when it is nobody's, or its start was not reported yet.
-    pub(crate) fn ended(&mut self, actor: &ActorCell, end: RawEnd) -> Option<End> {
+    /// Learns of an end: whose, of which life, and why. `None` when it is nobody's, or its start
+    /// was not reported yet.
+    pub(crate) fn ended(
+        &mut self,
+        actor: &ActorCell,
+        end: RawEnd,
+    ) -> Option<(Key, u64, ExitReason)> {
         let id = actor.get_id();
         if self.abandoned.remove(&id) {
             return None;
@@ -340,7 +356,7 @@ impl Lives {
 
     /// The end of the current life of `key`, with the reason that the life itself wrote down.
     /// It is told by whoever decides what follows.
-    pub(crate) fn end_of(&mut self, key: Key, end: RawEnd) -> Option<End> {
+    pub(crate) fn end_of(&mut self, key: Key, end: RawEnd) -> Option<(Key, u64, ExitReason)> {
         let child = self.children.get_mut(&key)?;
         let id = child.actor.take()?;
         self.by_actor.remove(&id);
@@ -365,7 +381,7 @@ impl Lives {
         };
         cell.record_exit(life, reason.clone());
         cell.set_state(SlotState::Down);
-        Some(End { key, life, reason, stopping, told: false })
+        Some((key, life, reason))
     }
 
     /// Waits before a restart; the end of the wait comes as `Retry`.
@@ -476,10 +492,7 @@ impl Lives {
         if let (Health::Unhealthy(why), true) =
             (health, child.failed_checks >= spec.unhealthy_after)
         {
-            // Reported here: the life will end in order, as it is told to.
-            let reason = ExitReason::Unhealthy(why);
-            self.report_unhealthy(key, life, &reason);
-            return Some(reason);
+            return Some(ExitReason::Unhealthy(why));
         }
         child.health = Some(health_timer(&self.myself, key, life, spec));
         None
@@ -496,6 +509,26 @@ impl Drop for Lives {
                 cell.set_state(SlotState::Down);
             }
         }
+    }
+}
+
+/// A supervisor that did not start in time has children already: it stops them in order, and is
+/// waited for.
+async fn stop_starting(slot: &Arc<dyn AnySlot>, shutdown: Shutdown, started: StartFuture) {
+    let told = shutdown != Shutdown::BrutalKill
+        && slot
+            .supervisor()
+            .is_some_and(|link| link.send(SupervisorMessage::ShutDown { cause_seq: None }));
+    let kill = || slot.cell().current().inspect(|actor| actor.kill());
+    match shutdown {
+        _ if !told => drop(kill()),
+        Shutdown::After(limit) => {
+            let mut started = started;
+            if tokio::time::timeout(limit, &mut started).await.is_err() {
+                kill();
+            }
+        }
+        _ => drop(started.await),
     }
 }
 
