@@ -431,6 +431,14 @@ pub enum SupervisorError {
         /// Why it did not.
         reason: ExitReason,
     },
+    /// The child needs another one, which is not up.
+    #[error("{path} depends on {dependency}, which is not up; start that first")]
+    NeedsDependency {
+        /// The child.
+        path: Path,
+        /// What it depends on.
+        dependency: Path,
+    },
     /// The supervisor holds as many children as it may.
     #[error("{supervisor} holds {max} children, which is its limit")]
     MaxChildren {

@@ -36,11 +36,7 @@ impl Groups {
                 }
                 Entry::Occupied(mut entry) => match entry.get().upgrade() {
                     Some(held) if !Arc::ptr_eq(&held, slot) => {
-                        return Err(SpecError::NameTaken {
-                            name: name.to_string(),
-                            child: slot.cell().path.to_string(),
-                            holder: held.cell().path.to_string(),
-                        });
+                        return Err(taken(name, &slot.cell().path, &held));
                     }
                     _ => {
                         entry.insert(Arc::downgrade(slot));
@@ -56,6 +52,14 @@ impl Groups {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a name that another slot than the one at `path` has.
+    pub(crate) fn is_free(&self, name: &Arc<str>, path: &Path) -> Result<(), SpecError> {
+        match read(&self.names).get(name).and_then(Weak::upgrade) {
+            Some(held) if held.cell().path != *path => Err(taken(name, path, &held)),
+            _ => Ok(()),
+        }
     }
 
     /// The child is forgotten.
@@ -105,6 +109,14 @@ impl Groups {
             typed(slot, &path).ok()
         };
         Group(slots.into_iter().filter_map(member).collect())
+    }
+}
+
+fn taken(name: &Arc<str>, path: &Path, holder: &Arc<dyn AnySlot>) -> SpecError {
+    SpecError::NameTaken {
+        name: name.to_string(),
+        child: path.to_string(),
+        holder: holder.cell().path.to_string(),
     }
 }
 

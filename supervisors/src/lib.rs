@@ -90,8 +90,8 @@ pub use resilience::{Backoff, ErrorClass};
 pub use supervisor::{
     AutoShutdown, ChildPolicy, ChildSpec, ChildView, ComponentType, DEFAULT_SHUTDOWN,
     DEFAULT_START_DEADLINE, Decision, Intensity, IntensityUse, OnCrash, Outcome, Plan, PlannedEnd,
-    PlannedStop, Policies, Policy, Reaction, ReactionCell, RestartPolicy, Shutdown, Strategy,
-    SupervisorRef, SupervisorSpec, Window, affected, decide, decide_restart, group,
+    PlannedStop, Policies, Policy, Reaction, ReactionCell, RestartPolicy, Shutdown, Situation,
+    Strategy, SupervisorRef, SupervisorSpec, Window, affected, decide, decide_restart, group,
 };
 pub use thread_pool::{ComputeError, ThreadPoolSpec, ThreadPoolView, Work};
 pub use tree::{

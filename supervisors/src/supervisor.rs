@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! SupervisorRef ──command──▶ SupervisorActor (ractor)
-//!                              ├─ Machine   decides: pure, no I/O           machine.rs, strategy.rs
-//!                              └─ Lives     carries out: tasks and timers   lives.rs, child.rs
+//!                              └─ Driver    inputs in, orders out           driver.rs, orders.rs
+//!                                  ├─ Brain   decides: pure, no I/O         machine.rs, crowd.rs, strategy.rs
+//!                                  └─ Lives   carries out: tasks and timers lives.rs, child.rs
 //! ```
 //!
 //! The rules are those of Erlang/OTP's `supervisor`:
@@ -29,17 +30,17 @@ use tokio::sync::oneshot;
 
 use crate::actor::cell::Running;
 use crate::actor::slot::AnySlot;
-use crate::actor::state::SlotState;
 use crate::actor::{Actor, Address, typed};
 use crate::environment::{Environment, lock};
 use crate::error::{ExitReason, SupervisorError};
 use crate::health::Health;
+use crate::lifecycle::Action;
 use crate::path::Path;
+use crate::supervisor::brain::Brain;
 use crate::supervisor::child::{Reports, StartResult};
-use crate::supervisor::dynamic::DynamicDriver;
-use crate::supervisor::fixed::StaticDriver;
+use crate::supervisor::driver::Driver;
 use crate::supervisor::lives::{Lives, RawEnd};
-use crate::supervisor::machine::{Key, Machine};
+use crate::supervisor::orders::Key;
 use crate::tree::TreeRoot;
 
 pub use intensity::{Intensity, IntensityUse, Window};
@@ -50,8 +51,8 @@ pub use spec::{
     ChildSpec, DEFAULT_SHUTDOWN, DEFAULT_START_DEADLINE, OnCrash, Shutdown, SupervisorSpec,
 };
 pub use strategy::{
-    AutoShutdown, ChildView, Decision, Policy, RestartPolicy, Strategy, affected, decide,
-    decide_restart, group,
+    AutoShutdown, ChildView, Decision, Policy, RestartPolicy, Situation, Strategy, affected,
+    decide, decide_restart, group,
 };
 
 pub(crate) use lives::KILL_GRACE;
@@ -59,12 +60,15 @@ pub(crate) use policy::Terms;
 pub(crate) use rehearsal::rehearse;
 use spec::SupervisorKind;
 
+mod brain;
 pub(crate) mod child;
-mod dynamic;
-mod fixed;
+mod crowd;
+mod driver;
+mod feed;
 mod intensity;
 mod lives;
-pub(crate) mod machine;
+mod machine;
+pub(crate) mod orders;
 mod plan;
 pub(crate) mod policy;
 mod reaction;
@@ -79,6 +83,8 @@ mod tests;
 pub(crate) enum SupervisorMessage {
     /// Start the children.
     Init,
+    /// There is more to do than could be done in one go.
+    GoOn,
     /// Stop the children in reverse and end with `Shutdown`.
     ShutDown {
         cause_seq: Option<u64>,
@@ -138,12 +144,30 @@ pub(crate) enum Ask {
 /// What can be done to a child by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
+    /// OTP's `terminate_child`.
     Terminate,
+    /// OTP's `restart_child`: starts a child that is down.
     Restart,
+    /// OTP's `delete_child`.
     Delete,
+    /// Stops and starts a child and its group on purpose; not counted as a failure.
     PlannedRestart,
     Suspend,
     Resume,
+}
+
+impl Change {
+    /// What an operator's action asks of the supervisor; a kill asks nothing of it.
+    pub(crate) fn of(action: Action) -> Option<Self> {
+        match action {
+            Action::Kill => None,
+            Action::Restart => Some(Self::PlannedRestart),
+            Action::Stop => Some(Self::Terminate),
+            Action::Start => Some(Self::Restart),
+            Action::Suspend => Some(Self::Suspend),
+            Action::Resume => Some(Self::Resume),
+        }
+    }
 }
 
 /// A supervisor's place in the tree, shared by its slot and everybody who refers to it.
@@ -162,11 +186,9 @@ pub(crate) struct SupervisorPlace {
     kept: Mutex<IndexMap<Arc<str>, ChildSpec>>,
     /// What a fresh life starts with.
     declared: Mutex<SupervisorSpec>,
-    /// The machine of the current life of a static supervisor. Only its driver changes it, and
-    /// never holds it while it carries orders out; everybody may copy it.
-    machine: Mutex<Option<Arc<Mutex<Machine>>>>,
-    /// The restarts of the current life of a dynamic supervisor.
-    window: Mutex<Window>,
+    /// What decides in the current life. Only its driver changes it, and never holds it while it
+    /// carries orders out; everybody may copy it.
+    brain: Mutex<Option<Arc<Mutex<Brain>>>>,
     /// It is suspended, or a supervisor above it is: so are all that live below.
     holds: AtomicBool,
 }
@@ -182,8 +204,7 @@ impl SupervisorPlace {
             current: Mutex::new(None),
             kept: Mutex::new(IndexMap::new()),
             declared: Mutex::new(spec.clone()),
-            machine: Mutex::new(None),
-            window: Mutex::new(Window::default()),
+            brain: Mutex::new(None),
             holds: AtomicBool::new(false),
         })
     }
@@ -193,23 +214,19 @@ impl SupervisorPlace {
         lock(&self.current).is_some()
     }
 
-    /// A copy of the machine that decides here now; a dynamic supervisor has none.
-    pub(crate) fn machine(&self) -> Option<Machine> {
-        let machine = lock(&self.machine).clone()?;
-        let copy = lock(&machine).clone();
+    /// A copy of what decides here now, to try something out on the child with this id.
+    pub(crate) fn copy_for(&self, id: &str) -> Option<Brain> {
+        let brain = lock(&self.brain).clone()?;
+        let copy = lock(&brain).copy_for(id);
         Some(copy)
-    }
-
-    /// A copy of a dynamic supervisor's recent restarts.
-    pub(crate) fn window(&self) -> Window {
-        lock(&self.window).clone()
     }
 
     /// How much of its intensity is used up at `now`.
     pub(crate) fn intensity_use(&self, now: Duration) -> IntensityUse {
-        match &*lock(&self.machine) {
-            Some(machine) => lock(machine).intensity_use(now),
-            None => lock(&self.window).in_use(now, self.intensity()),
+        let brain = lock(&self.brain).clone();
+        match brain {
+            Some(brain) => lock(&brain).intensity_use(now),
+            None => Window::default().in_use(now, self.intensity()),
         }
     }
 
@@ -308,6 +325,15 @@ impl SupervisorPlace {
     pub(crate) fn hold_child(&self, child: &dyn AnySlot, env: &Environment) {
         let _one_at_a_time = lock(&env.holds);
         child.hold(self.holds.load(Ordering::SeqCst) || child.cell().is_suspended());
+    }
+
+    /// All children that are here now are held, if the supervisor is.
+    fn hold_all(&self) {
+        if self.holds.load(Ordering::SeqCst) {
+            for slot in self.slots() {
+                self.hold_new(&slot);
+            }
+        }
     }
 
     /// The supervisor itself is held, or not any more. Under the lock of all holds.
@@ -549,6 +575,7 @@ pub(crate) struct Common {
     pub(crate) link: SupervisorLink,
     pub(crate) lives: Lives,
     pub(crate) spec: SupervisorSpec,
+    myself: ActorRef<SupervisorMessage>,
     life: u64,
     /// The event that led to this life.
     pub(crate) cause_seq: Option<u64>,
@@ -603,11 +630,29 @@ impl Common {
         given.life.and_then(|expected| slot.cell().other_life(expected))
     }
 
-    /// Whether the caller of a request stands in, or below, a child that is being stopped.
-    pub(crate) fn is_stopping(&self, caller: Option<&Path>) -> bool {
-        let Some(caller) = caller else { return false };
-        let mut slots = self.lives.children.values().map(|child| child.slot.cell());
-        slots.any(|cell| cell.state() == SlotState::Stopping && caller.is_within(&cell.path))
+    pub(crate) fn send_myself(&self, message: SupervisorMessage) -> bool {
+        self.myself.send_message(message).is_ok()
+    }
+
+    pub(crate) fn not_found(&self, id: &str) -> SupervisorError {
+        SupervisorError::NotFound { supervisor: self.path().clone(), id: id.to_owned() }
+    }
+
+    pub(crate) fn stopping(&self) -> SupervisorError {
+        SupervisorError::Stopping { supervisor: self.path().clone() }
+    }
+
+    /// Ends the actor once all is done. The reason is in the slot before anyone hears of the end.
+    fn finish(&mut self) -> Result<(), ActorProcessingErr> {
+        let Some(reason) = self.finished.take() else { return Ok(()) };
+        self.slot.cell().record_exit(self.life, reason.clone());
+        self.report.end(reason.clone());
+        if reason.is_normal() {
+            self.myself.stop(None);
+            Ok(())
+        } else {
+            Err(reason.to_string().into())
+        }
     }
 }
 
@@ -616,42 +661,6 @@ impl Drop for Common {
         let mut current = lock(&self.link.current);
         if current.as_ref().is_some_and(|(life, _)| *life == self.life) {
             *current = None;
-        }
-    }
-}
-
-/// A static or a dynamic supervisor.
-pub(crate) enum Driver {
-    Static(StaticDriver),
-    Dynamic(DynamicDriver),
-}
-
-impl Driver {
-    fn message(&mut self, message: SupervisorMessage) {
-        match self {
-            Self::Static(driver) => driver.message(message),
-            Self::Dynamic(driver) => driver.message(message),
-        }
-    }
-
-    fn common(&mut self) -> &mut Common {
-        match self {
-            Self::Static(driver) => &mut driver.common,
-            Self::Dynamic(driver) => &mut driver.common,
-        }
-    }
-
-    /// Ends the actor once all is done. The reason is in the slot before anyone hears of the end.
-    fn finish(&mut self, myself: &ActorRef<SupervisorMessage>) -> Result<(), ActorProcessingErr> {
-        let common = self.common();
-        let Some(reason) = common.finished.take() else { return Ok(()) };
-        common.slot.cell().record_exit(common.life, reason.clone());
-        common.report.end(reason.clone());
-        if reason.is_normal() {
-            myself.stop(None);
-            Ok(())
-        } else {
-            Err(reason.to_string().into())
         }
     }
 }
@@ -681,6 +690,7 @@ impl ractor::Actor for SupervisorActor {
             link,
             lives,
             spec,
+            myself: myself.clone(),
             life,
             cause_seq,
             is_ready: false,
@@ -693,32 +703,27 @@ impl ractor::Actor for SupervisorActor {
             // Its start was taken back before it began.
             myself.send_message(SupervisorMessage::ShutDown { cause_seq })?;
         }
-        Ok(match common.spec.kind {
-            SupervisorKind::Static => Driver::Static(StaticDriver::new(common)),
-            SupervisorKind::Dynamic { max_children, keep } => {
-                Driver::Dynamic(DynamicDriver::new(common, max_children, keep))
-            }
-        })
+        Ok(Driver::new(common))
     }
 
     async fn handle(
         &self,
-        myself: ActorRef<SupervisorMessage>,
+        _: ActorRef<SupervisorMessage>,
         message: SupervisorMessage,
         driver: &mut Driver,
     ) -> Result<(), ActorProcessingErr> {
         driver.message(message);
-        driver.finish(&myself)
+        driver.common.finish()
     }
 
     async fn handle_supervisor_evt(
         &self,
-        myself: ActorRef<SupervisorMessage>,
+        _: ActorRef<SupervisorMessage>,
         event: SupervisionEvent,
         driver: &mut Driver,
     ) -> Result<(), ActorProcessingErr> {
         // Lives and supervisors report themselves; only raw ractor actors are ractor's to report.
-        let lives = &mut driver.common().lives;
+        let lives = &mut driver.common.lives;
         match event {
             SupervisionEvent::ActorTerminated(actor, state, word) => {
                 // What a raw actor leaves is the application's.
@@ -730,6 +735,6 @@ impl ractor::Actor for SupervisorActor {
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
-        driver.finish(&myself)
+        driver.common.finish()
     }
 }

@@ -34,7 +34,7 @@ use crate::component::Hooks;
 use crate::error::{ExitReason, Failure, StartError};
 use crate::supervisor::SupervisorMessage;
 use crate::supervisor::child::{StartContext, StartResult};
-use crate::supervisor::machine::Key;
+use crate::supervisor::orders::Key;
 
 /// How long a life may keep its worker before it lets others run: shorter than anybody notices, and
 /// long enough that the switch does not show (measured: 100 µs cost nothing, tokio's own budget of

@@ -74,14 +74,7 @@ impl ActorSystem {
         if let Some(error) = act.life.and_then(|expected| cell.other_life(expected)) {
             return Err(error);
         }
-        let change = match act.action {
-            Action::Kill => None,
-            Action::Restart => Some(Change::PlannedRestart),
-            Action::Stop => Some(Change::Terminate),
-            Action::Start => Some(Change::Restart),
-            Action::Suspend => Some(Change::Suspend),
-            Action::Resume => Some(Change::Resume),
-        };
+        let change = Change::of(act.action);
         let refusal = match change {
             Some(change) => unsupported(&*slot, change),
             None => (!cell.is_running()).then(|| nothing_to_kill(&cell.path)),

@@ -17,7 +17,7 @@ use crate::component::Hooks;
 use crate::environment::{Environment, spawn};
 use crate::error::{ExitReason, Failure, SpecError};
 use crate::path::Path;
-use crate::supervisor::machine::Key;
+use crate::supervisor::orders::Key;
 use crate::supervisor::policy::Policies;
 use crate::supervisor::spec::{ChildSpec, SupervisorKind, SupervisorSpec};
 use crate::supervisor::{

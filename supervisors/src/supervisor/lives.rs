@@ -18,11 +18,10 @@ use crate::environment::Environment;
 use crate::error::{ExitReason, SpecError};
 use crate::health::{Health, HealthSpec};
 use crate::lifecycle::LifecycleKind;
+use crate::path::Path;
 use crate::supervisor::child::{StartContext, StartResult};
-use crate::supervisor::machine::Key;
+use crate::supervisor::orders::Key;
 use crate::supervisor::policy::{ChildPolicy, Policies, Terms};
-use crate::supervisor::reaction::ReactionCell;
-use crate::supervisor::reports::End;
 use crate::supervisor::spec::{ChildSpec, Shutdown};
 use crate::supervisor::{SupervisorMessage, SupervisorRef};
 use crate::tree::TreeRoot;
@@ -54,8 +53,6 @@ pub(crate) struct LiveChild {
     pub(crate) cause_seq: Option<u64>,
     /// The event that told of its last end by itself, or of its last failed start.
     pub(crate) ended_seq: Option<u64>,
-    /// A failure that was told and is not decided yet.
-    pub(crate) decision: Option<ReactionCell>,
     /// The life that was started last.
     pub(crate) life: u64,
     /// That life is up, and its end has not been heard.
@@ -77,13 +74,12 @@ pub(crate) struct LiveChild {
 impl LiveChild {
     fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>, policy: Option<Arc<ChildPolicy>>) -> Box<Self> {
         let shutdown = spec.shutdown;
-        slot.cell().terms(|terms| *terms = Terms { policy, shutdown, ..Terms::default() });
+        slot.cell().terms(|terms| *terms = Terms { policy, shutdown });
         Box::new(Self {
             spec,
             slot,
             cause_seq: None,
             ended_seq: None,
-            decision: None,
             life: 0,
             up: false,
             stopping: false,
@@ -117,7 +113,7 @@ pub(crate) struct Lives {
     /// When the clock rings next, and the task that waits for it.
     clock: Option<(Duration, TaskGuard)>,
     /// Lives that were given up as stuck; their ends come late.
-    abandoned: BTreeMap<(Key, u64), (Arc<dyn AnySlot>, u64)>,
+    abandoned: BTreeMap<(Key, u64), Arc<dyn AnySlot>>,
     raw: RawActors,
 }
 
@@ -166,15 +162,28 @@ impl Lives {
         self.children.insert(key, LiveChild::new(spec, slot, policy));
     }
 
-    /// Enters a child under the name and into the groups that its spec gives it.
-    pub(crate) fn register(
-        &self,
-        spec: &ChildSpec,
-        slot: &Arc<dyn AnySlot>,
-    ) -> Result<(), SpecError> {
-        match &spec.registered {
-            Some(given) => self.env.groups.enter(slot, given.name.as_ref(), &given.groups),
+    /// Refuses a child whose name somebody else has.
+    pub(crate) fn name_is_free(&self, spec: &ChildSpec, parent: &Path) -> Result<(), SpecError> {
+        match spec.registered.as_ref().and_then(|given| given.name.as_ref()) {
+            Some(name) => self.env.groups.is_free(name, &parent.child(&spec.id)),
             None => Ok(()),
+        }
+    }
+
+    /// Enters a child under the name and into the groups that its spec gives it. A name that
+    /// somebody took meanwhile stays with them.
+    pub(crate) fn register_again(&self, spec: &ChildSpec, slot: &Arc<dyn AnySlot>) {
+        if let Some(given) = &spec.registered
+            && let Err(error) = self.env.groups.enter(slot, given.name.as_ref(), &given.groups)
+        {
+            tracing::error!(actor.path = %slot.cell().path, %error, "an actor goes without its name");
+        }
+    }
+
+    /// A spec that is not needed any more holds the application's arguments: dropped elsewhere.
+    pub(crate) fn put_away_spec(&self, spec: Option<ChildSpec>) {
+        if let Some(spec) = spec.filter(ChildSpec::is_last) {
+            self.env.dispose_elsewhere(spec);
         }
     }
 
@@ -185,9 +194,9 @@ impl Lives {
         }
     }
 
-    pub(crate) fn set_policy(&mut self, key: Key, policy: ChildPolicy) {
+    pub(crate) fn set_policy(&mut self, key: Key, policy: Arc<ChildPolicy>) {
         if let Some(child) = self.children.get(&key) {
-            child.slot.cell().terms(|terms| terms.policy = Some(Arc::new(policy)));
+            child.slot.cell().terms(|terms| terms.policy = Some(policy));
         }
     }
 
@@ -250,21 +259,28 @@ impl Lives {
             StartResult::Started | StartResult::StartedRaw(_) => {
                 child.up = true;
                 child.failed_checks = 0;
-                cell.set_state(SlotState::Up);
+                if !child.stopping {
+                    cell.set_state(SlotState::Up);
+                }
                 if let StartResult::StartedRaw(actor) = &result {
                     self.raw.by_actor.insert(actor.get_id(), (key, life));
                 }
             }
             StartResult::Ignored | StartResult::Failed(_) => {
                 cell.set_state(SlotState::Down);
+                if std::mem::take(&mut child.stopping) {
+                    self.env.in_between.fetch_sub(1, Ordering::SeqCst);
+                }
                 if child.is_supervisor() {
                     // An actor's life clears its own slot when it lets go.
                     cell.life_ended(life, false);
                 }
             }
         }
-        let health = child.spec.health.filter(|_| child.up);
-        self.disarm(key);
+        let health = child.spec.health.filter(|_| child.up && !child.stopping);
+        if !child.stopping {
+            self.disarm(key);
+        }
         if let Some(health) = health {
             self.check_again(key, health);
         }
@@ -301,28 +317,18 @@ impl Lives {
         Some((life, StartResult::Failed(reason)))
     }
 
-    /// Takes back a start that is under way. `true`: it is over; else (a supervisor, which stops
-    /// what it had started) its failure is still to come as `StartDone`.
-    pub(crate) fn abort_start(&mut self, key: Key) -> bool {
-        let Some(child) = self.children.get_mut(&key) else { return true };
-        if !child.starting {
-            return true;
+    /// Takes back the start of an actor, or of anything else that has no children. Nothing of it is
+    /// reported any more.
+    pub(crate) fn abort_start(&mut self, key: Key) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if !std::mem::take(&mut child.starting) {
+            return;
         }
         let cell = child.slot.cell();
-        let life = child.life;
-        if let Some(link) = child.slot.supervisor() {
-            cell.set_state(SlotState::Stopping);
-            cell.gate.stop(life);
-            link.send(SupervisorMessage::ShutDown { cause_seq: child.cause_seq });
-            self.disarm(key);
-            return false;
-        }
-        child.starting = false;
         self.env.in_between.fetch_sub(1, Ordering::SeqCst);
-        cell.end_life(life);
+        cell.end_life(child.life);
         cell.set_state(SlotState::Down);
         self.disarm(key);
-        true
     }
 
     // --- stops ---------------------------------------------------------------------------------
@@ -344,9 +350,14 @@ impl Lives {
         self.env.in_between.fetch_add(1, Ordering::SeqCst);
         let limit = match (child.spec.shutdown, child.slot.supervisor()) {
             (Shutdown::BrutalKill, _) => None,
-            (shutdown, Some(link)) => link
-                .send(SupervisorMessage::ShutDown { cause_seq })
-                .then_some(shutdown),
+            (shutdown, Some(link)) => {
+                let told = link.send(SupervisorMessage::ShutDown { cause_seq });
+                if child.starting {
+                    // It may be too early for the message.
+                    cell.gate.stop(life);
+                }
+                (told || child.starting).then_some(shutdown)
+            }
             (shutdown, None) => {
                 cell.request_stop(life, planned);
                 Some(shutdown)
@@ -364,7 +375,7 @@ impl Lives {
     /// Kills life `life` of a child that was told to stop.
     fn kill(&mut self, key: Key, life: u64) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        if child.life != life || !child.up {
+        if child.life != life || !(child.up || child.starting) {
             return;
         }
         child.slot.cell().end_life(life);
@@ -379,24 +390,21 @@ impl Lives {
         }
     }
 
-    /// Gives up on a life that does not end. The life, unless it has ended meanwhile.
-    fn abandon(&mut self, key: Key) -> Option<u64> {
+    /// Gives up on a life that does not end: which life, and whether it was told to stop. `None`
+    /// when it has ended meanwhile.
+    fn abandon(&mut self, key: Key) -> Option<(u64, bool)> {
         let child = self.children.get_mut(&key)?;
         if !std::mem::take(&mut child.up) {
             return None;
         }
         self.ended_in_between(key);
         let child = self.children.get_mut(&key)?;
-        child.stopping = false;
+        let stopping = std::mem::take(&mut child.stopping);
         let life = child.life;
-        let cell = child.slot.cell();
-        cell.set_state(SlotState::Stuck);
-        cell.set_reported_up(false);
+        child.slot.cell().set_state(SlotState::Stuck);
         self.env.not_in_order.fetch_add(1, Ordering::SeqCst);
-        let seq = self.env.emit(cell, life, child.cause_seq, LifecycleKind::Stuck);
-        child.cause_seq = Some(seq);
-        self.abandoned.insert((key, life), (Arc::clone(&child.slot), seq));
-        Some(life)
+        self.abandoned.insert((key, life), Arc::clone(&child.slot));
+        Some((life, stopping))
     }
 
     fn ended_in_between(&self, key: Key) {
@@ -405,19 +413,21 @@ impl Lives {
         }
     }
 
-    /// Learns of an end. `None` when it is the late end of a life that was given up.
-    pub(crate) fn ended(&mut self, key: Key, life: u64, reason: ExitReason) -> Option<End> {
-        if let Some((slot, seq)) = self.abandoned.remove(&(key, life)) {
-            self.let_go_at_last(&slot, life, seq, reason);
-            return None;
+    /// Learns of an end. `false` when it is nobody's, or the late one of a life that was given up.
+    /// It is told by whoever decides what follows.
+    pub(crate) fn ended(&mut self, key: Key, life: u64, reason: &ExitReason) -> bool {
+        if let Some(slot) = self.abandoned.remove(&(key, life)) {
+            let cause = self.children.get(&key).and_then(|child| child.cause_seq);
+            self.let_go_at_last(&slot, life, cause, reason);
+            return false;
         }
-        let child = self.children.get_mut(&key)?;
+        let Some(child) = self.children.get_mut(&key) else { return false };
         if child.life != life || !std::mem::take(&mut child.up) {
-            return None;
+            return false;
         }
         self.ended_in_between(key);
         self.disarm(key);
-        let child = self.children.get_mut(&key)?;
+        let Some(child) = self.children.get_mut(&key) else { return false };
         child.health_check = None;
         let stopping = std::mem::take(&mut child.stopping);
         let planned = std::mem::take(&mut child.planned);
@@ -432,15 +442,22 @@ impl Lives {
             self.env.asks.fail_asked(&*child.slot);
         }
         self.fail_blocked();
-        Some(End { key, life, reason, stopping, told: false })
+        true
     }
 
     /// A life that was given up as stuck has ended after all.
-    fn let_go_at_last(&self, slot: &Arc<dyn AnySlot>, life: u64, seq: u64, reason: ExitReason) {
+    fn let_go_at_last(
+        &self,
+        slot: &Arc<dyn AnySlot>,
+        life: u64,
+        cause: Option<u64>,
+        reason: &ExitReason,
+    ) {
         let cell = slot.cell();
         if cell.life() == life && cell.state() == SlotState::Stuck {
             cell.set_state_of(life, SlotState::Down);
-            self.env.emit(cell, life, Some(seq), LifecycleKind::Stopped { reason });
+            let kind = LifecycleKind::Stopped { reason: reason.clone() };
+            self.env.emit(cell, life, cause, kind);
         }
     }
 
@@ -525,9 +542,7 @@ impl Lives {
         if let Some(given) = &child.spec.registered {
             self.env.groups.leave(&child.slot, given.name.as_ref(), &given.groups);
         }
-        if child.spec.is_last() {
-            self.env.dispose_elsewhere(child.spec);
-        }
+        self.put_away_spec(Some(child.spec));
         id
     }
 
@@ -603,7 +618,14 @@ impl Lives {
                     self.kill(key, life);
                 }
                 Alarm::Kill => {
-                    due.extend(self.abandon(key).map(|life| Due::Abandoned { key, life }));
+                    let abandoned = self.abandon(key);
+                    due.extend(abandoned.map(|(life, stopping)| {
+                        if stopping {
+                            Due::Stuck { key, life }
+                        } else {
+                            Due::Lost { key, life }
+                        }
+                    }));
                 }
                 Alarm::Retry(epoch) => due.push(Due::Retry { key, epoch }),
                 Alarm::Health => self.check_health(key),
@@ -697,10 +719,7 @@ impl Lives {
         if let (Health::Unhealthy(why), true) =
             (health, child.failed_checks >= spec.unhealthy_after)
         {
-            // Reported here: the life will end in order, as it is told to.
-            let reason = ExitReason::Unhealthy(why);
-            self.report_unhealthy(key, life, &reason);
-            return Some(reason);
+            return Some(ExitReason::Unhealthy(why));
         }
         self.check_again(key, spec);
         None
@@ -713,8 +732,10 @@ pub(crate) enum Due {
     StartDone { key: Key, life: u64, result: StartResult },
     /// A backoff is over.
     Retry { key: Key, epoch: u64 },
-    /// A life was given up as stuck.
-    Abandoned { key: Key, life: u64 },
+    /// A life that was told to stop is given up as stuck.
+    Stuck { key: Key, life: u64 },
+    /// A life that somebody killed is.
+    Lost { key: Key, life: u64 },
 }
 
 /// What ractor says about an end.

@@ -73,20 +73,17 @@ impl Default for ChildPolicy {
     }
 }
 
-/// On what terms a child lives now, and how it has fared. Kept in its slot, where everybody can
-/// read it.
+/// On what terms a child lives now. Kept in its slot, where everybody can read it.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
     /// Shared by all children with the same one: there may be 100,000. `None` is OTP's.
     pub(crate) policy: Option<Arc<ChildPolicy>>,
     pub(crate) shutdown: Shutdown,
-    pub(crate) failures_in_a_row: u32,
-    pub(crate) up_since: Option<Duration>,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { policy: None, shutdown: Shutdown::Infinity, failures_in_a_row: 0, up_since: None }
+        Self { policy: None, shutdown: Shutdown::Infinity }
     }
 }
 
@@ -94,17 +91,40 @@ impl Terms {
     pub(crate) fn policy(&self) -> &ChildPolicy {
         self.policy.as_deref().unwrap_or(&ChildPolicy::OTP)
     }
+}
+
+/// How a child has fared: what its own limit on failures in a row is measured by.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) failures_in_a_row: u32,
+    up_since: Option<Duration>,
+}
+
+impl Record {
+    pub(crate) fn up(&mut self, now: Duration) {
+        self.up_since = Some(now);
+    }
+
+    /// It ended and is left so: the row is over.
+    pub(crate) fn left(&mut self) {
+        self.failures_in_a_row = 0;
+    }
 
     /// Counts a failure; says whether there were too many in a row.
-    pub(crate) fn count_failure(&mut self, now: Duration) -> bool {
+    pub(crate) fn failed(&mut self, policy: &ChildPolicy, now: Duration) -> bool {
         // Only a life that was up can have been healthy; a failed start goes on with the row.
         if let Some(up_since) = self.up_since.take()
-            && now.saturating_sub(up_since) >= self.policy().backoff.healthy_for()
+            && now.saturating_sub(up_since) >= policy.backoff.healthy_for()
         {
             self.failures_in_a_row = 0;
         }
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        self.policy().give_up_after.is_some_and(|limit| self.failures_in_a_row > limit)
+        policy.give_up_after.is_some_and(|limit| self.failures_in_a_row > limit)
+    }
+
+    /// How many failures the next delay is for.
+    pub(crate) fn before(&self) -> u32 {
+        self.failures_in_a_row.saturating_sub(1)
     }
 }
 

@@ -1,8 +1,7 @@
 //! The dry run of an action.
 //!
-//! It takes copies of what the supervisors know (machines, windows, terms: all in cells that anybody
-//! may read) and plays the world to them: what is stopped has stopped, what is started is up. The
-//! decisions are those of [`Machine`] and [`alone`], the ones that running supervisors ask.
+//! It takes copies of what decides in the supervisors, and plays the world to them: what is stopped
+//! has stopped, what is started is up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +10,11 @@ use crate::actor::slot::AnySlot;
 use crate::error::ExitReason;
 use crate::lifecycle::Action;
 use crate::path::{Path, unescape};
-use crate::supervisor::dynamic::decision::alone;
-use crate::supervisor::machine::{Awaited, Command, Input, Machine, Order, Reply, StartOutcome};
+use crate::supervisor::brain::Brain;
+use crate::supervisor::orders::{Asker, Awaited, Command, Input, Order, Reply, StartOutcome};
 use crate::supervisor::plan::{Plan, PlannedEnd, PlannedStop};
-use crate::supervisor::reaction::Outcome;
 use crate::supervisor::spec::{Shutdown, SupervisorSpec};
-use crate::supervisor::strategy::Decision;
-use crate::supervisor::{SupervisorLink, SupervisorPlace};
+use crate::supervisor::{Change, SupervisorLink, SupervisorPlace};
 use crate::tree::TreeRoot;
 
 /// What `action` would do to the child in `slot`.
@@ -83,116 +80,95 @@ impl Rehearsal<'_> {
         if !link.is_up() {
             return Err("its supervisor is down");
         }
-        if link.dynamic {
-            return self.change_alone(slot, action);
-        }
-        let mut machine = self.machine(&link)?;
-        let id: Arc<str> = id_of(path).into();
-        let command = match action {
-            Action::Restart => Command::PlannedRestart(id),
-            Action::Stop => Command::Terminate(id),
-            Action::Start => Command::Restart(id),
-            Action::Suspend => Command::Suspend(id),
-            _ => Command::Resume(id),
-        };
-        machine.input(self.now, Input::Command { token: 0, command });
-        self.drive(&mut machine, &link);
+        let id = id_of(path);
+        let mut brain = self.copy(&link, &id)?;
+        let Some(change) = Change::of(action) else { return Ok(()) };
+        let command = Command::Change { change, id: id.into() };
+        let asker = Asker { token: 0, from: None };
+        brain.input(self.now, Input::Command { asker, command }, None);
+        self.drive(&mut brain, &link);
         match &self.reply {
             Some(Reply::Done) | None => Ok(()),
             Some(Reply::Running(_)) => Err("it runs"),
             Some(Reply::Restarting(_)) => Err("it is being restarted"),
             Some(Reply::Stopping) => Err("its supervisor is stopping"),
+            Some(Reply::NeedsDependency { .. }) => Err("what it depends on is not up"),
             Some(_) => Err("its supervisor would refuse"),
         }
     }
 
-    /// The same for a child of a dynamic supervisor.
-    fn change_alone(&mut self, slot: &Arc<dyn AnySlot>, action: Action) -> Refused {
-        use crate::actor::SlotState as State;
-        let cell = slot.cell();
-        let up = cell.is_reported_up();
-        match (action, cell.state()) {
-            (Action::Stop | Action::Restart, State::Starting) => {
-                return Err("it is being restarted");
-            }
-            (Action::Stop | Action::Restart, State::Stopping) => {
-                return Err("it is being stopped");
-            }
-            (Action::Start, State::Backoff) => return Err("it is being restarted"),
-            (Action::Start, _) => return Err("it runs"),
-            (Action::Suspend, _) => {}
-            (Action::Resume, _) if up || !cell.is_suspended() => {}
-            (Action::Resume, _) => self.start(slot),
-            (action, _) => {
-                if up {
-                    self.stop(slot);
-                }
-                if action == Action::Restart {
-                    self.start(slot);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A copy of a machine, with what is under way and what waits done.
-    fn machine(&mut self, link: &SupervisorLink) -> Result<Machine, &'static str> {
-        let mut machine = link.machine().ok_or("its supervisor is down")?;
+    /// A copy of what decides at `link`, with what is under way and what waits done.
+    fn copy(&self, link: &SupervisorLink, id: &str) -> Result<Brain, &'static str> {
+        let mut brain = link.copy_for(id).ok_or("its supervisor is down")?;
         // What happens anyway is no part of the plan.
         let mut aside =
             Rehearsal { root: self.root, now: self.now, plan: self.plan.clone(), reply: None };
         loop {
-            if aside.drive(&mut machine, link).is_some() {
+            if aside.drive(&mut brain, link).is_some() || brain.is_ending() {
                 return Err("its supervisor is ending");
             }
-            match machine.awaited() {
-                Some(Awaited::Stop(key)) => {
-                    machine.input(self.now, Input::Ended { key, reason: ExitReason::Shutdown });
+            let done = match brain.awaited() {
+                Some(Awaited::Stop(key, life)) => {
+                    Input::Ended { key, life, reason: ExitReason::Shutdown }
                 }
-                Some(Awaited::Start(key)) => {
-                    let outcome = StartOutcome::Started;
-                    machine.input(self.now, Input::StartDone { key, outcome });
+                Some(Awaited::Start(key, life)) => {
+                    Input::StartDone { key, life, outcome: StartOutcome::Started }
                 }
-                None => return Ok(machine),
-            }
+                None => return Ok(brain),
+            };
+            brain.input(self.now, done, None);
         }
     }
 
     /// Carries out the orders on paper. `Some` when the supervisor ends.
-    fn drive(&mut self, machine: &mut Machine, link: &SupervisorLink) -> Option<ExitReason> {
-        while let Some(order) = machine.next_order() {
-            match order {
-                Order::Start { key, .. } => {
-                    if let Some(slot) = link.child(&machine.id_of(key)) {
+    fn drive(&mut self, brain: &mut Brain, link: &SupervisorLink) -> Option<ExitReason> {
+        while let Some((order, _)) = brain.next_order() {
+            let done = match order {
+                Order::Start { key, life } => {
+                    if let Some(slot) = link.child(&brain.id_of(key)) {
                         self.start(&slot);
                     }
-                    let outcome = StartOutcome::Started;
-                    machine.input(self.now, Input::StartDone { key, outcome });
+                    Input::StartDone { key, life, outcome: StartOutcome::Started }
                 }
-                Order::Stop { key, .. } => {
-                    if let Some(slot) = link.child(&machine.id_of(key)) {
+                Order::Stop { key, life, .. } => {
+                    if let Some(slot) = link.child(&brain.id_of(key)) {
                         self.stop(&slot);
                     }
-                    machine.input(self.now, Input::Ended { key, reason: ExitReason::Shutdown });
+                    Input::Ended { key, life, reason: ExitReason::Shutdown }
                 }
-                Order::RetryAfter { key, epoch, .. } => {
-                    machine.input(self.now, Input::Retry { key, epoch });
+                Order::RetryAfter { key, epoch, .. } => Input::Retry { key, epoch },
+                Order::Report(report) => {
+                    let reaction = report.reaction.as_deref().cloned();
+                    self.plan.reactions.extend(reaction);
+                    continue;
                 }
-                Order::Decided { reaction, .. } => {
-                    self.plan.reactions.push((*reaction).clone());
+                Order::Reply { reply, .. } => {
+                    self.reply = Some(reply);
+                    continue;
                 }
-                Order::Reply { reply, .. } => self.reply = Some(reply),
+                // Its copy knows of one child.
+                Order::Ending { .. } if link.dynamic => {
+                    self.stop_others(link, brain);
+                    continue;
+                }
                 Order::Finish(reason) => return Some(reason),
-                Order::AbortStart { .. }
-                | Order::CancelRetry { .. }
-                | Order::Down { .. }
-                | Order::Forget { .. }
-                | Order::Pause { .. }
-                | Order::Ready
-                | Order::Escalating { .. } => {}
-            }
+                _ => continue,
+            };
+            brain.input(self.now, done, None);
         }
         None
+    }
+
+    /// Stops whoever lives under a supervisor and is not known to the copy of what decides there.
+    fn stop_others(&mut self, link: &SupervisorLink, known: &Brain) {
+        let ended: Vec<Path> = self.plan.stops.iter().map(|stop| stop.path.clone()).collect();
+        for slot in link.slots() {
+            let path = &slot.cell().path;
+            let up = slot.cell().is_reported_up() && !ended.contains(path);
+            if up && known.key_of(&id_of(path)).is_none() {
+                self.stop(&slot);
+            }
+        }
     }
 
     // --- ends ----------------------------------------------------------------------------------
@@ -233,15 +209,10 @@ impl Rehearsal<'_> {
     }
 
     fn stop_below(&mut self, link: &SupervisorLink) {
-        if let Some(mut machine) = link.machine() {
-            machine.shut_down(self.now, ExitReason::Shutdown);
-            self.drive(&mut machine, link);
-            return;
-        }
-        for slot in link.slots() {
-            if slot.cell().is_reported_up() {
-                self.stop(&slot);
-            }
+        // Of a crowd, nobody in particular: all are stopped at once.
+        if let Some(mut brain) = link.copy_for("") {
+            brain.input(self.now, Input::ShutDown, None);
+            self.drive(&mut brain, link);
         }
     }
 
@@ -254,52 +225,19 @@ impl Rehearsal<'_> {
             self.plan.ends_system = true;
             return Ok(());
         };
-        let end = if link.dynamic {
-            self.ended_alone(slot, &link, reason)
-        } else {
-            let mut machine = self.machine(&link)?;
-            if let Some(key) = machine.key_of(&id_of(path)) {
-                machine.input(self.now, Input::Ended { key, reason: reason.clone() });
-            }
-            self.drive(&mut machine, &link)
-        };
+        let id = id_of(path);
+        let mut brain = self.copy(&link, &id)?;
+        if let Some(key) = brain.key_of(&id) {
+            let life = brain.life_of(key);
+            brain.input(self.now, Input::Ended { key, life, reason: reason.clone() }, None);
+        }
+        let end = self.drive(&mut brain, &link);
         let Some(end) = end else { return Ok(()) };
         if !parent.cell().path.is_root() {
             let how = if end.is_normal() { PlannedEnd::Stopped } else { PlannedEnd::GaveUp };
             self.ends(&parent.cell().path, how);
         }
         self.ended(&parent, &end)
-    }
-
-    /// The same for a child of a dynamic supervisor.
-    fn ended_alone(
-        &mut self,
-        slot: &Arc<dyn AnySlot>,
-        link: &SupervisorLink,
-        reason: &ExitReason,
-    ) -> Option<ExitReason> {
-        let cell = slot.cell();
-        let mut window = link.window();
-        let (mut terms, intensity) = (cell.terms(|terms| terms.clone()), link.intensity());
-        let (suspended, normal) = (cell.is_suspended(), Some(reason.is_normal()));
-        let (decision, reaction) =
-            alone(&cell.path, &mut terms, suspended, normal, intensity, &mut window, self.now);
-        let held = reaction.outcome == Outcome::Held;
-        self.plan.reactions.push(reaction);
-        match decision {
-            Decision::Restart { .. } if !held => self.start(slot),
-            Decision::GiveUp => {
-                for other in link.slots() {
-                    if other.cell().path != cell.path && other.cell().is_reported_up() {
-                        self.stop(&other);
-                    }
-                }
-                let cause = Box::new(reason.clone());
-                return Some(ExitReason::Escalated { child: cell.path.clone(), cause });
-            }
-            _ => {}
-        }
-        None
     }
 
     // --- starts --------------------------------------------------------------------------------

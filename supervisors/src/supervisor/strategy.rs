@@ -74,8 +74,8 @@ pub struct ChildView {
     pub restart: RestartPolicy,
     /// Whether its own end may end the supervisor.
     pub significant: bool,
-    /// Whether it has a life now.
-    pub up: bool,
+    /// Whether it has a life now, or one is due: OTP's `restarting` counts.
+    pub alive: bool,
     /// Whether it is held; a held child is not started.
     pub suspended: bool,
     /// Indices of siblings it depends on, all smaller than its own.
@@ -93,6 +93,21 @@ pub struct Policy {
     pub auto_shutdown: AutoShutdown,
 }
 
+/// A child that has ended or did not start, among its siblings.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// All children, in start order.
+    pub children: &'a [ChildView],
+    /// The index of the one in question.
+    pub child: usize,
+    /// Whether it has failed more often in a row than its own limit allows.
+    pub worn_out: bool,
+    /// The supervisor's rules.
+    pub policy: &'a Policy,
+    /// On any clock that does not go backwards.
+    pub now: Duration,
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -105,7 +120,7 @@ pub enum Decision {
     },
     /// Stop these, in this order, then start those, in this order.
     Restart {
-        /// Siblings to stop: reverse start order, without the failed one.
+        /// Children to stop: reverse start order, the failed one in its place if it still lives.
         stop: Vec<usize>,
         /// Children to start: start order, the failed one among them.
         start: Vec<usize>,
@@ -114,21 +129,13 @@ pub enum Decision {
     GiveUp,
 }
 
-/// Decides what follows when child `ended` has ended by itself or by a kill (not because its
-/// supervisor stopped it).
+/// Decides what follows when a child has ended by itself or by a kill (not because its supervisor
+/// stopped it), or has to be stopped for bad health.
 ///
-/// `normal` is [`ExitReason::is_normal`](crate::ExitReason::is_normal); `worn_out` says that the
-/// child has failed more often in a row than its own limit allows. A restart is counted in
-/// `window` at `now`.
-pub fn decide(
-    children: &[ChildView],
-    ended: usize,
-    normal: bool,
-    worn_out: bool,
-    policy: &Policy,
-    window: &mut Window,
-    now: Duration,
-) -> Decision {
+/// `normal` is [`ExitReason::is_normal`](crate::ExitReason::is_normal). A restart is counted in
+/// `window`.
+pub fn decide(situation: &Situation<'_>, normal: bool, window: &mut Window) -> Decision {
+    let Situation { children, child: ended, policy, .. } = *situation;
     let child = &children[ended];
     let again = match child.restart {
         RestartPolicy::Permanent => true,
@@ -136,9 +143,9 @@ pub fn decide(
         RestartPolicy::Temporary => false,
     };
     if again {
-        return decide_restart(children, ended, worn_out, policy, window, now);
+        return decide_restart(situation, window);
     }
-    let another = |i: usize, other: &ChildView| i != ended && other.significant && other.up;
+    let another = |i: usize, other: &ChildView| i != ended && other.significant && other.alive;
     let shut_down = child.significant
         && match policy.auto_shutdown {
             AutoShutdown::Never => false,
@@ -150,25 +157,20 @@ pub fn decide(
     Decision::Leave { forget: child.restart == RestartPolicy::Temporary, shut_down }
 }
 
-/// Decides what follows when child `failed` must be started (again): after its crash, or after a
-/// failed start, where the child that did not start is the next target and not the one that
-/// crashed. Every attempt counts.
-pub fn decide_restart(
-    children: &[ChildView],
-    failed: usize,
-    worn_out: bool,
-    policy: &Policy,
-    window: &mut Window,
-    now: Duration,
-) -> Decision {
+/// Decides what follows when a child must be started (again): after its crash, or after a failed
+/// start, where the child that did not start is the next target and not the one that crashed.
+/// Every attempt counts.
+pub fn decide_restart(situation: &Situation<'_>, window: &mut Window) -> Decision {
+    let Situation { children, child, worn_out, policy, now } = *situation;
     if window.exceeds(now, policy.intensity) || worn_out {
         return Decision::GiveUp;
     }
-    let (stop, start) = group(children, failed, policy.strategy);
+    let (stop, start) = group(children, child, policy.strategy);
     Decision::Restart { stop, start }
 }
 
-/// Who stops and who starts when `target` is restarted, for a failure or on purpose.
+/// Who stops and who starts when `target` is restarted, for a failure or on purpose: first in
+/// reverse start order, then in start order, the target in its place in both.
 ///
 /// A temporary sibling is stopped with the group and not started again. A child that has ended or
 /// was terminated is started with its group, as OTP does it; a suspended one is not.
@@ -179,7 +181,7 @@ pub fn group(
     strategy: Strategy,
 ) -> (Vec<usize>, Vec<usize>) {
     let affected = affected(children, target, strategy);
-    let stop = affected.iter().rev().copied().filter(|&i| i != target).collect();
+    let stop = affected.iter().rev().copied().collect();
     let start = affected
         .into_iter()
         .filter(|&i| i == target || children[i].restart != RestartPolicy::Temporary)

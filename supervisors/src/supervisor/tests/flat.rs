@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::scenario::{Child, Flat, Step, flat};
 use crate::error::{ExitReason, Failure};
 use crate::path::Path;
+use crate::supervisor::Change;
 use crate::supervisor::Shutdown;
-use crate::supervisor::machine::{
-    Command, Declared, Input, Key, Machine, Order, Reply, StartOutcome,
-};
+use crate::supervisor::machine::Machine;
+use crate::supervisor::orders::{Asker, Command, Declared, Input, Key, Order, Reply, StartOutcome};
 
 /// A supervisor on paper.
 pub(super) struct Paper {
@@ -48,10 +48,12 @@ impl Paper {
         self.children.push((self.next_key, child.id.clone(), child.shutdown(), false));
         let declared = Declared {
             id: child.id.as_str().into(),
-            policy: child.policy(),
+            policy: Arc::new(child.policy()),
             significant: child.significant,
             depends_on: Vec::new(),
             suspended: false,
+            supervisor: false,
+            life: 0,
         };
         (self.next_key, declared)
     }
@@ -66,10 +68,10 @@ impl Paper {
 
     /// Carries out orders until there are none.
     fn run(&mut self) {
-        while let Some(order) = self.machine.next_order() {
+        while let Some((order, _)) = self.machine.next_order() {
             match order {
-                Order::Start { key, .. } => self.start(key),
-                Order::Stop { key, .. } => {
+                Order::Start { key, life } => self.start(key, life),
+                Order::Stop { key, life, .. } => {
                     self.hear_late();
                     let child = self.child(key);
                     if !child.3 {
@@ -82,7 +84,7 @@ impl Paper {
                     if shutdown != Shutdown::BrutalKill {
                         self.happened.push(format!("stop {id}"));
                     }
-                    self.input(Input::Ended { key, reason: ExitReason::Shutdown });
+                    self.input(Input::Ended { key, life, reason: ExitReason::Shutdown });
                 }
                 Order::Forget { key, .. } => self.children.retain(|child| child.0 != key),
                 Order::Reply { reply, .. } => self.reply = Some(reply),
@@ -93,13 +95,15 @@ impl Paper {
                 | Order::CancelRetry { .. }
                 | Order::Down { .. }
                 | Order::Pause { .. }
-                | Order::Decided { .. }
-                | Order::Escalating { .. } => {}
+                | Order::Admit { .. }
+                | Order::Keep { .. }
+                | Order::Report(_)
+                | Order::Ending { .. } => {}
             }
         }
     }
 
-    fn start(&mut self, key: Key) {
+    fn start(&mut self, key: Key, life: u64) {
         let id = self.child(key).1.clone();
         let planned = self.outcomes.get_mut(&id).and_then(VecDeque::pop_front);
         let outcome = planned.unwrap_or_else(|| "ok".to_owned());
@@ -112,16 +116,21 @@ impl Paper {
             _ => StartOutcome::Failed(ExitReason::Error(Failure::permanent("planned"))),
         };
         self.child(key).3 = matches!(outcome, StartOutcome::Started);
-        self.input(Input::StartDone { key, outcome });
+        self.input(Input::StartDone { key, life, outcome });
     }
 
     fn input(&mut self, input: Input) {
-        self.machine.input(Duration::ZERO, input);
+        self.machine.input(Duration::ZERO, input, None);
+    }
+
+    fn change(&mut self, change: Change, id: Arc<str>) -> String {
+        self.command(Command::Change { change, id })
     }
 
     fn command(&mut self, command: Command) -> String {
         self.reply = None;
-        self.input(Input::Command { token: 1, command });
+        let asker = Asker { token: 1, from: None };
+        self.input(Input::Command { asker, command });
         self.run();
         match self.reply.take() {
             Some(Reply::Done) => "ok",
@@ -132,6 +141,7 @@ impl Paper {
             Some(Reply::AlreadyPresent(_)) => "already_present",
             Some(Reply::StartFailed(..)) => "failed",
             Some(Reply::Stopping) | None => "dead",
+            Some(other) => panic!("{other:?}"),
         }
         .to_owned()
     }
@@ -151,17 +161,22 @@ impl Paper {
         self.late = second;
         if let Some(key) = first {
             let reason = ExitReason::Error(Failure::permanent("planned"));
-            self.input(Input::Ended { key, reason });
+            self.ended(key, reason);
         }
         self.run();
         self.hear_late();
         self.run();
     }
 
+    fn ended(&mut self, key: Key, reason: ExitReason) {
+        let life = self.machine.life_of(key);
+        self.input(Input::Ended { key, life, reason });
+    }
+
     fn hear_late(&mut self) {
         if let Some(key) = self.late.take() {
             let reason = ExitReason::Error(Failure::permanent("planned"));
-            self.input(Input::Ended { key, reason });
+            self.ended(key, reason);
         }
     }
 
@@ -174,7 +189,7 @@ impl Paper {
                     self.outcomes.insert(child.id.clone(), child.start_outcomes.clone().into());
                     declared.push(self.add(child));
                 }
-                self.machine.init(Duration::ZERO, declared);
+                self.machine.init(Duration::ZERO, declared, None);
                 self.run();
                 if self.ready { "ok" } else { "failed" }.to_owned()
             }
@@ -189,13 +204,13 @@ impl Paper {
                     _ => ExitReason::Shutdown,
                 };
                 self.child(key).3 = false;
-                self.input(Input::Ended { key, reason });
+                self.ended(key, reason);
                 self.run();
                 "ok".to_owned()
             }
-            "terminate" => self.command(Command::Terminate(id)),
-            "restart" => self.command(Command::Restart(id)),
-            "delete" => self.command(Command::Delete(id)),
+            "terminate" => self.change(Change::Terminate, id),
+            "restart" => self.change(Change::Restart, id),
+            "delete" => self.change(Change::Delete, id),
             "add" => {
                 let child = step.added();
                 let planned = child.start_outcomes.clone().into();
@@ -203,13 +218,14 @@ impl Paper {
                 let (key, child_declared) = self.add(&child);
                 let result = self.command(Command::Add { key, child: child_declared });
                 if result.starts_with("already") {
+                    self.children.retain(|child| child.0 != key);
                     // The child that is there keeps its own plan.
                     self.outcomes.extend(earlier.map(|plan| (child.id.clone(), plan)));
                 }
                 result
             }
             "stop" => {
-                self.machine.shut_down(Duration::ZERO, ExitReason::Shutdown);
+                self.input(Input::ShutDown);
                 self.run();
                 "ok".to_owned()
             }

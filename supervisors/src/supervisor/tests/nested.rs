@@ -1,12 +1,14 @@
 //! Nested supervisors on paper: one machine a supervisor, each the child of another.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::scenario::{Action, Nested, Node, nested};
 use crate::error::{ExitReason, Failure};
 use crate::path::Path;
-use crate::supervisor::machine::{Declared, Input, Key, Machine, Order, StartOutcome};
+use crate::supervisor::machine::Machine;
+use crate::supervisor::orders::{Declared, Input, Key, Order, StartOutcome};
 
 /// Scenarios in which a *transient* supervisor gives up. In OTP its reason is then `shutdown`,
 /// which counts as normal, so its parent leaves it down; ours is `Escalated`, and it is restarted.
@@ -102,15 +104,17 @@ impl Paper {
             .map(|(i, child)| {
                 let declared = Declared {
                     id: child.name().into(),
-                    policy: child.child_policy(),
+                    policy: Arc::new(child.child_policy()),
                     significant: child.significant,
                     depends_on: Vec::new(),
                     suspended: false,
+                    supervisor: child.supervisor.is_some(),
+                    life: 0,
                 };
                 (i as Key, declared)
             })
             .collect();
-        self.sups[at].machine.init(Duration::ZERO, children);
+        self.sups[at].machine.init(Duration::ZERO, children, None);
         self.run(at);
         match self.sups[at].end.take() {
             Some(reason) => StartOutcome::Failed(reason),
@@ -120,16 +124,16 @@ impl Paper {
 
     /// Carries out the orders of one supervisor; its end is left in `end`.
     fn run(&mut self, at: usize) {
-        while let Some(order) = self.sups[at].machine.next_order() {
+        while let Some((order, _)) = self.sups[at].machine.next_order() {
             match order {
-                Order::Start { key, .. } => {
+                Order::Start { key, life } => {
                     let outcome = self.start_child(at, key);
-                    self.sups[at].machine.input(Duration::ZERO, Input::StartDone { key, outcome });
+                    self.input(at, Input::StartDone { key, life, outcome });
                 }
-                Order::Stop { key, .. } => {
+                Order::Stop { key, life, .. } => {
                     self.stop_child(at, key);
                     let reason = ExitReason::Shutdown;
-                    self.sups[at].machine.input(Duration::ZERO, Input::Ended { key, reason });
+                    self.input(at, Input::Ended { key, life, reason });
                 }
                 Order::Ready => self.sups[at].ready = true,
                 Order::Finish(reason) => {
@@ -148,6 +152,10 @@ impl Paper {
                 _ => {}
             }
         }
+    }
+
+    fn input(&mut self, at: usize, input: Input) {
+        self.sups[at].machine.input(Duration::ZERO, input, None);
     }
 
     fn start_child(&mut self, at: usize, key: Key) -> StartOutcome {
@@ -171,7 +179,7 @@ impl Paper {
         let name = self.by_key(at, key).name().to_owned();
         match self.names[&name].sup {
             Some(sup) => {
-                self.sups[sup].machine.shut_down(Duration::ZERO, ExitReason::Shutdown);
+                self.input(sup, Input::ShutDown);
                 self.run(sup);
                 self.sups[sup].end = None;
             }
@@ -182,7 +190,8 @@ impl Paper {
 
     /// A child has ended; what its supervisor makes of it may end that one too.
     fn ended(&mut self, at: usize, key: Key, reason: ExitReason) {
-        self.sups[at].machine.input(Duration::ZERO, Input::Ended { key, reason });
+        let life = self.sups[at].machine.life_of(key);
+        self.input(at, Input::Ended { key, life, reason });
         self.run(at);
         if let Some(reason) = self.sups[at].end.take()
             && let Some((parent, key)) = self.sups[at].parent
