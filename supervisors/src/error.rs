@@ -514,6 +514,28 @@ pub enum SpecError {
         /// The child.
         child: String,
     },
+    /// A setting that does nothing where it stands.
+    #[error("{id:?}: {setting} does nothing on {on}; {cure}")]
+    Misplaced {
+        /// Whose setting it is.
+        id: String,
+        /// The setting.
+        setting: &'static str,
+        /// What has no such setting.
+        on: &'static str,
+        /// What to do instead.
+        cure: &'static str,
+    },
+    /// A message in hand would be copied, and the child takes messages of another type.
+    #[error("{child:?} takes {takes}, and its on_crash copies {copies}; name the type it takes")]
+    OtherMessages {
+        /// The child.
+        child: String,
+        /// What it takes.
+        takes: &'static str,
+        /// What would be copied.
+        copies: &'static str,
+    },
     /// A setting that only static supervisors have.
     #[error("{child:?}: {setting} needs a static supervisor, and {supervisor:?} is dynamic")]
     NotDynamic {

@@ -19,6 +19,7 @@
 //! that gives up ends with the abnormal reason `Escalated`; a suspended child stays suspended
 //! through a restart of its group.
 
+use std::any::TypeId;
 use std::fmt;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -30,10 +31,11 @@ use tokio::sync::oneshot;
 use crate::actor::slot::AnySlot;
 use crate::actor::{Actor, Address, typed};
 use crate::environment::lock;
-use crate::error::{ExitReason, SupervisorError};
+use crate::error::{ExitReason, Failure, SupervisorError};
 use crate::health::Health;
 use crate::lifecycle::Action;
 use crate::path::Path;
+use crate::resilience::ErrorClass;
 use crate::supervisor::brain::Brain;
 use crate::supervisor::child::StartResult;
 use crate::supervisor::driver::Driver;
@@ -371,6 +373,12 @@ impl SupervisorRef {
         spec: ChildSpec,
     ) -> Result<Address<M>, SupervisorError> {
         let path = self.link.path.child(&spec.id);
+        if spec.child.takes() != Some(TypeId::of::<M>()) {
+            let wanted = std::any::type_name::<M>();
+            let why = format!("it does not take {wanted}; nothing was started");
+            let reason = ExitReason::Error(Failure::new(ErrorClass::User, why));
+            return Err(SupervisorError::StartFailed { path, reason });
+        }
         let slot = self.ask(|answer| Ask::Start(Box::new(spec), answer)).await?;
         typed::<M>(slot, &path).map_err(|error| SupervisorError::StartFailed {
             path,

@@ -1,6 +1,6 @@
 //! How a child of each kind gets its slot and starts a life.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -56,7 +56,11 @@ pub(crate) type StartFuture = Pin<Box<dyn Future<Output = StartResult> + Send>>;
 /// A kind of child: makes the slot once, and a life at every start.
 pub(crate) trait ChildFactory: Send + Sync {
     /// What can be known to be wrong before the start.
-    fn check(&self, policies: &Policies) -> Result<(), SpecError>;
+    fn check(&self, spec: &ChildSpec, policies: &Policies) -> Result<(), SpecError>;
+    /// The type of the messages that it takes at its address, if it has one.
+    fn takes(&self) -> Option<TypeId> {
+        None
+    }
     fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot>;
     /// Whether a slot kept from an earlier life of the supervisor is one this factory could have
     /// made.
@@ -81,8 +85,18 @@ impl<A: Actor, H: Hooks<A>> ActorChild<A, H> {
 }
 
 impl<A: Actor, H: Hooks<A>> ChildFactory for ActorChild<A, H> {
-    fn check(&self, _: &Policies) -> Result<(), SpecError> {
-        Ok(())
+    fn check(&self, spec: &ChildSpec, _: &Policies) -> Result<(), SpecError> {
+        match spec.on_crash.copies_other_than::<A::Message>() {
+            None => Ok(()),
+            Some(copies) => {
+                let takes = std::any::type_name::<A::Message>();
+                Err(SpecError::OtherMessages { child: spec.id.to_string(), takes, copies })
+            }
+        }
+    }
+
+    fn takes(&self) -> Option<TypeId> {
+        Some(TypeId::of::<A::Message>())
     }
 
     fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {
@@ -226,7 +240,8 @@ impl ChildFactory for SupervisorChild {
         Some(&self.spec)
     }
 
-    fn check(&self, policies: &Policies) -> Result<(), SpecError> {
+    fn check(&self, spec: &ChildSpec, policies: &Policies) -> Result<(), SpecError> {
+        spec.has_no_mailbox("a supervisor")?;
         self.spec.clone().check(policies)
     }
 
@@ -316,8 +331,8 @@ where
     R: ractor::Actor,
     F: Fn() -> (R, R::Arguments) + Send + Sync + 'static,
 {
-    fn check(&self, _: &Policies) -> Result<(), SpecError> {
-        Ok(())
+    fn check(&self, spec: &ChildSpec, _: &Policies) -> Result<(), SpecError> {
+        spec.has_no_mailbox("a raw ractor actor")
     }
 
     fn slot(&self, spec: &ChildSpec, path: Path, env: &Arc<Environment>) -> Arc<dyn AnySlot> {

@@ -40,6 +40,8 @@ pub enum Shutdown {
 pub struct OnCrash {
     /// `fn(&M) -> M` for the child's message type.
     copy: Option<Arc<dyn Any + Send + Sync>>,
+    /// The name of `M`.
+    copies: &'static str,
     max_attempts: u32,
 }
 
@@ -48,7 +50,7 @@ impl OnCrash {
     /// The default: nothing is copied.
     #[must_use]
     pub fn dead_letter() -> Self {
-        Self { copy: None, max_attempts: 1 }
+        Self { copy: None, copies: "", max_attempts: 1 }
     }
 
     /// It becomes a dead letter with its content, at the price of a copy of every message.
@@ -63,7 +65,17 @@ impl OnCrash {
     #[must_use]
     pub fn redeliver<M: Clone + Send + 'static>(max_attempts: u32) -> Self {
         let copy: fn(&M) -> M = M::clone;
-        Self { copy: Some(Arc::new(copy)), max_attempts: max_attempts.max(1) }
+        Self {
+            copy: Some(Arc::new(copy)),
+            copies: std::any::type_name::<M>(),
+            max_attempts: max_attempts.max(1),
+        }
+    }
+
+    /// What it copies, if that is not `M`.
+    pub(crate) fn copies_other_than<M: 'static>(&self) -> Option<&'static str> {
+        let other = self.copy.is_some() && self.for_messages::<M>().copy.is_none();
+        other.then_some(self.copies)
     }
 
     /// The copy function, if it is one for `M`.
@@ -238,6 +250,22 @@ impl ChildSpec {
         self
     }
 
+    /// Refuses settings of a mailbox, on what has none.
+    pub(crate) fn has_no_mailbox(&self, on: &'static str) -> Result<(), SpecError> {
+        let mailbox = self.capacity != DEFAULT_CAPACITY || self.overflow != Overflow::default();
+        let setting = if mailbox {
+            "mailbox"
+        } else if self.on_crash.copy.is_some() {
+            "on_crash"
+        } else if self.health.is_some() {
+            "health"
+        } else {
+            return Ok(());
+        };
+        let cure = "set it on an actor, or leave it out";
+        Err(SpecError::Misplaced { id: self.id.to_string(), setting, on, cure })
+    }
+
     /// What holds for it, with the policy of its type filled in.
     pub(crate) fn policy(&self, policies: &Policies) -> ChildPolicy {
         let default = policies.of(self.metadata.component_type);
@@ -282,6 +310,8 @@ pub struct SupervisorSpec {
     pub(crate) auto_shutdown: AutoShutdown,
     pub(crate) kind: SupervisorKind,
     pub(crate) children: Vec<ChildSpec>,
+    /// A setting that only the other kind has.
+    misplaced: Option<&'static str>,
 }
 
 /// Whether children are declared, or come and go.
@@ -302,6 +332,7 @@ impl SupervisorSpec {
             auto_shutdown: AutoShutdown::Never,
             kind: SupervisorKind::Static,
             children: Vec::new(),
+            misplaced: None,
         }
     }
 
@@ -314,7 +345,8 @@ impl SupervisorSpec {
         spec
     }
 
-    /// Sets who is affected when a child fails. A dynamic supervisor is always `OneForOne`.
+    /// Sets who is affected when a child fails. A dynamic supervisor is always `OneForOne`; another
+    /// one is refused.
     #[must_use]
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;
@@ -340,6 +372,8 @@ impl SupervisorSpec {
     pub fn max_children(mut self, max: usize) -> Self {
         if let SupervisorKind::Dynamic { max_children, .. } = &mut self.kind {
             *max_children = max;
+        } else {
+            self.misplaced = Some("max_children");
         }
         self
     }
@@ -352,6 +386,8 @@ impl SupervisorSpec {
     pub fn keep_children(mut self) -> Self {
         if let SupervisorKind::Dynamic { keep, .. } = &mut self.kind {
             *keep = true;
+        } else {
+            self.misplaced = Some("keep_children");
         }
         self
     }
@@ -367,6 +403,7 @@ impl SupervisorSpec {
     /// order.
     pub(crate) fn check(&mut self, policies: &Policies) -> Result<(), SpecError> {
         self.check_ids()?;
+        self.check_settings()?;
         self.sort_by_dependencies()?;
         for child in &self.children {
             check_child(child, self, policies)?;
@@ -395,6 +432,31 @@ impl SupervisorSpec {
             }
         }
         Ok(())
+    }
+
+    fn check_settings(&self) -> Result<(), SpecError> {
+        let (setting, on, cure) = match self.kind {
+            SupervisorKind::Static => match self.misplaced {
+                Some(setting) => (
+                    setting,
+                    "a supervisor with declared children",
+                    "leave it out, or make it SupervisorSpec::dynamic",
+                ),
+                None => return Ok(()),
+            },
+            SupervisorKind::Dynamic { .. } => {
+                let setting = if self.strategy != Strategy::OneForOne {
+                    "strategy"
+                } else if self.auto_shutdown != AutoShutdown::Never {
+                    "auto_shutdown"
+                } else {
+                    return Ok(());
+                };
+                let cure = "leave it out, or declare the children under SupervisorSpec::new";
+                (setting, "a dynamic supervisor, whose children stand alone", cure)
+            }
+        };
+        Err(SpecError::Misplaced { id: self.id.to_string(), setting, on, cure })
     }
 
     fn sort_by_dependencies(&mut self) -> Result<(), SpecError> {
@@ -476,5 +538,5 @@ pub(crate) fn check_child(
             period: supervisor.intensity.period,
         });
     }
-    child.child.check(policies)
+    child.child.check(child, policies)
 }
