@@ -124,6 +124,11 @@ impl Driver {
         self.carry_out();
     }
 
+    /// Whether there is more to do than was done in one go.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
     pub(crate) fn actor_ended(&mut self, actor: &ActorCell, end: RawEnd) {
         if let Some(end) = self.common.lives.ended(actor, end) {
             self.ended(end);
