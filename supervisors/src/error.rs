@@ -586,6 +586,18 @@ pub enum SpecError {
         /// The child.
         child: String,
     },
+    /// A setting that does nothing where it stands.
+    #[error("{id:?}: {setting} does nothing on {on}; {cure}")]
+    Misplaced {
+        /// Whose setting it is.
+        id: String,
+        /// The setting.
+        setting: &'static str,
+        /// What has no such setting.
+        on: &'static str,
+        /// What to do instead.
+        cure: &'static str,
+    },
     /// A setting that only static supervisors have.
     #[error("{child:?}: {setting} needs a static supervisor, and {supervisor:?} is dynamic")]
     NotDynamic {

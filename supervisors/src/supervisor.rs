@@ -713,6 +713,10 @@ impl ractor::Actor for SupervisorActor {
         driver: &mut Driver,
     ) -> Result<(), ActorProcessingErr> {
         driver.message(message);
+        if driver.goes_on() {
+            // Its mailbox alone would not let others run in between.
+            tokio::task::yield_now().await;
+        }
         driver.common.finish()
     }
 

@@ -133,8 +133,8 @@ where
     F: Fn(TaskContext) -> T + Send + Sync + 'static,
     T: Future<Output = Result<(), Failure>> + Send + 'static,
 {
-    fn check(&self, _: &ChildSpec, _: &Policies) -> Result<(), SpecError> {
-        Ok(())
+    fn check(&self, spec: &ChildSpec, _: &Policies) -> Result<(), SpecError> {
+        spec.has_no_mailbox("a task")
     }
 
     fn kind(&self) -> SlotKind {

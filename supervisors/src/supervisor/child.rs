@@ -200,7 +200,8 @@ impl ChildFactory for SupervisorChild {
         Some(&self.spec)
     }
 
-    fn check(&self, _: &ChildSpec, policies: &Policies) -> Result<(), SpecError> {
+    fn check(&self, spec: &ChildSpec, policies: &Policies) -> Result<(), SpecError> {
+        spec.has_no_mailbox("a supervisor")?;
         self.spec.clone().check(policies)
     }
 
@@ -314,8 +315,8 @@ where
     R: ractor::Actor,
     F: Fn() -> (R, R::Arguments) + Send + Sync + 'static,
 {
-    fn check(&self, _: &ChildSpec, _: &Policies) -> Result<(), SpecError> {
-        Ok(())
+    fn check(&self, spec: &ChildSpec, _: &Policies) -> Result<(), SpecError> {
+        spec.has_no_mailbox("a raw ractor actor")
     }
 
     fn kind(&self) -> SlotKind {

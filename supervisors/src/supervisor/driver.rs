@@ -127,6 +127,11 @@ impl Driver {
         self.carry_out();
     }
 
+    /// Whether there is more to do than was done in one go.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
     /// The clock has brought this.
     fn due(&mut self, due: Due) {
         match due {

@@ -175,11 +175,11 @@ impl Machine {
             {
                 self.stop_done(key, News::Stuck);
             }
-            (Input::StartDone { key, life, outcome }, Some(step)) if self.is_in(key, life) => {
-                if step == Step::Start(key) {
+            (Input::StartDone { key, life, outcome }, step) if self.is_in(key, life) => {
+                if step == Some(Step::Start(key)) {
                     self.awaiting = None;
                     self.start_done(key, outcome);
-                } else if step == Step::Stop(key) {
+                } else {
                     self.cut_start_done(key, &outcome);
                 }
             }
@@ -460,12 +460,21 @@ impl Machine {
         indices.iter().map(|&i| self.children[i].key).collect()
     }
 
-    /// What it depends on and is not up.
+    /// What it depends on and is not up. What has ended is not, though its turn is still to come.
     fn missing(&self, declared: &Declared) -> Option<Arc<str>> {
         let is_up = |id: &Arc<str>| {
-            self.children.iter().any(|c| c.declared.id == *id && c.phase == Phase::Up)
+            let child = self.children.iter().find(|child| child.declared.id == *id);
+            child.is_some_and(|c| c.phase == Phase::Up && self.end_in_inbox(c.key).is_none())
         };
         declared.depends_on.iter().find(|id| !is_up(id)).cloned()
+    }
+
+    /// Where in the inbox the end of its life waits.
+    fn end_in_inbox(&self, key: Key) -> Option<usize> {
+        let life = self.life_of(key);
+        self.inbox.iter().position(|(input, _)| {
+            matches!(input, Input::Ended { key: k, life: l, .. } if (*k, *l) == (key, life))
+        })
     }
 
     fn views(&self) -> Vec<ChildView> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::actor::slot::OnCrashOf;
 use crate::actor::task::{TaskChild, TaskContext};
-use crate::actor::{Actor, DEFAULT_CAPACITY, Overflow};
+use crate::actor::{Actor, DEFAULT_CAPACITY, Overflow, SlotKind};
 use crate::component::{ComponentHooks, PlainHooks, SupervisedComponent, SupervisionMetadata};
 use crate::dependency::start_order;
 use crate::error::{Failure, SpecError};
@@ -330,6 +330,22 @@ impl ChildSpec {
         self
     }
 
+    /// Refuses settings of a mailbox, on what has none.
+    pub(crate) fn has_no_mailbox(&self, on: &'static str) -> Result<(), SpecError> {
+        let mailbox = self.capacity != DEFAULT_CAPACITY || self.overflow != Overflow::default();
+        let setting = if mailbox {
+            "mailbox"
+        } else if self.on_crash.copy.is_some() {
+            "on_crash"
+        } else if self.health.is_some() && self.child.kind() != SlotKind::Task {
+            "health"
+        } else {
+            return Ok(());
+        };
+        let cure = "set it on an actor, or leave it out";
+        Err(SpecError::Misplaced { id: self.id.to_string(), setting, on, cure })
+    }
+
     /// What holds for it, with the policy of its type filled in.
     pub(crate) fn policy(&self, policies: &Policies) -> ChildPolicy {
         let default = policies.of(self.metadata.component_type);
@@ -374,6 +390,8 @@ pub struct SupervisorSpec {
     pub(crate) auto_shutdown: AutoShutdown,
     pub(crate) kind: SupervisorKind,
     pub(crate) children: Vec<ChildSpec>,
+    /// A setting that only the other kind has.
+    misplaced: Option<&'static str>,
 }
 
 /// Whether children are declared, or come and go.
@@ -394,6 +412,7 @@ impl SupervisorSpec {
             auto_shutdown: AutoShutdown::Never,
             kind: SupervisorKind::Static,
             children: Vec::new(),
+            misplaced: None,
         }
     }
 
@@ -406,7 +425,8 @@ impl SupervisorSpec {
         spec
     }
 
-    /// Sets who is affected when a child fails. A dynamic supervisor is always `OneForOne`.
+    /// Sets who is affected when a child fails. A dynamic supervisor is always `OneForOne`; another
+    /// one is refused.
     #[must_use]
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;
@@ -432,6 +452,8 @@ impl SupervisorSpec {
     pub fn max_children(mut self, max: usize) -> Self {
         if let SupervisorKind::Dynamic { max_children, .. } = &mut self.kind {
             *max_children = max;
+        } else {
+            self.misplaced = Some("max_children");
         }
         self
     }
@@ -444,6 +466,8 @@ impl SupervisorSpec {
     pub fn keep_children(mut self) -> Self {
         if let SupervisorKind::Dynamic { keep, .. } = &mut self.kind {
             *keep = true;
+        } else {
+            self.misplaced = Some("keep_children");
         }
         self
     }
@@ -459,6 +483,7 @@ impl SupervisorSpec {
     /// order.
     pub(crate) fn check(&mut self, policies: &Policies) -> Result<(), SpecError> {
         self.check_ids()?;
+        self.check_settings()?;
         self.sort_by_dependencies()?;
         for child in &self.children {
             check_child(child, self, policies)?;
@@ -487,6 +512,31 @@ impl SupervisorSpec {
             }
         }
         Ok(())
+    }
+
+    fn check_settings(&self) -> Result<(), SpecError> {
+        let (setting, on, cure) = match self.kind {
+            SupervisorKind::Static => match self.misplaced {
+                Some(setting) => (
+                    setting,
+                    "a supervisor with declared children",
+                    "leave it out, or make it SupervisorSpec::dynamic",
+                ),
+                None => return Ok(()),
+            },
+            SupervisorKind::Dynamic { .. } => {
+                let setting = if self.strategy != Strategy::OneForOne {
+                    "strategy"
+                } else if self.auto_shutdown != AutoShutdown::Never {
+                    "auto_shutdown"
+                } else {
+                    return Ok(());
+                };
+                let cure = "leave it out, or declare the children under SupervisorSpec::new";
+                (setting, "a dynamic supervisor, whose children stand alone", cure)
+            }
+        };
+        Err(SpecError::Misplaced { id: self.id.to_string(), setting, on, cure })
     }
 
     fn sort_by_dependencies(&mut self) -> Result<(), SpecError> {

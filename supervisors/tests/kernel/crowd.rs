@@ -1,5 +1,8 @@
 //! 100,000 children under one dynamic supervisor.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use mister_smith_supervisors::*;
 
 use crate::kit::*;
@@ -100,4 +103,29 @@ async fn a_full_house_takes_no_more() {
     assert!(matches!(third, Err(SupervisorError::MaxChildren { max: 2, .. })));
     crowd.terminate_child("a").await.unwrap();
     crowd.spawn::<Quiet>("c", secs(0)).await.unwrap();
+}
+
+/// A crowd that was kept was started in one go, and stopped in one go: nobody else ran meanwhile.
+#[tokio::test(start_paused = true)]
+async fn others_run_while_a_crowd_starts_and_stops() {
+    const MANY: usize = 10_000;
+    let crowd = SupervisorSpec::dynamic("crowd").keep_children();
+    let system = start(root().child(crowd)).await;
+    let supervisor = system.supervisor("/crowd").unwrap();
+    for n in 0..MANY {
+        supervisor.start_child(ChildSpec::actor::<Quiet>(n.to_string(), secs(0))).await.unwrap();
+    }
+    let turns = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&turns);
+    let beside = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    system.restart("/crowd").await.unwrap();
+    let taken = turns.load(Ordering::Relaxed);
+    beside.abort();
+    assert_eq!(supervisor.count(), MANY);
+    assert!(taken > 2 * 10_000 / 256, "{taken} turns");
 }

@@ -241,3 +241,64 @@ async fn kept_children_survive_their_dynamic_supervisor() {
     system.shutdown(secs(5)).await;
     assert!(matches!(a.try_tell(Do::Note(4)), Err(TellError::Stopped { .. })));
 }
+
+/// It was forgotten before the others were kept, and its messages were lost.
+#[tokio::test(start_paused = true)]
+async fn the_child_that_a_supervisor_gave_up_for_comes_back_with_the_others() {
+    let log = Log::default();
+    let d = SupervisorSpec::dynamic("d").keep_children().intensity(0, secs(1));
+    let system = start(root().child(d)).await;
+    let d = system.supervisor("/d").unwrap();
+    for id in ["a", "b"] {
+        d.start_child(puppet(id, &log)).await.unwrap();
+    }
+    let a = at(&system, "/d/a");
+    a.try_tell(Do::Fail).unwrap();
+    a.try_tell(Do::Note(7)).unwrap();
+    settle().await;
+    assert_eq!((state(&system, "/d/a"), state(&system, "/d/b")), (SlotState::Up, SlotState::Up));
+    assert_eq!(log.notes("a"), [7]);
+}
+
+/// The half-started supervisor was killed: `a` had no `stop`, and `first` went beside it.
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_is_still_starting_stops_its_children_in_order() {
+    for deadline in [None, Some(ms(100))] {
+        let log = Log::default();
+        let hangs = Role::new("b", &log).starts(&["ok", "hang"]);
+        let s = SupervisorSpec::new("s")
+            .child(puppet("a", &log))
+            .child(ChildSpec::actor::<Puppet>("b", hangs));
+        let mut s = ChildSpec::from(s);
+        if let Some(deadline) = deadline {
+            s = s.start_deadline(deadline);
+        }
+        let system = start(root().child(puppet("first", &log)).child(s)).await;
+        system.kill("/s").unwrap();
+        settle().await;
+        log.take();
+        if deadline.is_some() {
+            tokio::time::sleep(ms(200)).await;
+            // It runs out of time, is stopped in order, and is tried again.
+            assert_eq!(log.take(), ["stop a shutdown", "start a", "start b"]);
+        } else {
+            assert!(system.shutdown(secs(60)).await);
+            assert_eq!(log.take(), ["stop a shutdown", "stop first shutdown"]);
+        }
+    }
+}
+
+/// It waited for its own stop, and was killed when its time was up.
+#[tokio::test(start_paused = true)]
+async fn who_asks_its_supervisor_to_stop_it_is_answered_and_stops_in_order() {
+    for dynamic in [false, true] {
+        let log = Log::default();
+        let s = if dynamic { SupervisorSpec::dynamic("s") } else { SupervisorSpec::new("s") };
+        let system = start(root().child(s.child(puppet("me", &log)))).await;
+        let before = tokio::time::Instant::now();
+        at(&system, "/s/me").try_tell(Do::AskSupervisor("me".to_owned())).unwrap();
+        settle().await;
+        assert_eq!(log.take(), ["start me", "me 1", "stop me shutdown"], "dynamic: {dynamic}");
+        assert!(before.elapsed() < secs(1));
+    }
+}

@@ -25,7 +25,12 @@ impl Machine {
                 self.cancel_retry(key);
                 self.stopped(key);
             }
-            Phase::Down | Phase::Starting | Phase::Stopping => self.stopped(key),
+            // A supervisor that was starting when all began to end.
+            Phase::Starting => {
+                self.refuse_from(key);
+                self.order_stop(key);
+            }
+            Phase::Down | Phase::Stopping => self.stopped(key),
         }
     }
 
@@ -38,10 +43,7 @@ impl Machine {
 
     /// The end of its life, if it waits in the inbox.
     fn take_end(&mut self, key: Key) -> Option<ExitReason> {
-        let life = self.life_of(key);
-        let at = self.inbox.iter().position(|(input, _)| {
-            matches!(input, Input::Ended { key: k, life: l, .. } if (*k, *l) == (key, life))
-        })?;
+        let at = self.end_in_inbox(key)?;
         match self.inbox.remove(at) {
             Some((Input::Ended { reason, .. }, _)) => Some(reason),
             _ => None,
@@ -140,28 +142,32 @@ impl Machine {
         }
     }
 
-    /// A start is cut short, because everything is to end. An actor's is dropped. A supervisor has
-    /// children already: it is told to stop them, and waited for, before its siblings stop.
+    /// Nobody waits for a start any more, because everything is to end. An actor's is dropped. A
+    /// supervisor has children already: when its turn comes it is told to stop them.
     pub(super) fn cut_start(&mut self, key: Key) {
-        let Some(child) = self.child(key) else { return };
-        if child.declared.supervisor {
-            self.refuse_from(key);
-            self.order_stop(key);
-        } else {
-            self.awaiting = None;
+        self.awaiting = None;
+        if !self.child(key).is_some_and(|child| child.declared.supervisor) {
             self.set_phase(key, Phase::Down);
             self.order(Order::AbortStart { key });
         }
     }
 
-    /// A supervisor that was told to stop while it started: it was up after all, and its end is
-    /// still to come, or it is gone.
+    /// The start of a supervisor that nobody waited for any more: it is up after all, and is to be
+    /// stopped, or it is gone.
     pub(super) fn cut_start_done(&mut self, key: Key, outcome: &StartOutcome) {
-        if matches!(outcome, StartOutcome::Started) {
-            self.report(key, News::Up { restart: false }, None, false);
-        } else {
-            self.awaiting = None;
-            self.stopped(key);
+        let started = matches!(outcome, StartOutcome::Started);
+        match self.child(key).map(|child| &child.phase) {
+            Some(Phase::Starting) if !started => self.set_phase(key, Phase::Down),
+            Some(Phase::Starting) => {
+                self.set_phase(key, Phase::Up);
+                self.report(key, News::Up { restart: false }, None, false);
+            }
+            Some(Phase::Stopping) if !started => {
+                self.awaiting = None;
+                self.stopped(key);
+            }
+            Some(Phase::Stopping) => self.report(key, News::Up { restart: false }, None, false),
+            _ => {}
         }
     }
 
