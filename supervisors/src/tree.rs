@@ -13,7 +13,7 @@ use crate::actor::{Address, FailureRecord, HandlingView, Overflow, WaitView, typ
 use crate::error::LookupError;
 use crate::health::Health;
 use crate::path::{Path, unescape};
-use crate::supervisor::{KILL_GRACE, ComponentType, Intensity, RestartPolicy, SupervisorLink, SupervisorRef};
+use crate::supervisor::{ComponentType, Intensity, RestartPolicy, SupervisorLink, SupervisorRef};
 
 pub use heat::{Heat, HeatSpan};
 pub use look::{Look, Sort};
@@ -301,13 +301,8 @@ pub(crate) async fn lives_ended(slot: &Arc<dyn AnySlot>, within: Duration) {
 fn shown_state(slot: &dyn AnySlot) -> SlotState {
     let cell = slot.cell();
     match cell.state() {
-        // Killed, and not gone yet: only code that never yields holds on for long.
-        SlotState::Up | SlotState::Stopping
-            if cell.killed_for().is_some_and(|since| since > KILL_GRACE) =>
-        {
-            SlotState::Stuck
-        }
-        SlotState::Up if cell.killed_for().is_some() => SlotState::Stopping,
+        // Killed, and not gone yet; its supervisor gives it up as stuck before long.
+        SlotState::Up if cell.is_killed() => SlotState::Stopping,
         SlotState::Up | SlotState::Down if cell.is_suspended() => SlotState::Suspended,
         state => state,
     }

@@ -71,6 +71,7 @@ struct Slow {
     terms: Terms,
     status: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     planned_stop: bool,
+    killed: bool,
 }
 
 /// What few slots have: an idle actor pays a pointer for it.
@@ -83,8 +84,6 @@ struct Rare {
     health: Option<Health>,
     /// What the current life says of itself, unasked.
     reported_health: Option<Health>,
-    /// When the current life was killed; 0 for not.
-    killed_at_ns: u64,
     ended: Option<Ended>,
     /// Wakes those that wait for the end.
     ending: Option<Arc<Notify>>,
@@ -204,12 +203,12 @@ impl SlotCell {
         let mut slow = lock(&self.slow);
         slow.exit = None;
         slow.planned_stop = false;
+        slow.killed = false;
         slow.running = None;
         slow.waker = None;
         if let Some(rare) = &mut slow.rare {
             rare.health = None;
             rare.reported_health = None;
-            rare.killed_at_ns = 0;
             rare.ended = None;
         }
         self.gate.next_life()
@@ -275,7 +274,7 @@ impl SlotCell {
             if self.life() != life {
                 return;
             }
-            slow.rare().killed_at_ns = self.env.clock.elapsed_ns().max(1);
+            slow.killed = true;
             slow.running.clone()
         };
         match running {
@@ -321,12 +320,10 @@ impl SlotCell {
         true
     }
 
-    /// How long ago the current life was killed, if it was and still runs.
-    pub(crate) fn killed_for(&self) -> Option<Duration> {
+    /// Whether the current life was killed and still runs.
+    pub(crate) fn is_killed(&self) -> bool {
         let slow = lock(&self.slow);
-        slow.running.as_ref()?;
-        let at = slow.rare.as_ref()?.killed_at_ns;
-        (at > 0).then(|| Duration::from_nanos(self.env.clock.elapsed_ns().saturating_sub(at)))
+        slow.running.is_some() && slow.killed
     }
 
     /// The error for whoever meant life `expected`, when this is another one.
