@@ -44,7 +44,8 @@ async fn a_panic_of_a_task_of_a_start_fails_its_life() {
     tokio::time::sleep(secs(1)).await;
     assert_eq!(seen(&system, "/s/b"), (SlotState::Up, 1));
     let panicked = system.timeline().since(0, usize::MAX).events.into_iter().any(|event| {
-        let (LifecycleKind::Failed { reason } | LifecycleKind::StartFailed { reason }) = &event.kind
+        let (LifecycleKind::Failed { reason } | LifecycleKind::StartFailed { reason }) =
+            &event.kind
         else {
             return false;
         };
