@@ -22,5 +22,6 @@ mod kit;
 mod races;
 mod rules;
 mod silence;
+mod soon;
 mod storms;
 mod workers;

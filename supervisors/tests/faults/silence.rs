@@ -151,8 +151,8 @@ async fn a_shutdown_in_which_a_child_had_to_be_killed_was_not_in_order() {
     }
 }
 
-/// Control: what stops in order, also with a child that is to be killed by its spec, has a child that
-/// is down, or one that failed long ago.
+/// Control: a child that its spec says to kill, one that is down and one that failed long before do not
+/// make a shutdown less orderly.
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_in_which_all_stop_as_they_are_meant_to_was_in_order() {
     let log = Log::default();
@@ -174,8 +174,8 @@ async fn a_shutdown_in_which_all_stop_as_they_are_meant_to_was_in_order() {
     assert!(answered("the shutdown", system.shutdown(secs(60))).await);
 }
 
-/// A shutdown that ran out of time itself, and one that left a stuck life behind, were in order
-/// neither.
+/// A shutdown waited without end for a life that was stuck; where it did return, it said that everything
+/// had stopped in order.
 #[test]
 fn a_shutdown_that_leaves_a_stuck_life_behind_was_not_in_order() {
     real(2, async {
