@@ -21,11 +21,12 @@ use crate::environment::Clock;
 use crate::error::{ExitReason, LookupError};
 use crate::path::Path;
 use crate::supervisor::SupervisorRef;
+use crate::sync::lock;
 use crate::thread_pool::{ComputeError, Work};
 use crate::tree::TreeRoot;
 
 /// What its owner alone uses. In a mutex only so that a context can be shared across an `await`: it
-/// is never locked.
+/// is locked only by [`Context::spawn`].
 pub(crate) struct Own<T>(Mutex<T>);
 
 impl<T> Own<T> {
@@ -75,6 +76,16 @@ impl<M> Default for Owned<M> {
             watches: BTreeMap::new(),
             receive_timeout: None,
         }
+    }
+}
+
+impl<M> Owned<M> {
+    /// Those that have ended are swept out whenever the list is full.
+    fn keep(&mut self, task: TaskGuard) {
+        if self.kept.len() == self.kept.capacity() {
+            self.kept.retain(|task| !task.is_finished());
+        }
+        self.kept.push(task);
     }
 }
 
@@ -316,26 +327,28 @@ impl<A: Actor> Context<A> {
 
     // --- tasks and timers ----------------------------------------------------------------------
 
-    /// Runs a task beside the actor. It belongs to this life: it ends with its guard, and with the
-    /// life at the latest, and a panic in it fails the life.
-    #[must_use = "the task is aborted when its guard is dropped; see `keep`"]
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> TaskGuard {
+    /// Runs a task beside the actor. It belongs to this life: it ends with it at the latest, and a
+    /// panic in it fails the life.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task = self.spawn_guard(task);
+        let mut owned = lock(&self.owned.0);
+        owned.get_or_insert_default().keep(task);
+    }
+
+    /// The same, for a task that ends with its guard, too.
+    #[must_use = "the task is aborted when its guard is dropped; see `spawn`"]
+    pub fn spawn_guard(&self, task: impl Future<Output = ()> + Send + 'static) -> TaskGuard {
         TaskGuard::of_life(Arc::clone(&self.slot) as Arc<dyn AnySlot>, self.life, task)
     }
 
     /// Keeps a task until it, or this life, has ended.
     pub fn keep(&mut self, task: TaskGuard) {
-        let kept = &mut self.owned().kept;
-        // Those that have ended are swept out whenever the list is full.
-        if kept.len() == kept.capacity() {
-            kept.retain(|task| !task.is_finished());
-        }
-        kept.push(task);
+        self.owned().keep(task);
     }
 
     /// Runs `wait` without stopping the actor, and tells the actor what it returned.
     ///
-    /// The task belongs to this life as one of [`spawn`](Self::spawn) does. A message that it has
+    /// The task belongs to this life as one of [`spawn_guard`](Self::spawn_guard) does. A message that it has
     /// put into the mailbox is a message like any other, for the next life, too.
     #[must_use = "the task is aborted when its guard is dropped; see `keep`"]
     pub fn spawn_tell<F>(&self, wait: F) -> TaskGuard
@@ -343,7 +356,7 @@ impl<A: Actor> Context<A> {
         F: Future<Output = A::Message> + Send + 'static,
     {
         let address = self.address();
-        self.spawn(async move {
+        self.spawn_guard(async move {
             let message = wait.await;
             address.deliver(Entry { message, extra: None }).await;
         })
@@ -408,7 +421,7 @@ impl<A: Actor> Context<A> {
         S::Item: Send,
     {
         let address = self.address();
-        self.spawn(async move {
+        self.spawn_guard(async move {
             let mut stream = pin!(stream);
             while let Some(item) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
                 // Only an actor that has stopped for good takes no more.

@@ -29,7 +29,7 @@ pub struct TaskGuard {
 
 impl TaskGuard {
     /// Starts a task that lives no longer than the guard, outside of any actor. Inside one,
-    /// [`Context::spawn`](crate::Context::spawn) is better.
+    /// [`Context::spawn_guard`](crate::Context::spawn_guard) is better.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`kills`] | a kill reaches a life between two messages, and nobody waits for a busy actor |
 //! | [`guards`] | user code that panics or blocks hurts its own life and nobody else |
+//! | [`helpers`] | tasks and timers of a life end with it, and fail it |
 //! | [`races`] | commands, verdicts and questions that meet a stop or a start under way |
 //! | [`rules`] | one rule for failures, restarts on purpose, dependencies and commands |
 //! | [`silence`] | what cannot be delivered, started or stopped in order is heard of |
@@ -15,6 +16,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test may panic")]
 
 mod guards;
+mod helpers;
 mod kills;
 #[path = "../kernel/kit.rs"]
 #[allow(dead_code, reason = "shared with the other tests of the kernel")]
@@ -22,6 +24,5 @@ mod kit;
 mod races;
 mod rules;
 mod silence;
-mod soon;
 mod storms;
 mod workers;

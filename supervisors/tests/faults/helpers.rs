@@ -112,7 +112,7 @@ async fn a_timer_that_finds_no_room_is_undeliverable() {
     a.try_tell(call(|_| {})).unwrap();
     tokio::time::sleep(secs(60)).await;
     let causes = causes.lock().unwrap();
-    assert!(matches!(causes[..], [(DeadLetterCause::Undeliverable, true)]), "{causes:?}");
+    assert!(matches!(causes[..], [(DeadLetterCause::Undeliverable { full: true }, true)]), "{causes:?}");
 }
 
 /// A timer that rang when its actor had stopped for good told nobody.
@@ -135,7 +135,7 @@ async fn a_timer_whose_actor_has_stopped_is_undeliverable() {
     tokio::time::sleep(secs(10)).await;
     let causes = causes.lock().unwrap();
     assert!(
-        causes.iter().all(|cause| matches!(cause, DeadLetterCause::Undeliverable)),
+        causes.iter().all(|cause| matches!(cause, DeadLetterCause::Undeliverable { .. })),
         "its guard outlived the life: cancelled, or a dead letter: {causes:?}"
     );
 }
