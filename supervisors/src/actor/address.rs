@@ -201,7 +201,6 @@ impl<M: Send + 'static> Address<M> {
         let message = question(port);
         let asker = current::slot();
         let named = asker.as_ref().map(|_| (self.slot.name_of)(&message));
-        let _gone = Abandon(&cell);
         let env = &self.cell().env;
         let answered = async {
             if let Err(refused) = self.push(self.entry(message)) {
@@ -256,8 +255,9 @@ impl<M: Send + 'static> Address<M> {
         asker: Option<Arc<dyn AnySlot>>,
         message: Option<&'static str>,
     ) -> Question {
-        let since = self.cell().env.clock.elapsed();
-        let deadline = (deadline >= SWEPT_FROM).then(|| since.saturating_add(deadline));
+        let since = self.cell().env.clock.ticks_ns();
+        let after = || u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
+        let deadline = (deadline >= SWEPT_FROM).then(|| since.saturating_add(after()));
         let message = message.map_or("", crate::actor::shown_name::<M>);
         Question { outcome, deadline, asker, asked: self.any_slot(), message, since }
     }
@@ -473,15 +473,6 @@ impl<M: Send + 'static> Hash for Address<M> {
 impl<M: Send + 'static> fmt::Debug for Address<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Address({})", self.path())
-    }
-}
-
-/// Tells the port when its asker goes away.
-struct Abandon<'a, T: Send + 'static>(&'a AskCell<T>);
-
-impl<T: Send + 'static> Drop for Abandon<'_, T> {
-    fn drop(&mut self) {
-        self.0.abandon();
     }
 }
 

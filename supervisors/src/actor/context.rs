@@ -264,11 +264,11 @@ impl<A: Actor> Context<A> {
                 continue;
             }
             let name = slot.cell.info.message_type;
-            let at = token.batch.len();
-            token.batch.push(InFlight { copy: None, extra, name });
+            let at = token.batch().len();
+            token.batch().push(InFlight { copy: None, extra, name });
             let name = crate::actor::shown_name::<A::Message>(A::message_name(&message));
             let copy = slot.on_crash.copy.map(|copy| copy(&message));
-            if let Some(taken) = token.batch.get_mut(at) {
+            if let Some(taken) = token.batch().get_mut(at) {
                 (taken.copy, taken.name) = (copy, name);
             }
             return Some(message);
@@ -282,7 +282,7 @@ impl<A: Actor> Context<A> {
     /// The message, when as many are put aside as the mailbox has room for.
     pub fn stash(&mut self, message: A::Message) -> Result<(), A::Message> {
         let capacity = self.slot.mailbox.capacity();
-        let stash = &mut self.token.get_mut().stash;
+        let stash = self.token.get_mut().stash();
         if stash.len() >= capacity {
             return Err(message);
         }
@@ -298,7 +298,7 @@ impl<A: Actor> Context<A> {
     /// How many messages are put aside.
     #[must_use]
     pub fn stashed(&mut self) -> usize {
-        self.token.get_mut().stash.len()
+        self.token.get_mut().stash().len()
     }
 
     /// Tells the actor what `message` makes when no message has come for `after`; again after as

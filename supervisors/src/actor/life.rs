@@ -115,10 +115,10 @@ pub(crate) async fn run<A: Actor, H: Hooks<A>>(
     slot: Arc<Slot<A::Message>>,
     at: StartContext,
 ) {
-    let life = at.life;
+    let StartContext { parent, key, supervisor, root, life, deadline, .. } = at;
     // Dropped last: when the supervisor hears of the end, nothing of this life is left.
-    let mut report = Report::new(at.parent.clone(), at.key, life);
-    let began = slot.cell.env.clock.elapsed();
+    let mut report = Report::new(parent, key, life);
+    let began = slot.cell.env.clock.ticks_ns();
     poll_fn(|cx| {
         slot.cell.register(life, cx.waker());
         Poll::Ready(())
@@ -126,15 +126,15 @@ pub(crate) async fn run<A: Actor, H: Hooks<A>>(
     .await;
     let mut guard = Guard::new(Arc::clone(&slot) as Arc<dyn AnySlot>, life);
     let Some(token) = acquire(&slot, life, &mut guard).await else { return };
-    let cx = Context::<A>::new(token, at.root, at.supervisor, life);
+    let cx = Context::<A>::new(token, root, supervisor, life);
     let mut living = Living::<A> { actor: None, cx, kinds: KnownKinds::default() };
     let started = guard.run(living.start::<H>(&args, life)).await;
-    let took = slot.cell.env.clock.elapsed().saturating_sub(began);
+    let took = slot.cell.env.clock.ticks_ns().saturating_sub(began);
     drop(args);
     let refused = match started {
-        Outcome::Done(Ok(())) => match at.deadline {
+        Outcome::Done(Ok(())) => match deadline {
             // A start that blocked its thread could not be cut off.
-            Some(after) if took > after => Some(ExitReason::StartTimeout { after }),
+            Some(after) if u128::from(took) > after.as_nanos() => Some(ExitReason::StartTimeout { after }),
             _ => None,
         },
         Outcome::Done(Err(StartError::Ignore)) => {
@@ -189,13 +189,14 @@ pub(crate) async fn acquire<M: Send + 'static>(
     if let Some(token) = slot.try_acquire(life) {
         return Some(token);
     }
-    let waits = async {
+    // In a box: nearly no life waits, and all would carry it.
+    let waits = Box::pin(async {
         if let Ok(token) = tokio::time::timeout(LETTING_GO, slot.acquire(life)).await {
             return token;
         }
         slot.cell.set_state_of(life, SlotState::Stuck);
         slot.acquire(life).await
-    };
+    });
     match guard.run(waits).await {
         Outcome::Done(token) => {
             slot.cell.set_state_of(life, SlotState::Starting);
@@ -270,8 +271,9 @@ impl<A: Actor> Living<A> {
                 cell.stats.idle();
                 match cx.receive_timeout() {
                     None => park().await,
+                    // In a box, so that those who never wait so do not carry the timer.
                     Some(after) => {
-                        if tokio::time::timeout(after, park()).await.is_err() {
+                        if Box::pin(tokio::time::timeout(after, park())).await.is_err() {
                             cx.receive_timed_out();
                         }
                     }
@@ -312,9 +314,7 @@ impl<A: Actor> Living<A> {
                 cell.record(name, life, extra, (began, ended), Handled::Ok);
             }
             drop(done);
-            if !token.batch.is_empty() {
-                token.batch.clear();
-            }
+            token.handled_batch();
             unanswered::settle_here(|| Settled::NoReply);
             if let Some(reason) = cx.ending.take() {
                 return Ok(reason);

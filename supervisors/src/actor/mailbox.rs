@@ -51,9 +51,8 @@ pub(crate) enum Taken<E> {
     DroppedNewest(E),
 }
 
-/// Messages on the life's own side of the mailbox that are not handled yet. On a cache line of its
-/// own: the life writes it with each message, and senders read it only when the mailbox looks full.
-#[repr(align(64))]
+/// Messages on the life's own side of the mailbox that are not handled yet: the life writes it with
+/// each message, and senders read it only when the mailbox looks full.
 struct Left(AtomicUsize);
 
 /// See the module's page. `E` is what waits in it.

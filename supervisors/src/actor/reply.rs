@@ -49,7 +49,9 @@ impl<T> ReplyPort<T> {
     pub fn is_awaited(&self) -> bool {
         self.cell.as_ref().is_some_and(|cell| {
             let inner = lock(&cell.inner);
-            inner.awaited && inner.answer.is_none() && inner.outcome.is_none()
+            // Whoever holds the question and is not a port waits for its answer.
+            let others = Arc::strong_count(cell) > inner.ports as usize;
+            others && inner.answer.is_none() && inner.outcome.is_none()
         })
     }
 }
@@ -118,15 +120,12 @@ struct Inner<T> {
     answer: Option<T>,
     outcome: Option<Settled>,
     ports: u32,
-    /// The asker has not gone away.
-    awaited: bool,
     waker: Option<Waker>,
 }
 
 impl<T: Send + 'static> AskCell<T> {
     pub(crate) fn new() -> (Arc<Self>, ReplyPort<T>) {
-        let inner =
-            Inner { answer: None, outcome: None, ports: 1, awaited: true, waker: None };
+        let inner = Inner { answer: None, outcome: None, ports: 1, waker: None };
         let cell = Arc::new(Self { inner: Mutex::new(inner), erase: |cell| cell });
         let port = ReplyPort { cell: Some(Arc::clone(&cell)) };
         (cell, port)
@@ -144,11 +143,6 @@ impl<T: Send + 'static> AskCell<T> {
             inner.waker = Some(cx.waker().clone());
         }
         Poll::Pending
-    }
-
-    /// The asker goes away without its answer.
-    pub(crate) fn abandon(&self) {
-        lock(&self.inner).awaited = false;
     }
 }
 
@@ -211,14 +205,22 @@ pub(crate) mod unanswered {
     /// Begins to collect on this thread, with what was collected before. Returns what was collected
     /// there for somebody else, for [`leave`].
     pub(crate) fn enter(mine: Unanswered) -> (bool, Unanswered) {
-        let outer = LIST.with_borrow_mut(|list| std::mem::replace(list, mine));
-        WAITING.set(LIST.with_borrow(Vec::len));
+        // Nearly always both are empty.
+        let outer = if WAITING.get() == 0 && mine.is_empty() {
+            Vec::new()
+        } else {
+            WAITING.set(mine.len());
+            LIST.with_borrow_mut(|list| std::mem::replace(list, mine))
+        };
         (COLLECTING.replace(true), outer)
     }
 
     /// Ends it. Returns what was collected since [`enter`].
     pub(crate) fn leave((collecting, outer): (bool, Unanswered)) -> Unanswered {
         COLLECTING.set(collecting);
+        if WAITING.get() == 0 && outer.is_empty() {
+            return Vec::new();
+        }
         WAITING.set(outer.len());
         LIST.with_borrow_mut(|list| std::mem::replace(list, outer))
     }

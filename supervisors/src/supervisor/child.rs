@@ -64,6 +64,10 @@ pub(crate) trait ChildFactory: Send + Sync {
     fn fits(&self, slot: &Arc<dyn AnySlot>) -> bool;
     /// Begins a life. What comes of it is told to the supervisor.
     fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext);
+    /// Whether dropping it runs anything of the application's.
+    fn owns_something(&self) -> bool {
+        true
+    }
     /// What a supervisor is declared to be.
     fn supervisor(&self) -> Option<&SupervisorSpec> {
         None
@@ -89,6 +93,10 @@ impl<A: Actor, H: Hooks<A>> ChildFactory for ActorChild<A, H> {
 
     fn kind(&self) -> SlotKind {
         SlotKind::Actor
+    }
+
+    fn owns_something(&self) -> bool {
+        std::mem::needs_drop::<A::Args>()
     }
 
     fn message_type(&self) -> Option<(TypeId, &'static str)> {

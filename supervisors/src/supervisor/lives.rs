@@ -19,10 +19,10 @@ use crate::error::{ExitReason, SpecError};
 use crate::health::{Health, HealthSpec};
 use crate::lifecycle::LifecycleKind;
 use crate::path::Path;
-use crate::supervisor::child::{StartContext, StartResult};
+use crate::supervisor::child::{ChildFactory, StartContext, StartResult};
 use crate::supervisor::orders::Key;
 use crate::supervisor::policy::{ChildPolicy, Policies, Terms};
-use crate::supervisor::spec::{ChildSpec, Shutdown};
+use crate::supervisor::spec::{ChildSpec, Registered, Shutdown};
 use crate::supervisor::{SupervisorMessage, SupervisorRef};
 use crate::tree::TreeRoot;
 
@@ -45,9 +45,32 @@ pub(crate) enum Alarm {
     Health,
 }
 
+/// What is needed of a spec for as long as its child is there. There may be a million.
+pub(crate) struct Needed {
+    pub(crate) id: Arc<str>,
+    child: Arc<dyn ChildFactory>,
+    shutdown: Shutdown,
+    start_deadline: Option<Duration>,
+    registered: Option<Arc<Registered>>,
+    health: Option<Box<HealthSpec>>,
+}
+
+impl From<ChildSpec> for Needed {
+    fn from(spec: ChildSpec) -> Self {
+        Self {
+            id: spec.id,
+            child: spec.child,
+            shutdown: spec.shutdown,
+            start_deadline: spec.start_deadline,
+            registered: spec.registered,
+            health: spec.health.map(Box::new),
+        }
+    }
+}
+
 /// One child as the driver sees it.
 pub(crate) struct LiveChild {
-    pub(crate) spec: ChildSpec,
+    pub(crate) spec: Needed,
     pub(crate) slot: Arc<dyn AnySlot>,
     /// The event that led to what happens to it now: a restart names the failure before it.
     pub(crate) cause_seq: Option<u64>,
@@ -72,7 +95,7 @@ pub(crate) struct LiveChild {
 }
 
 impl LiveChild {
-    fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>, policy: Option<Arc<ChildPolicy>>) -> Box<Self> {
+    fn new(spec: Needed, slot: Arc<dyn AnySlot>, policy: Option<Arc<ChildPolicy>>) -> Box<Self> {
         let shutdown = spec.shutdown;
         slot.cell().terms(|terms| *terms = Terms { policy, shutdown });
         Box::new(Self {
@@ -159,7 +182,7 @@ impl Lives {
             Some(known) if **known == policy => Arc::clone(known),
             _ => Arc::clone(self.policy.insert(Arc::new(policy))),
         });
-        self.children.insert(key, LiveChild::new(spec, slot, policy));
+        self.children.insert(key, LiveChild::new(spec.into(), slot, policy));
     }
 
     /// Refuses a child whose name somebody else has.
@@ -182,8 +205,14 @@ impl Lives {
 
     /// A spec that is not needed any more holds the application's arguments: dropped elsewhere.
     pub(crate) fn put_away_spec(&self, spec: Option<ChildSpec>) {
-        if let Some(spec) = spec.filter(ChildSpec::is_last) {
-            self.env.dispose_elsewhere(spec);
+        if let Some(spec) = spec {
+            self.put_away_child(spec.child);
+        }
+    }
+
+    fn put_away_child(&self, child: Arc<dyn ChildFactory>) {
+        if Arc::strong_count(&child) == 1 && child.owns_something() {
+            self.env.dispose_elsewhere(child);
         }
     }
 
@@ -277,7 +306,7 @@ impl Lives {
                 }
             }
         }
-        let health = child.spec.health.filter(|_| child.up && !child.stopping);
+        let health = child.spec.health.as_deref().copied().filter(|_| child.up && !child.stopping);
         if !child.stopping {
             self.disarm(key);
         }
@@ -542,7 +571,7 @@ impl Lives {
         if let Some(given) = &child.spec.registered {
             self.env.groups.leave(&child.slot, given.name.as_ref(), &given.groups);
         }
-        self.put_away_spec(Some(child.spec));
+        self.put_away_child(child.spec.child);
         id
     }
 
@@ -650,7 +679,7 @@ impl Lives {
     /// and its answer comes as `HealthChecked`.
     fn check_health(&mut self, key: Key) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        let Some(health) = child.spec.health.filter(|_| child.up && !child.stopping) else {
+        let Some(health) = child.spec.health.as_deref().copied().filter(|_| child.up && !child.stopping) else {
             return;
         };
         let life = child.life;
@@ -700,7 +729,7 @@ impl Lives {
         health: Health,
     ) -> Option<ExitReason> {
         let child = self.children.get_mut(&key)?;
-        let spec = child.spec.health?;
+        let spec = *child.spec.health.as_deref()?;
         if child.life != life || !child.up || child.stopping {
             return None;
         }

@@ -33,6 +33,7 @@ mod steps;
 #[derive(Clone, Debug)]
 struct Child {
     key: Key,
+    path: Path,
     declared: Declared,
     phase: Phase,
     suspended: bool,
@@ -151,7 +152,7 @@ impl Machine {
         self.now = now;
         self.cause = Cause::of(cause);
         self.children =
-            children.into_iter().map(|(key, declared)| Child::new(key, declared)).collect();
+            children.into_iter().map(|(key, child)| Child::new(&self.path, key, child)).collect();
         let steps: Vec<Step> = self.children.iter().map(|child| Step::Start(child.key)).collect();
         self.begin(steps, Purpose::Init, None);
         self.advance();
@@ -408,7 +409,7 @@ impl Machine {
     }
 
     fn reaction(&self, key: Key, outcome: Outcome, affected: &[Key]) -> Reaction {
-        let path = |key: &Key| self.path.child(&self.id_of(*key));
+        let path = |key: &Key| self.path_of(*key);
         let child = self.child(key);
         let backoff = match (outcome, child) {
             (Outcome::Restarts, Some(child)) => {
@@ -426,6 +427,10 @@ impl Machine {
             intensity: self.window.in_use(self.now, self.policy.intensity),
             in_a_row: child.map_or(0, |child| child.record.failures_in_a_row),
         }
+    }
+
+    fn path_of(&self, key: Key) -> Path {
+        self.child(key).map_or_else(|| self.path.clone(), |child| child.path.clone())
     }
 
     // --- children ------------------------------------------------------------------------------
@@ -493,9 +498,10 @@ impl Machine {
 }
 
 impl Child {
-    fn new(key: Key, declared: Declared) -> Self {
+    fn new(parent: &Path, key: Key, declared: Declared) -> Self {
         Self {
             key,
+            path: parent.child(&declared.id),
             suspended: declared.suspended,
             life: declared.life,
             declared,

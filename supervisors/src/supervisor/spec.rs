@@ -202,11 +202,6 @@ impl ChildSpec {
         }
     }
 
-    /// Whether nothing else holds the child's arguments.
-    pub(crate) fn is_last(&self) -> bool {
-        Arc::strong_count(&self.child) == 1
-    }
-
     /// Refuses a child that does not take messages of type `M`.
     pub(crate) fn takes<M: 'static>(&self) -> Result<(), SpecError> {
         match self.child.message_type() {

@@ -59,7 +59,8 @@ impl Machine {
             return self.reply(asker, Reply::NeedsDependency { id, dependency });
         }
         self.order(Order::Admit { key, token: asker.token });
-        self.children.push(Child::new(key, child));
+        let child = Child::new(&self.path, key, child);
+        self.children.push(child);
         let purpose = Purpose::StartChild { key, added: true };
         self.begin([Step::Start(key)], purpose, Some(asker));
     }
