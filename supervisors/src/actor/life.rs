@@ -110,74 +110,98 @@ impl Drop for Report {
 }
 
 /// Runs one life. See the module's page.
-pub(crate) async fn run<A: Actor, H: Hooks<A>>(
+///
+/// Not an `async fn`: that would keep its arguments beside what it makes of them, in the memory of
+/// every actor.
+pub(crate) fn run<A: Actor, H: Hooks<A>>(
     args: Arc<A::Args>,
     slot: Arc<Slot<A::Message>>,
     at: StartContext,
-) {
+) -> impl Future<Output = ()> + Send {
     let StartContext { parent, key, supervisor, root, life, deadline, .. } = at;
     // Dropped last: when the supervisor hears of the end, nothing of this life is left.
     let mut report = Report::new(parent, key, life);
-    let began = slot.cell.env.clock.ticks_ns();
-    poll_fn(|cx| {
-        slot.cell.register(life, cx.waker());
-        Poll::Ready(())
-    })
-    .await;
-    let mut guard = Guard::new(Arc::clone(&slot) as Arc<dyn AnySlot>, life);
-    let Some(token) = acquire(&slot, life, &mut guard).await else { return };
-    let cx = Context::<A>::new(token, root, supervisor, life);
-    let mut living = Living::<A> { actor: None, cx, kinds: KnownKinds::default() };
-    let started = guard.run(living.start::<H>(&args, life)).await;
-    let took = slot.cell.env.clock.ticks_ns().saturating_sub(began);
-    drop(args);
-    let refused = match started {
-        Outcome::Done(Ok(())) => match deadline {
-            // A start that blocked its thread could not be cut off.
-            Some(after) if u128::from(took) > after.as_nanos() => Some(ExitReason::StartTimeout { after }),
-            _ => None,
-        },
-        Outcome::Done(Err(StartError::Ignore)) => {
-            living.let_go(&mut guard, None, &ExitReason::Normal);
-            return report.ignored();
-        }
-        Outcome::Done(Err(StartError::Failed(failure))) => Some(ExitReason::Error(failure)),
-        Outcome::Panicked(panic) => Some(ExitReason::Panic(panic)),
-        Outcome::Killed => Some(slot.cell.exit_of(life).unwrap_or(ExitReason::Killed)),
-    };
-    if let Some(reason) = refused {
-        slot.cell.record_exit(life, reason.clone());
-        living.keep_handover();
-        living.let_go(&mut guard, None, &reason);
-        return report.end(reason);
-    }
-    slot.cell.up(life, Running::Life);
-    poll_fn(|cx| {
-        slot.mailbox.attach(cx.waker().clone());
-        Poll::Ready(())
-    })
-    .await;
-    report.up();
-    let served = guard.run(living.serve::<H>(&slot, life)).await;
-    let reason = match served {
-        Outcome::Done(Ok(reason)) => {
-            slot.cell.stats.idle();
-            slot.cell.record_exit(life, reason.clone());
-            let planned = slot.cell.planned_stop();
-            match guard.run(living.stop::<H>(&reason, planned)).await {
-                Outcome::Done(()) => reason,
-                Outcome::Panicked(panic) => ExitReason::Panic(panic),
-                Outcome::Killed => ExitReason::Killed,
+    async move {
+        let began = slot.cell.env.clock.ticks_ns();
+        poll_fn(|cx| {
+            slot.cell.register(life, cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        let mut guard = Guard::new(Arc::clone(&slot) as Arc<dyn AnySlot>, life);
+        let Some(token) = acquire(&slot, life, &mut guard).await else { return };
+        let mut living = Living::<A> {
+            actor: None,
+            cx: Context::new(token, root, supervisor, life),
+            kinds: KnownKinds::default(),
+        };
+        let started = guard.run(living.start::<H>(&args, life)).await;
+        drop(args);
+        let took = slot.cell.env.clock.ticks_ns().saturating_sub(began);
+        match refusal(&slot, life, started, deadline, took) {
+            Ok(()) => {}
+            Err(None) => {
+                living.let_go(&mut guard, None, &ExitReason::Normal);
+                return report.ignored();
+            }
+            Err(Some(reason)) => {
+                slot.cell.record_exit(life, reason.clone());
+                living.keep_handover();
+                living.let_go(&mut guard, None, &reason);
+                return report.end(reason);
             }
         }
-        Outcome::Done(Err(failure)) => ExitReason::Error(failure),
+        slot.cell.up(life, Running::Life);
+        poll_fn(|cx| {
+            slot.mailbox.attach(cx.waker().clone());
+            Poll::Ready(())
+        })
+        .await;
+        report.up();
+        let served = guard.run(living.serve::<H>(&slot, life)).await;
+        let reason = match served {
+            Outcome::Done(Ok(reason)) => {
+                slot.cell.stats.idle();
+                slot.cell.record_exit(life, reason.clone());
+                let planned = slot.cell.planned_stop();
+                match guard.run(living.stop::<H>(&reason, planned)).await {
+                    Outcome::Done(()) => reason,
+                    Outcome::Panicked(panic) => ExitReason::Panic(panic),
+                    Outcome::Killed => ExitReason::Killed,
+                }
+            }
+            Outcome::Done(Err(failure)) => ExitReason::Error(failure),
+            Outcome::Panicked(panic) => ExitReason::Panic(panic),
+            Outcome::Killed => slot.cell.exit_of(life).unwrap_or(ExitReason::Killed),
+        };
+        slot.cell.correct_exit(life, reason.clone());
+        guard.settle(&Settled::Ended(reason.clone()));
+        let reason = living.let_go(&mut guard, Some(&slot), &reason).unwrap_or(reason);
+        report.end(reason);
+    }
+}
+
+/// Why there will be no life after this start: `None` if the actor asked for it.
+fn refusal<M: Send + 'static>(
+    slot: &Slot<M>,
+    life: u64,
+    started: Outcome<Result<(), StartError>>,
+    deadline: Option<Duration>,
+    took_ns: u64,
+) -> Result<(), Option<ExitReason>> {
+    Err(Some(match started {
+        Outcome::Done(Ok(())) => match deadline {
+            // A start that blocked its thread could not be cut off.
+            Some(after) if u128::from(took_ns) > after.as_nanos() => {
+                ExitReason::StartTimeout { after }
+            }
+            _ => return Ok(()),
+        },
+        Outcome::Done(Err(StartError::Ignore)) => return Err(None),
+        Outcome::Done(Err(StartError::Failed(failure))) => ExitReason::Error(failure),
         Outcome::Panicked(panic) => ExitReason::Panic(panic),
         Outcome::Killed => slot.cell.exit_of(life).unwrap_or(ExitReason::Killed),
-    };
-    slot.cell.correct_exit(life, reason.clone());
-    guard.settle(&Settled::Ended(reason.clone()));
-    let reason = living.let_go(&mut guard, Some(&slot), &reason).unwrap_or(reason);
-    report.end(reason);
+    }))
 }
 
 /// The slot's receiver, once the life before has let go of it. `None`: killed meanwhile.
