@@ -36,6 +36,7 @@ use crate::error::{ExitReason, SupervisorError};
 use crate::health::Health;
 use crate::lifecycle::Action;
 use crate::path::Path;
+use crate::supervisor::arrivals::Arrivals;
 use crate::supervisor::brain::Brain;
 use crate::supervisor::child::{Reports, StartResult};
 use crate::supervisor::driver::Driver;
@@ -60,6 +61,7 @@ pub(crate) use policy::Terms;
 pub(crate) use rehearsal::rehearse;
 use spec::SupervisorKind;
 
+pub(crate) mod arrivals;
 mod brain;
 pub(crate) mod child;
 mod crowd;
@@ -191,6 +193,7 @@ pub(crate) struct SupervisorPlace {
     brain: Mutex<Option<Arc<Mutex<Brain>>>>,
     /// It is suspended, or a supervisor above it is: so are all that live below.
     holds: AtomicBool,
+    pub(crate) arrivals: Arrivals,
 }
 
 impl SupervisorPlace {
@@ -206,6 +209,7 @@ impl SupervisorPlace {
             declared: Mutex::new(spec.clone()),
             brain: Mutex::new(None),
             holds: AtomicBool::new(false),
+            arrivals: Arrivals::default(),
         })
     }
 

@@ -33,6 +33,7 @@ use crate::actor::{Actor, Context};
 use crate::component::Hooks;
 use crate::error::{ExitReason, Failure, StartError};
 use crate::supervisor::SupervisorMessage;
+use crate::supervisor::arrivals::Arrival;
 use crate::supervisor::child::{StartContext, StartResult};
 use crate::supervisor::orders::Key;
 
@@ -57,11 +58,12 @@ pub(crate) struct Report {
     life: u64,
     started: bool,
     end: Option<ExitReason>,
+    arrival: Option<Box<Arrival>>,
 }
 
 impl Report {
     pub(crate) fn new(to: ActorRef<SupervisorMessage>, key: Key, life: u64) -> Self {
-        Self { to, key, life, started: false, end: None }
+        Self { to, key, life, started: false, end: None, arrival: None }
     }
 
     fn send(&self, message: SupervisorMessage) {
@@ -77,7 +79,12 @@ impl Report {
 
     /// The life is up.
     pub(crate) fn up(&mut self) {
-        self.start_done(StartResult::Started);
+        let arrival = self.arrival.take();
+        if arrival.is_some_and(|arrival| arrival.is_up(self.key, self.life)) {
+            self.started = true;
+        } else {
+            self.start_done(StartResult::Started);
+        }
     }
 
     /// It ends with this reason once the report is dropped.
@@ -118,9 +125,10 @@ pub(crate) fn run<A: Actor, H: Hooks<A>>(
     slot: Arc<Slot<A::Message>>,
     at: StartContext,
 ) -> impl Future<Output = ()> + Send {
-    let StartContext { parent, key, supervisor, root, life, deadline, .. } = at;
+    let StartContext { parent, key, supervisor, root, life, deadline, arrival, .. } = at;
     // Dropped last: when the supervisor hears of the end, nothing of this life is left.
     let mut report = Report::new(parent, key, life);
+    report.arrival = arrival;
     async move {
         let began = slot.cell.env.clock.ticks_ns();
         poll_fn(|cx| {

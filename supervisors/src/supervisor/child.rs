@@ -17,6 +17,7 @@ use crate::component::Hooks;
 use crate::environment::{Environment, spawn};
 use crate::error::{ExitReason, Failure, SpecError};
 use crate::path::Path;
+use crate::supervisor::arrivals::Arrival;
 use crate::supervisor::orders::Key;
 use crate::supervisor::policy::Policies;
 use crate::supervisor::spec::{ChildSpec, SupervisorKind, SupervisorSpec};
@@ -48,6 +49,8 @@ pub(crate) struct StartContext {
     pub(crate) cause_seq: Option<u64>,
     /// How long the start may take.
     pub(crate) deadline: Option<Duration>,
+    /// It may say itself that it is up.
+    pub(crate) arrival: Option<Box<Arrival>>,
 }
 
 /// A kind of child: makes the slot once, and a life at every start.

@@ -13,6 +13,7 @@ use crate::environment::lock;
 use crate::error::{ExitReason, SpecError, SupervisorError};
 use crate::lifecycle::LifecycleKind;
 use crate::path::{Path, unescape};
+use crate::supervisor::arrivals::{Arrival, Waiting};
 use crate::supervisor::brain::Brain;
 use crate::supervisor::child::StartResult;
 use crate::supervisor::crowd::Crowd;
@@ -41,6 +42,8 @@ pub(crate) struct Driver {
     feed: Option<Feed>,
     /// There is a message on its way to go on with what is left.
     goes_on: bool,
+    /// The child that is about to be started for somebody who waits.
+    arriving: Option<(Key, Box<Arrival>)>,
     /// The policy of the last child: most have the same.
     policy: Arc<ChildPolicy>,
     /// The last field: its drop tells the tree that this life is over.
@@ -55,7 +58,7 @@ enum Pending {
         spec: Option<Box<ChildSpec>>,
         /// As soon as it is.
         slot: Option<Arc<dyn AnySlot>>,
-        answer: Answer<Arc<dyn AnySlot>>,
+        waiting: Waiting,
     },
 }
 
@@ -78,6 +81,7 @@ impl Driver {
         };
         let brain = Arc::new(Mutex::new(brain));
         *lock(&common.link.brain) = Some(Arc::clone(&brain));
+        common.link.arrivals.open(common.life);
         Self {
             brain,
             requests: BTreeMap::new(),
@@ -85,12 +89,23 @@ impl Driver {
             ending: None,
             feed: None,
             goes_on: false,
+            arriving: None,
             policy: Arc::new(ChildPolicy::OTP),
             common,
         }
     }
 
     pub(crate) fn message(&mut self, message: SupervisorMessage) {
+        let link = Arc::clone(&self.common.link);
+        for (key, life) in link.arrivals.begin() {
+            self.start_done(key, life, StartResult::Started);
+        }
+        self.take(message);
+        self.carry_out();
+        link.arrivals.done();
+    }
+
+    fn take(&mut self, message: SupervisorMessage) {
         match message {
             SupervisorMessage::Init => match self.common.spec.kind {
                 SupervisorKind::Static => self.init(),
@@ -124,7 +139,6 @@ impl Driver {
             }
             SupervisorMessage::Request(request) => self.request(request),
         }
-        self.carry_out();
     }
 
     /// Whether there is more to do than was done in one go.
@@ -328,7 +342,8 @@ impl Driver {
         }
         let key = self.common.next_key();
         let child = self.declared(&spec, None);
-        let asker = self.asker(from, Pending::Start { spec: Some(spec), slot: None, answer });
+        let waiting = Arc::new(Mutex::new(Some(answer)));
+        let asker = self.asker(from, Pending::Start { spec: Some(spec), slot: None, waiting });
         self.input(Input::Command { asker, command: Command::Add { key, child } }, None);
     }
 
@@ -354,7 +369,8 @@ impl Driver {
         // An asker that is gone does not mind.
         match pending {
             Pending::Change(answer) => drop(answer.send(result)),
-            Pending::Start { slot, answer, .. } => {
+            Pending::Start { slot, waiting, .. } => {
+                let Some(answer) = lock(&waiting).take() else { return };
                 let stopping = || self.common.stopping();
                 let slot = result.and_then(|()| slot.ok_or_else(stopping));
                 drop(answer.send(slot));
@@ -413,7 +429,8 @@ impl Driver {
             Order::Admit { key, token } => self.admit(key, token),
             Order::Start { key, life } => {
                 lives.because(key, cause_seq);
-                lives.start(key);
+                let arriving = self.arriving.take().filter(|(of, _)| *of == key);
+                lives.start(key, arriving.map(|(_, arrival)| arrival));
                 let slot = lives.children.get(&key).map(|child| &child.slot);
                 debug_assert!(slot.is_none_or(|slot| slot.cell().life() == life));
             }
@@ -463,11 +480,19 @@ impl Driver {
     }
 
     fn admit(&mut self, key: Key, token: Token) {
-        let Some(Pending::Start { spec, slot, .. }) = self.requests.get_mut(&token) else { return };
+        let Some(Pending::Start { spec, slot, waiting }) = self.requests.get_mut(&token) else {
+            return;
+        };
         let Some(spec) = spec.take() else { return };
         let path = self.common.path().child(&spec.id);
         let made = spec.child.slot(&spec, path, &self.common.lives.env);
         *slot = Some(Arc::clone(&made));
+        if self.common.link.dynamic {
+            let (link, reader) = (Arc::clone(&self.common.link), self.common.life);
+            let (slot, waiting) = (Arc::clone(&made), Arc::clone(waiting));
+            let arrival = Arrival { link, reader, slot, waiting };
+            self.arriving = Some((key, Box::new(arrival)));
+        }
         self.take_in(key, *spec, made);
     }
 

@@ -19,6 +19,7 @@ use crate::error::{ExitReason, SpecError};
 use crate::health::{Health, HealthSpec};
 use crate::lifecycle::LifecycleKind;
 use crate::path::Path;
+use crate::supervisor::arrivals::Arrival;
 use crate::supervisor::child::{ChildFactory, StartContext, StartResult};
 use crate::supervisor::orders::Key;
 use crate::supervisor::policy::{ChildPolicy, Policies, Terms};
@@ -232,7 +233,7 @@ impl Lives {
     // --- starts --------------------------------------------------------------------------------
 
     /// Starts the next life of a child. What comes of it arrives as `StartDone`.
-    pub(crate) fn start(&mut self, key: Key) {
+    pub(crate) fn start(&mut self, key: Key, arrival: Option<Box<Arrival>>) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let slot = Arc::clone(&child.slot);
         let cell = slot.cell();
@@ -257,6 +258,8 @@ impl Lives {
             life,
             cause_seq: child.cause_seq,
             deadline,
+            // What is checked has to be known at once.
+            arrival: arrival.filter(|_| child.spec.health.is_none()),
         };
         child.spec.child.start(Arc::clone(&slot), context);
         if let Some(after) = deadline {
