@@ -22,6 +22,7 @@ use crate::actor::{DeadLetter, DeadLetters};
 use crate::groups::Groups;
 use crate::lifecycle::history::History;
 use crate::lifecycle::{LifecycleEvent, LifecycleKind, Observer};
+use crate::supervisor::across::Across;
 use crate::thread_pool::ThreadPools;
 use crate::tree::TreeRoot;
 
@@ -146,6 +147,7 @@ pub(crate) struct Environment {
     pub(crate) history: Arc<History>,
     pub(crate) asks: Arc<Asks>,
     pub(crate) groups: Groups,
+    pub(crate) across: Across,
     pub(crate) thread_pools: ThreadPools,
     /// Whether every panic keeps its stack, or only when `RUST_BACKTRACE` says so.
     pub(crate) backtraces: bool,
@@ -178,6 +180,7 @@ impl Environment {
             history: Arc::new(History::new(history, !observers.is_empty())),
             asks: Arc::new(Asks::new(clock, runtime.clone())),
             groups: Groups::default(),
+            across: Across::default(),
             thread_pools,
             runtime,
             backtraces,

@@ -528,6 +528,17 @@ pub enum SpecError {
         /// What it depends on.
         dependency: String,
     },
+    /// A dependency in another branch that would start too late, or never.
+    #[error(
+        "{child} depends on {dependency}, which starts after it, holds it, or depends on it; \
+         declare the branch of {dependency} first"
+    )]
+    DependencyOrder {
+        /// The child that depends.
+        child: String,
+        /// What it depends on.
+        dependency: String,
+    },
     /// Dependencies that go round.
     #[error("dependencies go round: {}", cycle.join(" -> "))]
     DependencyCycle {

@@ -61,6 +61,7 @@ pub(crate) use policy::Terms;
 pub(crate) use rehearsal::rehearse;
 use spec::SupervisorKind;
 
+pub(crate) mod across;
 pub(crate) mod arrivals;
 mod brain;
 pub(crate) mod child;
@@ -105,6 +106,11 @@ pub(crate) enum SupervisorMessage {
     /// Somebody killed this life of this child.
     Killed {
         id: Arc<str>,
+        life: u64,
+    },
+    /// The dependents in other branches are down: this life may be told to stop.
+    StopNow {
+        key: Key,
         life: u64,
     },
     /// The clock has rung.
@@ -156,6 +162,10 @@ pub(crate) enum Change {
     PlannedRestart,
     Suspend,
     Resume,
+    /// Stops a child because something in another branch that it needs is about to be down.
+    Block,
+    /// That is up again.
+    Unblock,
 }
 
 impl Change {

@@ -127,6 +127,7 @@ impl Driver {
                     self.common.lives.killed(key, life);
                 }
             }
+            SupervisorMessage::StopNow { key, life } => self.common.lives.stop_now(key, life),
             SupervisorMessage::Tick => {
                 for due in self.common.lives.due() {
                     self.due(due);
@@ -193,11 +194,6 @@ impl Driver {
             children.push((key, self.declared(&spec, Some(&slot))));
             self.common.lives.insert(key, spec, slot);
         }
-        for spec in &self.common.spec.children {
-            if let Some(slot) = index.get(&spec.id) {
-                self.common.lives.register_again(spec, slot);
-            }
-        }
         let before = std::mem::replace(&mut *write(&self.common.link.children), index);
         self.common.link.hold_all();
         // Children that were added at run time go with the life that had them, as in OTP.
@@ -253,12 +249,25 @@ impl Driver {
             id: Arc::clone(&spec.id),
             policy,
             significant: spec.significant,
-            depends_on: spec.metadata.depends_on.iter().map(|id| id.as_str().into()).collect(),
+            depends_on: spec.siblings_needed().map(Into::into).collect(),
+            blocked: self.needs_across(spec),
             // Who was held stays so until somebody resumes it.
             suspended: slot.is_some_and(|slot| slot.cell().is_suspended()),
             supervisor: spec.child.supervisor().is_some(),
             life: slot.map_or(0, |slot| slot.cell().life()),
         }
+    }
+
+    /// Enters what a child needs of other branches, and says whether any of that is not up.
+    fn needs_across(&self, spec: &ChildSpec) -> bool {
+        let mut needed = spec.paths_needed().peekable();
+        if needed.peek().is_none() {
+            return false;
+        }
+        let env = &self.common.lives.env;
+        let path = self.common.path().child(&spec.id);
+        needed.for_each(|needed| env.across.add(needed, path.clone()));
+        env.across_missing(&path).is_some()
     }
 
     fn shared(&mut self, policy: ChildPolicy) -> Arc<ChildPolicy> {
@@ -275,7 +284,6 @@ impl Driver {
         if self.keeps() && !temporary {
             lock(&self.common.link.kept).insert(Arc::clone(&id), spec.clone());
         }
-        self.common.lives.register_again(&spec, &slot);
         self.common.link.insert(id, Arc::clone(&slot));
         self.common.lives.insert(key, spec, slot);
     }

@@ -19,6 +19,7 @@ use crate::error::{ExitReason, SpecError};
 use crate::health::{Health, HealthSpec};
 use crate::lifecycle::LifecycleKind;
 use crate::path::Path;
+use crate::supervisor::across;
 use crate::supervisor::arrivals::Arrival;
 use crate::supervisor::child::{ChildFactory, StartContext, StartResult};
 use crate::supervisor::orders::Key;
@@ -85,6 +86,10 @@ pub(crate) struct LiveChild {
     stopping: bool,
     /// Another life will follow the one that is stopped.
     planned: bool,
+    /// The number of its entering into names and groups.
+    entered: u64,
+    /// It depends on something in another branch.
+    needs_across: bool,
     /// Its start has not been reported yet.
     starting: bool,
     /// The start took too long, and its end is awaited.
@@ -96,7 +101,13 @@ pub(crate) struct LiveChild {
 }
 
 impl LiveChild {
-    fn new(spec: Needed, slot: Arc<dyn AnySlot>, policy: Option<Arc<ChildPolicy>>) -> Box<Self> {
+    fn new(
+        spec: ChildSpec,
+        slot: Arc<dyn AnySlot>,
+        policy: Option<Arc<ChildPolicy>>,
+    ) -> Box<Self> {
+        let needs_across = spec.paths_needed().next().is_some();
+        let spec = Needed::from(spec);
         let shutdown = spec.shutdown;
         slot.cell().terms(|terms| *terms = Terms { policy, shutdown });
         Box::new(Self {
@@ -108,6 +119,8 @@ impl LiveChild {
             up: false,
             stopping: false,
             planned: false,
+            entered: 0,
+            needs_across,
             starting: false,
             timed_out: None,
             alarm: None,
@@ -183,7 +196,10 @@ impl Lives {
             Some(known) if **known == policy => Arc::clone(known),
             _ => Arc::clone(self.policy.insert(Arc::new(policy))),
         });
-        self.children.insert(key, LiveChild::new(spec.into(), slot, policy));
+        let entered = self.register(&spec, &slot);
+        let mut child = LiveChild::new(spec, slot, policy);
+        child.entered = entered;
+        self.children.insert(key, child);
     }
 
     /// Refuses a child whose name somebody else has.
@@ -196,11 +212,15 @@ impl Lives {
 
     /// Enters a child under the name and into the groups that its spec gives it. A name that
     /// somebody took meanwhile stays with them.
-    pub(crate) fn register_again(&self, spec: &ChildSpec, slot: &Arc<dyn AnySlot>) {
-        if let Some(given) = &spec.registered
-            && let Err(error) = self.env.groups.enter(slot, given.name.as_ref(), &given.groups)
-        {
-            tracing::error!(actor.path = %slot.cell().path, %error, "an actor goes without its name");
+    fn register(&self, spec: &ChildSpec, slot: &Arc<dyn AnySlot>) -> u64 {
+        let Some(given) = &spec.registered else { return 0 };
+        match self.env.groups.enter(slot, given.name.as_ref(), &given.groups) {
+            Ok(entered) => entered,
+            Err(error) => {
+                let path = &slot.cell().path;
+                tracing::error!(actor.path = %path, %error, "an actor goes without its name");
+                0
+            }
         }
     }
 
@@ -293,6 +313,7 @@ impl Lives {
                 child.failed_checks = 0;
                 if !child.stopping {
                     cell.set_state(SlotState::Up);
+                    self.env.across_up(&cell.path);
                 }
                 if let StartResult::StartedRaw(actor) = &result {
                     self.raw.by_actor.insert(actor.get_id(), (key, life));
@@ -369,7 +390,6 @@ impl Lives {
     /// that does not end it. `planned`: another life will follow.
     pub(crate) fn stop(&mut self, key: Key, planned: bool) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        let cause_seq = child.cause_seq;
         let cell = child.slot.cell();
         cell.set_state(SlotState::Stopping);
         if !planned {
@@ -380,6 +400,24 @@ impl Lives {
         child.health_check = None;
         let life = child.life;
         self.env.in_between.fetch_add(1, Ordering::SeqCst);
+        if child.spec.shutdown != Shutdown::BrutalKill && self.env.across.has_dependents(&cell.path)
+        {
+            let path = cell.path.clone();
+            let message = SupervisorMessage::StopNow { key, life };
+            across::stop_after_dependents(&self.env, self.myself.clone(), path, message);
+            return self.disarm(key);
+        }
+        self.stop_now(key, life);
+    }
+
+    /// The stop itself, once no dependent in another branch stands in its way.
+    pub(crate) fn stop_now(&mut self, key: Key, life: u64) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if child.life != life || !child.stopping || !(child.up || child.starting) {
+            return;
+        }
+        let (cause_seq, planned) = (child.cause_seq, child.planned);
+        let cell = child.slot.cell();
         let limit = match (child.spec.shutdown, child.slot.supervisor()) {
             (Shutdown::BrutalKill, _) => None,
             (shutdown, Some(link)) => {
@@ -472,6 +510,9 @@ impl Lives {
         cell.set_state(SlotState::Down);
         if stopping && !planned {
             self.env.asks.fail_asked(&*child.slot);
+        }
+        if !stopping {
+            self.env.across_down(&child.slot.cell().path);
         }
         self.fail_blocked();
         true
@@ -571,8 +612,12 @@ impl Lives {
     /// The spec holds the application's arguments: not dropped here.
     fn put_away(&self, child: LiveChild) -> Arc<str> {
         let id = Arc::clone(&child.spec.id);
+        if child.needs_across {
+            self.env.across.forget(&child.slot.cell().path);
+        }
         if let Some(given) = &child.spec.registered {
-            self.env.groups.leave(&child.slot, given.name.as_ref(), &given.groups);
+            let path = &child.slot.cell().path;
+            self.env.groups.leave(child.entered, path, given.name.as_ref(), &given.groups);
         }
         self.put_away_child(child.spec.child);
         id
@@ -796,7 +841,9 @@ impl Drop for Lives {
             if child.is_supervisor() {
                 cell.gate.stop(child.life);
             }
-            self.put_away(*child);
+            // What it needs of other branches it still needs when it comes back.
+            let child = LiveChild { needs_across: false, ..*child };
+            self.put_away(child);
         }
     }
 }

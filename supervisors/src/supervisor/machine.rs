@@ -37,6 +37,8 @@ struct Child {
     declared: Declared,
     phase: Phase,
     suspended: bool,
+    /// Something in another branch that it needs is not up.
+    blocked: bool,
     /// It would have been started, had it not been suspended, or without what it depends on. It
     /// is started as soon as nothing stands in the way.
     due: bool,
@@ -316,7 +318,7 @@ impl Machine {
         let ready: Vec<Key> = self
             .children
             .iter()
-            .filter(|child| child.due && child.phase == Phase::Down && !child.suspended)
+            .filter(|child| child.due && child.phase == Phase::Down && !child.is_held())
             .filter(|child| self.missing(&child.declared).is_none())
             .map(|child| child.key)
             .collect();
@@ -490,7 +492,7 @@ impl Machine {
                 restart: child.declared.policy.restart,
                 significant: child.declared.significant,
                 alive: child.phase != Phase::Down || child.due,
-                suspended: child.suspended,
+                suspended: child.is_held(),
                 depends_on: child.declared.depends_on.iter().filter_map(at).collect(),
             })
             .collect()
@@ -503,6 +505,7 @@ impl Child {
             key,
             path: parent.child(&declared.id),
             suspended: declared.suspended,
+            blocked: declared.blocked,
             life: declared.life,
             declared,
             phase: Phase::Down,
@@ -510,6 +513,11 @@ impl Child {
             record: Record::default(),
             epoch: 0,
         }
+    }
+
+    /// Whether somebody else says when it starts.
+    fn is_held(&self) -> bool {
+        self.suspended || self.blocked
     }
 
     fn is_temporary(&self) -> bool {

@@ -8,6 +8,7 @@
 //! | [`mailboxes`] | bounds and overflow, dead letters, questions and answers |
 //! | [`storm`] | actors killed by seed while messages come in |
 //! | [`crowd`] | 100,000 children |
+//! | [`habits`] | what users of other runtimes look for |
 //! | [`laws`] | random trees and random failures |
 //! | [`causes`] | why: every event leads back to its beginning |
 //! | [`plans`] | what was planned is what happens, and who did it |
@@ -20,6 +21,7 @@ mod beyond;
 mod causes;
 mod classes;
 mod crowd;
+mod habits;
 mod kit;
 mod laws;
 mod lookout;
