@@ -69,9 +69,7 @@ impl Groups {
         name: Option<&Arc<str>>,
         groups: &[Arc<str>],
     ) {
-        let mine = |held: &Weak<dyn AnySlot>| {
-            std::ptr::addr_eq(held.as_ptr(), Arc::as_ptr(slot))
-        };
+        let mine = |held: &Weak<dyn AnySlot>| std::ptr::addr_eq(held.as_ptr(), Arc::as_ptr(slot));
         if let Some(name) = name {
             let mut names = write(&self.names);
             if names.get(name).is_some_and(mine) {

@@ -520,7 +520,11 @@ impl SlotCell {
     /// What it is asked beside its mailbox, in order.
     pub(crate) fn take_calls(&self) -> Vec<Call> {
         self.gate.take_call();
-        lock(&self.slow).rare.as_mut().map(|rare| std::mem::take(&mut rare.calls)).unwrap_or_default()
+        lock(&self.slow)
+            .rare
+            .as_mut()
+            .map(|rare| std::mem::take(&mut rare.calls))
+            .unwrap_or_default()
     }
 
     /// The kind of the message in flight.

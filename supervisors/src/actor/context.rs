@@ -86,9 +86,10 @@ impl<A: Actor> Context<A> {
         life: u64,
     ) -> Self {
         let slot = Arc::clone(&token.slot);
-        let owned = slot.cell.take_handover().map(|handover| {
-            Box::new(Owned { handover: Some(handover), ..Owned::default() })
-        });
+        let owned = slot
+            .cell
+            .take_handover()
+            .map(|handover| Box::new(Owned { handover: Some(handover), ..Owned::default() }));
         let (token, owned) = (Own::new(token), Own::new(owned));
         Self { slot, token, root, supervisor, life, ending: None, owned }
     }
@@ -98,9 +99,7 @@ impl<A: Actor> Context<A> {
     }
 
     /// The right to the slot, and what the actor owned.
-    pub(crate) fn into_parts(
-        self,
-    ) -> (LifeToken<A::Message>, Option<Box<Owned<A::Message>>>) {
+    pub(crate) fn into_parts(self) -> (LifeToken<A::Message>, Option<Box<Owned<A::Message>>>) {
         (self.token.into_inner(), self.owned.into_inner())
     }
 

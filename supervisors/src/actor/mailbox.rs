@@ -272,7 +272,11 @@ impl<E> Mailbox<E> {
     }
 
     /// Puts entries back in front of all others, in their order.
-    pub(crate) fn put_back(&self, receiver: &mut Receiver<E>, entries: impl DoubleEndedIterator<Item = E>) {
+    pub(crate) fn put_back(
+        &self,
+        receiver: &mut Receiver<E>,
+        entries: impl DoubleEndedIterator<Item = E>,
+    ) {
         for entry in entries.rev() {
             receiver.taken.push_front(entry);
         }

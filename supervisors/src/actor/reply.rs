@@ -125,8 +125,7 @@ struct Inner<T> {
 
 impl<T: Send + 'static> AskCell<T> {
     pub(crate) fn new() -> (Arc<Self>, ReplyPort<T>) {
-        let inner =
-            Inner { answer: None, outcome: None, ports: 1, awaited: true, waker: None };
+        let inner = Inner { answer: None, outcome: None, ports: 1, awaited: true, waker: None };
         let cell = Arc::new(Self { inner: Mutex::new(inner), erase: |cell| cell });
         let port = ReplyPort { cell: Some(Arc::clone(&cell)) };
         (cell, port)
