@@ -85,6 +85,19 @@ pin_project_lite::pin_project! {
         guard: &'a mut Guard,
         immune: bool,
     }
+
+    impl<F> PinnedDrop for Guarded<'_, F> {
+        /// Cut off: a helper with its life, or a life with its runtime.
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.future.is_some() {
+                if let Err(panic) = this.guard.within(|| this.future.set(None)) {
+                    tracing::error!(%panic, "code of an actor panicked when it was cut off");
+                }
+                this.guard.settle(&Settled::Dropped);
+            }
+        }
+    }
 }
 
 impl<F: Future> Future for Guarded<'_, F> {

@@ -25,6 +25,7 @@ use crate::actor::gate::Sign;
 use crate::actor::guard::{Guard, Outcome};
 use crate::actor::in_flight::{InFlight, LifeToken};
 use crate::actor::kinds::KnownKinds;
+use crate::actor::panic::Theirs;
 use crate::actor::recorder::Handled;
 use crate::actor::reply::{Settled, unanswered};
 use crate::actor::slot::{AnySlot, Call, Entry, Slot};
@@ -111,7 +112,7 @@ impl Drop for Report {
 
 /// Runs one life. See the module's page.
 pub(crate) async fn run<A: Actor, H: Hooks<A>>(
-    args: Arc<A::Args>,
+    args: Arc<Theirs<A::Args>>,
     slot: Arc<Slot<A::Message>>,
     at: StartContext,
 ) {
@@ -409,8 +410,6 @@ async fn answer<A: Actor, H: Hooks<A>>(
 /// Waits until the task is woken: by the mailbox, or to look at the gate.
 async fn park() {
     let mut waited = false;
-    poll_fn(|_| {
-        if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
 }

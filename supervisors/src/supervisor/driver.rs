@@ -319,10 +319,12 @@ impl Driver {
 
     fn add(&mut self, from: Option<Key>, spec: Box<ChildSpec>, answer: Answer<Arc<dyn AnySlot>>) {
         if let Err(error) = check_child(&spec, &self.common.spec, self.common.lives.policies()) {
+            self.common.lives.put_away_spec(Some(*spec));
             refuse(answer, error.into());
             return;
         }
         if let Err(error) = self.common.lives.name_is_free(&spec, &self.common.link.path) {
+            self.common.lives.put_away_spec(Some(*spec));
             refuse(answer, error.into());
             return;
         }
@@ -354,7 +356,8 @@ impl Driver {
         // An asker that is gone does not mind.
         match pending {
             Pending::Change(answer) => drop(answer.send(result)),
-            Pending::Start { slot, answer, .. } => {
+            Pending::Start { spec, slot, answer } => {
+                self.common.lives.put_away_spec(spec.map(|spec| *spec));
                 let stopping = || self.common.stopping();
                 let slot = result.and_then(|()| slot.ok_or_else(stopping));
                 drop(answer.send(slot));

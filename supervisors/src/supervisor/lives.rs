@@ -478,9 +478,8 @@ impl Lives {
         }
         let id = actor.get_id();
         let known = self.raw.by_actor.remove(&id);
-        let stopping = known.is_some_and(|(key, _)| {
-            self.children.get(&key).is_some_and(|child| child.stopping)
-        });
+        let stopping = known
+            .is_some_and(|(key, _)| self.children.get(&key).is_some_and(|child| child.stopping));
         let reason = match end {
             RawEnd::Terminated(Some(word)) if word == "killed" => ExitReason::Killed,
             RawEnd::Terminated(_) if stopping => ExitReason::Shutdown,
@@ -526,6 +525,9 @@ impl Lives {
             child.slot.cell().set_state(SlotState::Down);
         }
         child.slot.close(reason);
+        if let Some(handover) = child.slot.cell().take_handover() {
+            self.env.dispose_elsewhere(handover);
+        }
         Some(self.put_away(*child))
     }
 
@@ -608,10 +610,13 @@ impl Lives {
                 child.alarm = None;
             }
             match alarm {
-                Alarm::Start => due.extend(
-                    self.start_timed_out(key)
-                        .map(|(life, result)| Due::StartDone { key, life, result }),
-                ),
+                Alarm::Start => {
+                    due.extend(self.start_timed_out(key).map(|(life, result)| Due::StartDone {
+                        key,
+                        life,
+                        result,
+                    }))
+                }
                 Alarm::Stop => {
                     let life = child.life;
                     self.env.not_in_order.fetch_add(1, Ordering::SeqCst);
@@ -620,11 +625,7 @@ impl Lives {
                 Alarm::Kill => {
                     let abandoned = self.abandon(key);
                     due.extend(abandoned.map(|(life, stopping)| {
-                        if stopping {
-                            Due::Stuck { key, life }
-                        } else {
-                            Due::Lost { key, life }
-                        }
+                        if stopping { Due::Stuck { key, life } } else { Due::Lost { key, life } }
                     }));
                 }
                 Alarm::Retry(epoch) => due.push(Due::Retry { key, epoch }),
@@ -659,9 +660,8 @@ impl Lives {
             return self.check_again(key, health);
         }
         let now = self.env.clock.ticks_ns();
-        let busy = cell.stats.began_ns().map(|since| {
-            Duration::from_nanos(now.saturating_sub(since))
-        });
+        let busy =
+            cell.stats.began_ns().map(|since| Duration::from_nanos(now.saturating_sub(since)));
         let (reply, answer) = tokio::sync::oneshot::channel();
         let known = match busy {
             Some(busy) if busy >= health.stuck_after => Some(Health::unhealthy(format!(
