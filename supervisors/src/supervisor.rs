@@ -678,6 +678,9 @@ impl ractor::Actor for SupervisorActor {
         let SupervisorArgs { slot, spec, root, policies, life, cause_seq, report } = args;
         let link = slot.supervisor().cloned().ok_or("a supervisor's slot has a link")?;
         slot.cell().up(life, Running::Ractor(myself.get_cell()));
+        if slot.cell().gate.is_killed(life) {
+            return Err("killed before it began".into());
+        }
         *lock(&link.current) = Some((life, myself.clone()));
         *lock(&link.intensity) = spec.intensity;
         // Checked by now, and with its children in start order.

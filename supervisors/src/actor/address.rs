@@ -198,6 +198,7 @@ impl<M: Send + 'static> Address<M> {
         }
         let (cell, port) = AskCell::new();
         let life = self.life();
+        let began = self.cell().env.clock.elapsed();
         let message = question(port);
         let asker = current::slot();
         let named = asker.as_ref().map(|_| (self.slot.name_of)(&message));
@@ -207,16 +208,17 @@ impl<M: Send + 'static> Address<M> {
             if let Err(refused) = self.push(self.entry(message)) {
                 // The wait for room counts, and is seen.
                 let outcome: Arc<dyn AskOutcome> = Arc::clone(&cell) as Arc<dyn AskOutcome>;
-                let question = self.question(outcome, deadline, asker.clone(), named);
+                let question = self.question(outcome, (began, deadline), asker.clone(), named);
                 let _asked = env.asks.begin(question);
+                if matches!(refused, Refused::Full(_)) && self.cannot_be_answered(asker.as_ref()) {
+                    return Err(self.unanswered(Settled::Blocked, life, deadline));
+                }
                 let room = self.wait(refused);
                 let mut room = std::pin::pin!(room);
                 let in_time = poll_fn(|cx| match room.as_mut().poll(cx) {
                     Poll::Ready(done) => Poll::Ready(Ok(done)),
-                    Poll::Pending => match cell.poll(cx) {
-                        Poll::Ready(Err(settled)) => Poll::Ready(Err(settled)),
-                        _ => Poll::Pending,
-                    },
+                    // Let in and answered since that look, its answer waits until the next one.
+                    Poll::Pending => cell.poll_failed(cx).map(Err),
                 });
                 match in_time.await {
                     Ok(Ok(())) => {}
@@ -230,7 +232,7 @@ impl<M: Send + 'static> Address<M> {
                 let polled = cell.poll(cx);
                 if polled.is_pending() && asked.is_none() {
                     let outcome: Arc<dyn AskOutcome> = Arc::clone(&cell) as Arc<dyn AskOutcome>;
-                    let question = self.question(outcome, deadline, asker.clone(), named);
+                    let question = self.question(outcome, (began, deadline), asker.clone(), named);
                     asked = Some(env.asks.begin(question));
                     if self.cannot_be_answered(asker.as_ref()) {
                         return Poll::Ready(Err(Settled::Blocked));
@@ -252,11 +254,10 @@ impl<M: Send + 'static> Address<M> {
     fn question(
         &self,
         outcome: Arc<dyn AskOutcome>,
-        deadline: Duration,
+        (since, deadline): (Duration, Duration),
         asker: Option<Arc<dyn AnySlot>>,
         message: Option<&'static str>,
     ) -> Question {
-        let since = self.cell().env.clock.elapsed();
         let deadline = (deadline >= SWEPT_FROM).then(|| since.saturating_add(deadline));
         let message = message.map_or("", crate::actor::shown_name::<M>);
         Question { outcome, deadline, asker, asked: self.any_slot(), message, since }

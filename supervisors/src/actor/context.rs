@@ -264,17 +264,18 @@ impl<A: Actor> Context<A> {
     }
 
     /// Puts a message aside, behind those put aside before. What was put aside survives a crash: it
-    /// is in front of the mailbox again when the next life begins.
+    /// is in front of the mailbox again when the next life begins. It has been tried as often as the
+    /// message in hand, and is no timer's any more.
     ///
     /// # Errors
     /// The message, when as many are put aside as the mailbox has room for.
     pub fn stash(&mut self, message: A::Message) -> Result<(), A::Message> {
         let capacity = self.slot.mailbox.capacity();
-        let stash = &mut self.token.get_mut().stash;
-        if stash.len() >= capacity {
+        let token = self.token.get_mut();
+        if token.stash.len() >= capacity {
             return Err(message);
         }
-        stash.push_back(message);
+        token.put_aside(message);
         Ok(())
     }
 

@@ -28,7 +28,7 @@ pub(crate) struct LifeToken<M: Send + 'static> {
     /// Taken in the same handler besides (`Context::next_waiting`), the oldest first.
     pub(crate) batch: Vec<InFlight<M>>,
     /// Put aside by the actor: back in front when it says so, or when its life ends.
-    pub(crate) stash: VecDeque<M>,
+    pub(crate) stash: VecDeque<Entry<M>>,
 }
 
 impl<M: Send + 'static> LifeToken<M> {
@@ -37,11 +37,18 @@ impl<M: Send + 'static> LifeToken<M> {
         Self { slot, receiver, life, in_flight, batch, stash }
     }
 
+    /// Puts a message aside, as often tried as the one in hand: mostly it is that one.
+    pub(crate) fn put_aside(&mut self, message: M) {
+        let in_hand = self.in_flight.as_ref().and_then(|in_flight| in_flight.extra.as_deref());
+        let attempts = Extra::attempts(in_hand);
+        let extra = (attempts > 0).then(|| Box::new(Extra { attempts, ..Extra::default() }));
+        self.stash.push_back(Entry { message, extra });
+    }
+
     /// What was put aside goes back in front of what waits, in its order.
     pub(crate) fn unstash(&mut self) {
         if !self.stash.is_empty() {
             let entries = std::mem::take(&mut self.stash).into_iter();
-            let entries = entries.map(|message| Entry { message, extra: None });
             self.slot.mailbox.put_back(&mut self.receiver, entries);
         }
     }

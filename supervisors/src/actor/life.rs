@@ -247,7 +247,12 @@ impl<A: Actor> Living<A> {
             match cell.gate.sign(life) {
                 Sign::Go => {}
                 // What waits is for the next life.
-                Sign::Stop | Sign::Kill => return Ok(ExitReason::Shutdown),
+                Sign::Stop => return Ok(ExitReason::Shutdown),
+                // The guard ends it at the next poll, for the reason that whoever killed it gave.
+                Sign::Kill => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 Sign::Call => {
                     for call in cell.take_calls() {
                         answer::<A, H>(call, actor, cx, slot).await?;

@@ -168,9 +168,10 @@ impl<E> Mailbox<E> {
         inner.queue.len() + inner.lent < self.capacity
     }
 
-    /// Moves senders' messages from the line into the queue while there is room.
+    /// Moves senders' messages from the line into the queue while there is room. A mailbox that is
+    /// closed has none: they come back to their senders.
     fn admit(&self, inner: &mut Inner<E>, admitted: &mut Admitted) {
-        while !inner.line.is_empty() && self.has_room(inner) {
+        while !inner.closed && !inner.line.is_empty() && self.has_room(inner) {
             let Some(Waiting { entry, waker, .. }) = inner.line.pop_front() else { break };
             inner.queue.push_back(entry);
             admitted.0.push(waker);

@@ -30,7 +30,7 @@ impl<T> ReplyPort<T> {
         let mut inner = lock(&cell.inner);
         inner.ports -= 1;
         // Of two ports for one question the first answer counts.
-        let late = if inner.answer.is_none() && inner.outcome.is_none() {
+        let late = if inner.awaited && inner.answer.is_none() && inner.outcome.is_none() {
             inner.answer = Some(answer);
             None
         } else {
@@ -139,15 +139,37 @@ impl<T: Send + 'static> AskCell<T> {
         if let Some(outcome) = &inner.outcome {
             return Poll::Ready(Err(outcome.clone()));
         }
-        if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            inner.waker = Some(cx.waker().clone());
-        }
+        inner.wake_with(cx);
         Poll::Pending
     }
 
-    /// The asker goes away without its answer.
+    /// Only whether the question has failed. Its answer, if it is there, stays.
+    pub(crate) fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<Settled> {
+        let mut inner = lock(&self.inner);
+        if let Some(outcome) = &inner.outcome {
+            return Poll::Ready(outcome.clone());
+        }
+        inner.wake_with(cx);
+        Poll::Pending
+    }
+
+    /// The asker goes away. An answer that it has not taken is dropped here and now: whoever lets go
+    /// of the question last is not the one to run its code.
     pub(crate) fn abandon(&self) {
-        lock(&self.inner).awaited = false;
+        let unread = {
+            let mut inner = lock(&self.inner);
+            inner.awaited = false;
+            inner.answer.take()
+        };
+        drop(unread);
+    }
+}
+
+impl<T> Inner<T> {
+    fn wake_with(&mut self, cx: &Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
     }
 }
 

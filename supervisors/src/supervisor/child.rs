@@ -1,8 +1,10 @@
 //! How a child of each kind gets its slot and starts a life.
 
 use std::any::{Any, TypeId};
+use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef};
@@ -347,6 +349,12 @@ where
         let env = Arc::clone(&slot.cell().env);
         let (key, life) = (at.key, at.life);
         spawn(&env, async move {
+            // A start that is taken back ends now, and not when it likes.
+            poll_fn(|cx| {
+                slot.cell().register(life, cx.waker());
+                Poll::Ready(())
+            })
+            .await;
             let mut guard = Guard::new(Arc::clone(&slot), life);
             let parent = at.parent.get_cell();
             let spawned = guard
@@ -358,6 +366,9 @@ where
             let result = match spawned {
                 Outcome::Done(Ok((actor, _))) => {
                     slot.cell().up(life, Running::Ractor(actor.get_cell()));
+                    if slot.cell().gate.is_killed(life) {
+                        actor.kill();
+                    }
                     StartResult::StartedRaw(actor.get_cell())
                 }
                 // The error is the application's, and so is how it is shown.

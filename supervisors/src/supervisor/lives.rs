@@ -210,7 +210,9 @@ impl Lives {
         let life = cell.next_life();
         child.life = life;
         child.starting = true;
-        child.stopping = false;
+        if std::mem::take(&mut child.stopping) {
+            self.env.in_between.fetch_sub(1, Ordering::SeqCst);
+        }
         child.timed_out = None;
         // A slot whose last life has not let go stays stuck until it does.
         if cell.state() != SlotState::Stuck {
@@ -344,18 +346,20 @@ impl Lives {
             cell.refuse_asks(true);
         }
         child.planned = planned;
-        child.stopping = true;
         child.health_check = None;
         let life = child.life;
-        self.env.in_between.fetch_add(1, Ordering::SeqCst);
+        if !std::mem::replace(&mut child.stopping, true) {
+            self.env.in_between.fetch_add(1, Ordering::SeqCst);
+        }
         let limit = match (child.spec.shutdown, child.slot.supervisor()) {
             (Shutdown::BrutalKill, _) => None,
             (shutdown, Some(link)) => {
-                let told = link.send(SupervisorMessage::ShutDown { cause_seq });
                 if child.starting {
-                    // It may be too early for the message.
+                    // It may be too early for the message. First the sign: one that begins now sees
+                    // it, or gets the message.
                     cell.gate.stop(life);
                 }
+                let told = link.send(SupervisorMessage::ShutDown { cause_seq });
                 (told || child.starting).then_some(shutdown)
             }
             (shutdown, None) => {
@@ -752,9 +756,9 @@ impl Drop for Lives {
     fn drop(&mut self) {
         for (_, child) in std::mem::take(&mut self.children) {
             let cell = child.slot.cell();
-            if child.starting || (child.up && child.stopping) {
-                self.env.in_between.fetch_sub(1, Ordering::SeqCst);
-            }
+            // One that starts may have been told to stop already.
+            let in_between = usize::from(child.starting) + usize::from(child.stopping);
+            self.env.in_between.fetch_sub(in_between, Ordering::SeqCst);
             if child.up || child.starting {
                 cell.end_life(child.life);
             }
