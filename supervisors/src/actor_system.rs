@@ -299,9 +299,10 @@ impl ActorSystem {
     /// No supervisor lives there, or nothing below it is one.
     pub fn partitions(&self, path: &str) -> Result<Partitions, LookupError> {
         let parent = self.supervisor(path)?;
-        let parts = parent.which_children().into_iter().map(|id| {
-            self.root.supervisor(&parent.path().child(&id))
-        });
+        let parts = parent
+            .which_children()
+            .into_iter()
+            .map(|id| self.root.supervisor(&parent.path().child(&id)));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
         Partitions::new(parts).ok_or_else(|| LookupError::NotFound { path: Path::parse(path) })
     }

@@ -4,7 +4,6 @@
 //! system its own clock and seed.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::actor::ask::Asks;
 use crate::actor::cell::SlotCell;
-use crate::actor::panic::message_of;
+use crate::actor::panic::caught;
 use crate::actor::reply::unanswered;
 use crate::actor::{DeadLetter, DeadLetters};
 use crate::groups::Groups;
@@ -251,17 +250,7 @@ impl Environment {
     /// Runs code of the application that does not belong to an actor. A panic in it is logged, and
     /// nobody else's.
     pub(crate) fn guarded<T>(&self, what: &'static str, run: impl FnOnce() -> T) -> Option<T> {
-        match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(done) => Some(done),
-            Err(payload) => {
-                tracing::error!(what, panic = message_of(&*payload), "code of the application panicked");
-                // The payload is the application's too.
-                if catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
-                    tracing::error!(what, "and so did what it panicked with");
-                }
-                None
-            }
-        }
+        caught(what, run)
     }
 
     /// Drops what belongs to the application.

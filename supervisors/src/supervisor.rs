@@ -692,6 +692,9 @@ impl ractor::Actor for SupervisorActor {
         let SupervisorArgs { slot, spec, root, policies, life, cause_seq, report } = args;
         let link = slot.supervisor().cloned().ok_or("a supervisor's slot has a link")?;
         slot.cell().up(life, Running::Ractor(myself.get_cell()));
+        if slot.cell().gate.is_killed(life) {
+            return Err("killed before it began".into());
+        }
         *lock(&link.current) = Some((life, myself.clone()));
         *lock(&link.intensity) = spec.intensity;
         // Checked by now, and with its children in start order.
@@ -745,11 +748,15 @@ impl ractor::Actor for SupervisorActor {
         match event {
             SupervisionEvent::ActorTerminated(actor, state, word) => {
                 // What a raw actor leaves is the application's.
-                lives.env.guarded("drop of a raw actor's state", || drop(state));
+                lives.env.dispose_elsewhere(state);
                 lives.raw_ended(&actor, RawEnd::Terminated(word));
             }
             SupervisionEvent::ActorFailed(actor, error) => {
-                lives.raw_ended(&actor, RawEnd::Failed(error.to_string()));
+                // So are its errors, and how they are shown.
+                let text = lives.env.guarded("error of a raw actor", || error.to_string());
+                lives.env.dispose_elsewhere(error);
+                let text = text.unwrap_or_else(|| "an error that cannot be shown".to_owned());
+                lives.raw_ended(&actor, RawEnd::Failed(text));
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }

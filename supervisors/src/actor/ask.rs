@@ -177,11 +177,7 @@ fn same(a: &dyn AnySlot, b: &dyn AnySlot) -> bool {
 }
 
 /// Whether `asked` has no life, and the supervisor that would start it waits for `asker`.
-pub(crate) fn blocked(
-    root: &TreeRoot,
-    asker: &Arc<dyn AnySlot>,
-    asked: &Arc<dyn AnySlot>,
-) -> bool {
+pub(crate) fn blocked(root: &TreeRoot, asker: &Arc<dyn AnySlot>, asked: &Arc<dyn AnySlot>) -> bool {
     if asked.cell().state() == SlotState::Up {
         return false;
     }

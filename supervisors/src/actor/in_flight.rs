@@ -33,7 +33,7 @@ struct Aside<M> {
     /// Taken in the same handler besides (`Context::next_waiting`), the oldest first.
     batch: Vec<InFlight<M>>,
     /// Put aside by the actor: back in front when it says so, or when its life ends.
-    stash: VecDeque<M>,
+    stash: VecDeque<Entry<M>>,
 }
 
 impl<M> Default for Aside<M> {
@@ -53,7 +53,7 @@ impl<M: Send + 'static> LifeToken<M> {
     }
 
     /// Messages that were put aside.
-    pub(crate) fn stash(&mut self) -> &mut VecDeque<M> {
+    pub(crate) fn stash(&mut self) -> &mut VecDeque<Entry<M>> {
         &mut self.aside.get_or_insert_default().stash
     }
 
@@ -65,11 +65,18 @@ impl<M: Send + 'static> LifeToken<M> {
         }
     }
 
+    /// Puts a message aside, as often tried as the one in hand: mostly it is that one.
+    pub(crate) fn put_aside(&mut self, message: M) {
+        let in_hand = self.in_flight.as_ref().and_then(|in_flight| in_flight.extra.as_deref());
+        let attempts = Extra::attempts(in_hand);
+        let extra = (attempts > 0).then(|| Box::new(Extra { attempts, ..Extra::default() }));
+        self.stash().push_back(Entry { message, extra });
+    }
+
     /// What was put aside goes back in front of what waits, in its order.
     pub(crate) fn unstash(&mut self) {
         if let Some(aside) = &mut self.aside {
             let entries = std::mem::take(&mut aside.stash).into_iter();
-            let entries = entries.map(|message| Entry { message, extra: None });
             self.slot.mailbox.put_back(&mut self.receiver, entries);
         }
     }

@@ -25,6 +25,7 @@ use crate::actor::gate::Sign;
 use crate::actor::guard::{Guard, Outcome};
 use crate::actor::in_flight::{InFlight, LifeToken};
 use crate::actor::kinds::KnownKinds;
+use crate::actor::panic::Theirs;
 use crate::actor::recorder::Handled;
 use crate::actor::reply::{Settled, unanswered};
 use crate::actor::slot::{AnySlot, Call, Entry, Slot};
@@ -121,7 +122,7 @@ impl Drop for Report {
 /// Not an `async fn`: that would keep its arguments beside what it makes of them, in the memory of
 /// every actor.
 pub(crate) fn run<A: Actor, H: Hooks<A>>(
-    args: Arc<A::Args>,
+    args: Arc<Theirs<A::Args>>,
     slot: Arc<Slot<A::Message>>,
     at: StartContext,
 ) -> impl Future<Output = ()> + Send {
@@ -279,7 +280,12 @@ impl<A: Actor> Living<A> {
             match cell.gate.sign(life) {
                 Sign::Go => {}
                 // What waits is for the next life.
-                Sign::Stop | Sign::Kill => return Ok(ExitReason::Shutdown),
+                Sign::Stop => return Ok(ExitReason::Shutdown),
+                // The guard ends it at the next poll, for the reason that whoever killed it gave.
+                Sign::Kill => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 Sign::Call => {
                     for call in cell.take_calls() {
                         answer::<A, H>(call, actor, cx, slot).await?;
@@ -441,8 +447,6 @@ async fn answer<A: Actor, H: Hooks<A>>(
 /// Waits until the task is woken: by the mailbox, or to look at the gate.
 async fn park() {
     let mut waited = false;
-    poll_fn(|_| {
-        if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
 }

@@ -29,8 +29,10 @@ impl<T> ReplyPort<T> {
         let Some(cell) = self.cell.take() else { return };
         let mut inner = lock(&cell.inner);
         inner.ports -= 1;
-        // Of two ports for one question the first answer counts.
-        let late = if inner.answer.is_none() && inner.outcome.is_none() {
+        // Of two ports for one question the first answer counts. And somebody waits for it, if the
+        // question is held besides by this port and the others.
+        let awaited = Arc::strong_count(&cell) > inner.ports as usize + 1;
+        let late = if awaited && inner.answer.is_none() && inner.outcome.is_none() {
             inner.answer = Some(answer);
             None
         } else {
@@ -59,10 +61,12 @@ impl<T> ReplyPort<T> {
 impl<T> Clone for ReplyPort<T> {
     /// A second port for the same question, as copies of a message need. The first answer counts.
     fn clone(&self) -> Self {
-        if let Some(cell) = &self.cell {
+        // The reference first: whoever counts both never takes a port for an asker that is gone.
+        let cell = self.cell.clone();
+        if let Some(cell) = &cell {
             lock(&cell.inner).ports += 1;
         }
-        Self { cell: self.cell.clone() }
+        Self { cell }
     }
 }
 
@@ -139,10 +143,36 @@ impl<T: Send + 'static> AskCell<T> {
         if let Some(outcome) = &inner.outcome {
             return Poll::Ready(Err(outcome.clone()));
         }
-        if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            inner.waker = Some(cx.waker().clone());
-        }
+        inner.wake_with(cx);
         Poll::Pending
+    }
+
+    /// Only whether the question has failed. Its answer, if it is there, stays.
+    pub(crate) fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<Settled> {
+        let mut inner = lock(&self.inner);
+        if let Some(outcome) = &inner.outcome {
+            return Poll::Ready(outcome.clone());
+        }
+        inner.wake_with(cx);
+        Poll::Pending
+    }
+
+    /// The asker goes away. An answer that it has not taken is dropped here and now: whoever lets go
+    /// of the question last is not the one to run its code.
+    pub(crate) fn abandon(&self) {
+        let unread = {
+            let mut inner = lock(&self.inner);
+            inner.answer.take()
+        };
+        drop(unread);
+    }
+}
+
+impl<T> Inner<T> {
+    fn wake_with(&mut self, cx: &Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
     }
 }
 

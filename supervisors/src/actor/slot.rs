@@ -224,11 +224,12 @@ impl<M: Send + 'static> Slot<M> {
 
     /// Puts a message in front of all others. `Err`: too many are there already, or it has stopped.
     pub(crate) fn push_urgent(&self, entry: Entry<M>) -> Result<(), (bool, Entry<M>)> {
-        if self.mailbox.is_closed() {
-            return Err((true, entry));
-        }
         {
             let mut urgent = lock(&self.urgent);
+            // Under the lock: who closes looks here after it has closed.
+            if self.mailbox.is_closed() {
+                return Err((true, entry));
+            }
             if urgent.len() >= URGENT_CAPACITY {
                 return Err((false, entry));
             }

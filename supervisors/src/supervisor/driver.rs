@@ -341,10 +341,12 @@ impl Driver {
 
     fn add(&mut self, from: Option<Key>, spec: Box<ChildSpec>, answer: Answer<Arc<dyn AnySlot>>) {
         if let Err(error) = check_child(&spec, &self.common.spec, self.common.lives.policies()) {
+            self.common.lives.put_away_spec(Some(*spec));
             refuse(answer, error.into());
             return;
         }
         if let Err(error) = self.common.lives.name_is_free(&spec, &self.common.link.path) {
+            self.common.lives.put_away_spec(Some(*spec));
             refuse(answer, error.into());
             return;
         }
@@ -377,7 +379,8 @@ impl Driver {
         // An asker that is gone does not mind.
         match pending {
             Pending::Change(answer) => drop(answer.send(result)),
-            Pending::Start { slot, waiting, .. } => {
+            Pending::Start { spec, slot, waiting } => {
+                self.common.lives.put_away_spec(spec.map(|spec| *spec));
                 let Some(answer) = lock(&waiting).take() else { return };
                 let stopping = || self.common.stopping();
                 let slot = result.and_then(|()| slot.ok_or_else(stopping));

@@ -260,7 +260,9 @@ impl Lives {
         let life = cell.next_life();
         child.life = life;
         child.starting = true;
-        child.stopping = false;
+        if std::mem::take(&mut child.stopping) {
+            self.env.in_between.fetch_sub(1, Ordering::SeqCst);
+        }
         child.timed_out = None;
         // A slot whose last life has not let go stays stuck until it does.
         if cell.state() != SlotState::Stuck {
@@ -396,10 +398,11 @@ impl Lives {
             cell.refuse_asks(true);
         }
         child.planned = planned;
-        child.stopping = true;
         child.health_check = None;
         let life = child.life;
-        self.env.in_between.fetch_add(1, Ordering::SeqCst);
+        if !std::mem::replace(&mut child.stopping, true) {
+            self.env.in_between.fetch_add(1, Ordering::SeqCst);
+        }
         if child.spec.shutdown != Shutdown::BrutalKill && self.env.across.has_dependents(&cell.path)
         {
             let path = cell.path.clone();
@@ -421,11 +424,12 @@ impl Lives {
         let limit = match (child.spec.shutdown, child.slot.supervisor()) {
             (Shutdown::BrutalKill, _) => None,
             (shutdown, Some(link)) => {
-                let told = link.send(SupervisorMessage::ShutDown { cause_seq });
                 if child.starting {
-                    // It may be too early for the message.
+                    // It may be too early for the message. First the sign: one that begins now sees
+                    // it, or gets the message.
                     cell.gate.stop(life);
                 }
+                let told = link.send(SupervisorMessage::ShutDown { cause_seq });
                 (told || child.starting).then_some(shutdown)
             }
             (shutdown, None) => {
@@ -551,9 +555,8 @@ impl Lives {
         }
         let id = actor.get_id();
         let known = self.raw.by_actor.remove(&id);
-        let stopping = known.is_some_and(|(key, _)| {
-            self.children.get(&key).is_some_and(|child| child.stopping)
-        });
+        let stopping = known
+            .is_some_and(|(key, _)| self.children.get(&key).is_some_and(|child| child.stopping));
         let reason = match end {
             RawEnd::Terminated(Some(word)) if word == "killed" => ExitReason::Killed,
             RawEnd::Terminated(_) if stopping => ExitReason::Shutdown,
@@ -599,6 +602,9 @@ impl Lives {
             child.slot.cell().set_state(SlotState::Down);
         }
         child.slot.close(reason);
+        if let Some(handover) = child.slot.cell().take_handover() {
+            self.env.dispose_elsewhere(handover);
+        }
         Some(self.put_away(*child))
     }
 
@@ -685,10 +691,13 @@ impl Lives {
                 child.alarm = None;
             }
             match alarm {
-                Alarm::Start => due.extend(
-                    self.start_timed_out(key)
-                        .map(|(life, result)| Due::StartDone { key, life, result }),
-                ),
+                Alarm::Start => {
+                    due.extend(self.start_timed_out(key).map(|(life, result)| Due::StartDone {
+                        key,
+                        life,
+                        result,
+                    }))
+                }
                 Alarm::Stop => {
                     let life = child.life;
                     self.env.not_in_order.fetch_add(1, Ordering::SeqCst);
@@ -697,11 +706,7 @@ impl Lives {
                 Alarm::Kill => {
                     let abandoned = self.abandon(key);
                     due.extend(abandoned.map(|(life, stopping)| {
-                        if stopping {
-                            Due::Stuck { key, life }
-                        } else {
-                            Due::Lost { key, life }
-                        }
+                        if stopping { Due::Stuck { key, life } } else { Due::Lost { key, life } }
                     }));
                 }
                 Alarm::Retry(epoch) => due.push(Due::Retry { key, epoch }),
@@ -736,9 +741,8 @@ impl Lives {
             return self.check_again(key, health);
         }
         let now = self.env.clock.ticks_ns();
-        let busy = cell.stats.began_ns().map(|since| {
-            Duration::from_nanos(now.saturating_sub(since))
-        });
+        let busy =
+            cell.stats.began_ns().map(|since| Duration::from_nanos(now.saturating_sub(since)));
         let (reply, answer) = tokio::sync::oneshot::channel();
         let known = match busy {
             Some(busy) if busy >= health.stuck_after => Some(Health::unhealthy(format!(
@@ -829,9 +833,9 @@ impl Drop for Lives {
     fn drop(&mut self) {
         for (_, child) in std::mem::take(&mut self.children) {
             let cell = child.slot.cell();
-            if child.starting || (child.up && child.stopping) {
-                self.env.in_between.fetch_sub(1, Ordering::SeqCst);
-            }
+            // One that starts may have been told to stop already.
+            let in_between = usize::from(child.starting) + usize::from(child.stopping);
+            self.env.in_between.fetch_sub(in_between, Ordering::SeqCst);
             if child.up || child.starting {
                 cell.end_life(child.life);
             }

@@ -169,7 +169,7 @@ async fn an_interval_ticks_evenly_and_leaves_out_what_is_late() {
     system.suspend("/a").await.unwrap();
     tokio::time::sleep(secs(10)).await;
     assert!(a.depth() <= 1, "ticks do not pile up");
-    a.kill_handle().kill();
+    assert!(a.kill_handle().kill());
     system.resume("/a").await.unwrap();
     tokio::time::sleep(secs(1)).await;
     assert!(log.take().is_empty(), "a tick does not outlive its life");
