@@ -224,11 +224,12 @@ impl<M: Send + 'static> Slot<M> {
 
     /// Puts a message in front of all others. `Err`: too many are there already, or it has stopped.
     pub(crate) fn push_urgent(&self, entry: Entry<M>) -> Result<(), (bool, Entry<M>)> {
-        if self.mailbox.is_closed() {
-            return Err((true, entry));
-        }
         {
             let mut urgent = lock(&self.urgent);
+            // Under the lock: whoever closes the mailbox looks for urgent messages after that.
+            if self.mailbox.is_closed() {
+                return Err((true, entry));
+            }
             if urgent.len() >= URGENT_CAPACITY {
                 return Err((false, entry));
             }
@@ -241,10 +242,6 @@ impl<M: Send + 'static> Slot<M> {
 
     pub(crate) fn take_urgent(&self) -> VecDeque<Entry<M>> {
         std::mem::take(&mut lock(&self.urgent))
-    }
-
-    pub(crate) fn has_urgent(&self) -> bool {
-        !lock(&self.urgent).is_empty()
     }
 
     /// Nobody will handle it: it goes to the dead letters, and with it the question it carries.
