@@ -1,5 +1,5 @@
-//! The README shows what the program does: its code is the example's, its tree the one that is
-//! printed.
+//! What the documents show is what the program does: the README's code is the example's and its tree
+//! the one that is printed; an example prints the lines in its head.
 
 use std::path::Path;
 
@@ -27,15 +27,20 @@ fn without_time(tree: &str) -> Vec<String> {
     tree.lines().map(still).collect()
 }
 
-#[test]
-fn the_tree_in_the_readme_is_the_one_that_the_example_prints() {
+/// Runs an example and returns what it prints.
+fn run(example: &str) -> String {
     let output = std::process::Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--example", "agent"])
+        .args(["run", "--quiet", "--example", example])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    let printed = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_tree_in_the_readme_is_the_one_that_the_example_prints() {
+    let printed = run("agent");
     let readme = read("README.md");
     assert_eq!(without_time(&printed), without_time(block(&readme, "<!-- tree: agent -->")));
 }
@@ -52,5 +57,18 @@ fn the_code_in_the_readme_is_the_examples() {
     assert_eq!(actor(code), actor(&example));
     for line in code.lines().filter(|line| line.contains("counter.")) {
         assert!(example.contains(line.trim()), "{line}");
+    }
+}
+
+#[test]
+fn the_examples_print_the_lines_in_their_heads() {
+    for example in ["watch", "pool", "timers", "stream"] {
+        let source = read(&format!("examples/{example}.rs"));
+        let head: String = source
+            .lines()
+            .map_while(|line| line.strip_prefix("//!"))
+            .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+            .collect();
+        assert_eq!(run(example), block(&head, "prints"), "{example}");
     }
 }
