@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use mister_smith::prelude::*;
-use mister_smith::supervisors::ActorSystem;
 use tokio::sync::mpsc;
 
 /// Says what it is told to: `work`, `fail` or `panic`.

@@ -13,3 +13,8 @@ pub mod system;
 pub use mister_smith_actors as actors;
 pub use mister_smith_supervisors as supervisors;
 pub use system::{SystemBuilder, SystemCore};
+
+/// The snippets for newcomers, so that they compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/coming-from.md")]
+struct ComingFrom;

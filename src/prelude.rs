@@ -13,10 +13,12 @@ pub use mister_smith_actors::process::{Effect, Process, ProcessOptions};
 pub use mister_smith_actors::query::Query;
 pub use mister_smith_actors::saga::{Saga, Step, StepContext, StepError};
 pub use mister_smith_supervisors::{
-    Actor, Address, AskError, AutoShutdown, Backoff, ChildSpec, ComponentType, Context, ErrorClass,
-    ExitReason, Failure, Health, HealthSpec, LifecycleEvent, LifecycleKind, OnCrash, Overflow,
-    ReplyPort, RestartPolicy, Shutdown, SlotState, StartError, Strategy, SupervisedComponent,
-    SupervisionMetadata, SupervisorRef, SupervisorSpec, TellError,
+    Actor, ActorSystem, Address, AskError, AutoShutdown, Backoff, ChildSpec, ComponentType,
+    ComputeError, Context, DeadLetter, Ended, ErrorClass, ExitReason, Failure, Group, Health,
+    HealthSpec, LifecycleEvent, LifecycleKind, LookupError, OnCrash, Overflow, Partitions, Picture,
+    Pool, Recipient, RecipientError, ReplyPort, RestartPolicy, Shutdown, SlotState, StartError,
+    Strategy, SupervisedComponent, SupervisionMetadata, SupervisorError, SupervisorRef,
+    SupervisorSpec, TaskContext, TaskGuard, TellError, ThreadPoolSpec, Work,
 };
 
 pub use crate::system::{SystemBuilder, SystemCore};

@@ -410,14 +410,12 @@ impl<M: Send + 'static> Address<M> {
             Refused::Full(entry) => (true, entry),
             Refused::Closed(entry) => (false, entry),
         };
-        if let Some(extra) = &mut entry.extra {
-            if let Some(armed) = extra.armed.take() {
-                armed.take(0);
-                if !full {
-                    // The actor is gone, and its timers with it.
-                    self.cell().env.dispose(entry.message);
-                    return;
-                }
+        if let Some(armed) = entry.extra.as_mut().and_then(|extra| extra.armed.take()) {
+            armed.take(0);
+            if !full {
+                // The actor is gone, and its timers with it.
+                self.cell().env.dispose(entry.message);
+                return;
             }
         }
         self.slot.bury(entry, &DeadLetterCause::Undeliverable { full });

@@ -12,7 +12,8 @@
 //! at the next poll. Its supervisor learns of the start and of the end by messages that carry the
 //! life's number, whatever happens in between.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -81,7 +82,7 @@ impl Report {
     /// The life is up.
     pub(crate) fn up(&mut self) {
         let arrival = self.arrival.take();
-        if arrival.is_some_and(|arrival| arrival.is_up(self.key, self.life)) {
+        if arrival.is_some_and(|arrival| arrival.come_up(self.key, self.life)) {
             self.started = true;
         } else {
             self.start_done(StartResult::Started);
@@ -268,11 +269,12 @@ impl<A: Actor> Living<A> {
         let mut began = clock.ticks_ns();
         let mut slice = began;
         let mut units = 0;
+        // Since when no message has come, while that is awaited.
+        let mut quiet = None;
         // The kind of the last message: most come many times in a row.
         let (mut named, mut kind, mut name) = ("", 0, "");
-        if slot.has_urgent() {
-            cell.gate.call();
-        }
+        // What overtakes and came before this life was up called nobody.
+        put_in_front(slot, cx);
         if let Some(reason) = cx.ending.take() {
             return Ok(reason);
         }
@@ -301,6 +303,7 @@ impl<A: Actor> Living<A> {
                     park().await;
                     began = clock.ticks_ns();
                     slice = began;
+                    quiet = None;
                     continue;
                 }
             }
@@ -311,7 +314,11 @@ impl<A: Actor> Living<A> {
                     None => park().await,
                     // In a box, so that those who never wait so do not carry the timer.
                     Some(after) => {
-                        if Box::pin(tokio::time::timeout(after, park())).await.is_err() {
+                        // What the life is asked beside its mailbox wakes it, and is no message.
+                        let now = clock.elapsed();
+                        let since = *quiet.get_or_insert(now);
+                        let wait = since.saturating_add(after).saturating_sub(now);
+                        if !Box::pin(park_for(wait)).await {
                             cx.receive_timed_out();
                         }
                     }
@@ -327,6 +334,7 @@ impl<A: Actor> Living<A> {
                 drop(message);
                 continue;
             }
+            quiet = None;
             // In flight before any code of the actor sees it: from here on it cannot get lost.
             token.in_flight = Some(InFlight { copy: None, extra, name });
             let called = A::message_name(&message);
@@ -435,13 +443,19 @@ async fn answer<A: Actor, H: Hooks<A>>(
         Call::Inspect(reply) => {
             let _ = reply.send(actor.inspect());
         }
-        Call::Urgent => {
-            let token = cx.token.get_mut();
-            slot.mailbox.put_back(&mut token.receiver, slot.take_urgent().into_iter());
-        }
+        Call::Urgent => put_in_front(slot, cx),
     }
     unanswered::settle_here(|| Settled::NoReply);
     Ok(())
+}
+
+/// Urgent messages go in front of what waits.
+fn put_in_front<A: Actor>(slot: &Arc<Slot<A::Message>>, cx: &mut Context<A>) {
+    let urgent = slot.take_urgent();
+    if !urgent.is_empty() {
+        let token = cx.token.get_mut();
+        slot.mailbox.put_back(&mut token.receiver, urgent.into_iter());
+    }
 }
 
 /// Waits until the task is woken: by the mailbox, or to look at the gate.
@@ -449,4 +463,18 @@ async fn park() {
     let mut waited = false;
     poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending })
         .await;
+}
+
+/// The same, for a limited time. `false`: it is over.
+async fn park_for(limit: Duration) -> bool {
+    let mut alarm = pin!(tokio::time::sleep(limit));
+    let mut waited = false;
+    poll_fn(|cx| {
+        // The alarm wakes the task as well, so it is looked at first.
+        if alarm.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        if std::mem::replace(&mut waited, true) { Poll::Ready(true) } else { Poll::Pending }
+    })
+    .await
 }

@@ -6,6 +6,8 @@
 //! | [`rules`] | OTP's rules, a test each |
 //! | [`beyond`] | what goes beyond OTP, a test each |
 //! | [`mailboxes`] | bounds and overflow, dead letters, questions and answers |
+//! | [`context`] | timers, watches, urgent and stashed messages, batches, streams, pictures |
+//! | [`many`] | pools, crowds in parts, names and groups, supervised tasks, thread pools |
 //! | [`storm`] | actors killed by seed while messages come in |
 //! | [`crowd`] | 100,000 children |
 //! | [`habits`] | what users of other runtimes look for |
@@ -20,14 +22,19 @@
 mod beyond;
 mod causes;
 mod classes;
+mod context;
 mod crowd;
 mod habits;
 mod kit;
 mod laws;
 mod lookout;
 mod mailboxes;
+mod many;
 mod plans;
 mod rules;
 mod storm;
 mod survival;
 mod trace;
+#[path = "../faults/workers.rs"]
+#[allow(dead_code, reason = "shared with the tests of faults")]
+mod workers;
