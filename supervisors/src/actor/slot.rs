@@ -98,6 +98,8 @@ impl Extra {
 pub(crate) enum Call {
     Health(oneshot::Sender<Health>),
     Inspect(oneshot::Sender<Option<Picture>>),
+    /// To end in order, once it has handled so many of the messages that wait.
+    StopAfter(usize),
     /// Urgent messages wait.
     Urgent,
 }

@@ -14,6 +14,32 @@ fn note(what: impl Into<String>, log: &Log) -> Job {
     call(move |_| log.note(what))
 }
 
+/// A stop from outside ends a life behind what waited for it, or at once, and what it did not handle
+/// is for the next life.
+#[tokio::test(start_paused = true)]
+async fn a_stop_by_address_comes_behind_what_waits() {
+    let log = Log::default();
+    let system = start(root().child(worker("a", &log))).await;
+    let a = to(&system, "/a");
+    for (at_once, life) in [(false, 2), (true, 3)] {
+        log.take();
+        a.try_tell(note("1", &log)).unwrap();
+        a.try_tell(note("2", &log)).unwrap();
+        assert!(if at_once { a.stop_now() } else { a.stop() });
+        a.tell_urgent(note("urgent", &log)).unwrap();
+        a.try_tell(note("later", &log)).unwrap();
+        settle().await;
+        assert_eq!((seen(&system, "/a"), a.depth()), ((SlotState::Up, life), 0));
+        let expected = match at_once {
+            false => ["urgent", "1", "2", "stop a", "start a", "later"],
+            true => ["stop a", "start a", "urgent", "1", "2", "later"],
+        };
+        assert_eq!(log.take(), expected);
+    }
+    system.stop("/a").await.unwrap();
+    assert!(!a.stop() && !a.stop_now(), "no life is up");
+}
+
 fn told(end: &Ended) -> String {
     format!("{} {} {}", end.path, end.life, end.reason)
 }
