@@ -1,7 +1,7 @@
 //! The debug API, `/debug/v1`: what a page, a terminal or a script needs to see a node and to act on
 //! it. docs/debug-api.md describes it; `/debug/v1/openapi.json` does so for programs.
 //!
-//! Reading never asks an actor: a snapshot walks the supervisors' own index and the slots'
+//! Reading never asks an actor, but for its state: a snapshot walks the supervisors' own index and the slots'
 //! counters. So it shows what is stuck, costs nothing while nobody looks, and is quick with
 //! 100,000 actors.
 //!

@@ -47,7 +47,7 @@ impl Actor for HttpServer {
     async fn start(edge: &Edge, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let addr = edge.addr();
         cx.describe(move || addr.to_string());
-        let accepting = Some(TaskGuard::spawn(accept(edge.clone())));
+        let accepting = Some(cx.spawn_guard(accept(edge.clone())));
         Ok(Self { edge: edge.clone(), accepting })
     }
 

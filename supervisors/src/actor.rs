@@ -135,7 +135,8 @@ pub trait Actor: Sized + Send + 'static {
         std::any::type_name::<Self::Message>()
     }
 
-    /// What it shows of its state to people who ask, between two messages. Nothing by default.
+    /// What it shows of its state to people who ask, between two messages. Nothing by default. A
+    /// panic in it is logged, and the life goes on.
     fn inspect(&self) -> Option<Picture> {
         None
     }

@@ -62,7 +62,12 @@ async fn without_a_token_one_may_look_and_not_act() {
     ] {
         assert_eq!(ask(&node, "POST", path, &key).await.status, 403, "{path}");
     }
-    for path in ["/api/v1/events", "/api/v1/streams/a", "/api/v1/dead-letters/x"] {
+    for path in [
+        "/api/v1/events",
+        "/api/v1/streams/a",
+        "/api/v1/dead-letters/x",
+        "/debug/v1/actors/domain/aggregates/a/state",
+    ] {
         let refused = ask(&node, "GET", path, &[]).await;
         assert_eq!(refused.status, 403, "{path} shows payloads");
     }

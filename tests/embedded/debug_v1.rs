@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use mister_smith::http::Limits;
 use mister_smith::prelude::*;
 use mister_smith_testkit::eventually;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -139,6 +141,79 @@ async fn every_action_has_its_plan_and_its_effect() {
     let (status, problem) = act(&node, path, "kill", "y", &json!({ "why": "x" })).await;
     assert_eq!(status, 400);
     assert!(problem["detail"].as_str().unwrap().contains("unknown field `why`"), "{problem}");
+}
+
+/// An aggregate that can be written down, or says that it cannot.
+#[derive(Default, Deserialize)]
+struct Till {
+    coins: u64,
+}
+
+impl Serialize for Till {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.coins {
+            13 => Err(serde::ser::Error::custom("an unlucky number")),
+            coins => coins.serialize(to),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Happened {
+    #[serde(rename = "till.put_in")]
+    PutIn { coins: u64 },
+}
+
+impl Event for Happened {}
+
+#[derive(Debug, thiserror::Error)]
+enum Never {}
+
+impl Aggregate for Till {
+    type Command = u64;
+    type Event = Happened;
+    type Rejection = Never;
+
+    const CATEGORY: &'static str = "till";
+
+    fn decide(&self, coins: &u64) -> Result<Vec<Happened>, Never> {
+        Ok(vec![Happened::PutIn { coins: *coins }])
+    }
+
+    fn evolve(&mut self, event: Happened) {
+        let Happened::PutIn { coins } = event;
+        self.coins += coins;
+    }
+}
+
+#[tokio::test]
+async fn an_actor_shows_its_state_to_an_admin() {
+    let node = Node::made(Limits::default(), |builder| builder.aggregate::<Till>()).await;
+    let at = "/domain/aggregates/till-1";
+    for (coins, state) in [(5, json!(5)), (8, json!({ "unreadable": "an unlucky number" }))] {
+        node.core.commands().send::<Till>("1", coins).await.unwrap();
+        let shown = node.get(&format!("/debug/v1/actors{at}/state")).await;
+        let version = if coins == 5 { 1 } else { 2 };
+        let picture =
+            json!({ "stream": "till-1", "version": version, "committed": version, "state": state });
+        assert_eq!(shown, json!({ "path": at, "state": picture }));
+    }
+    for (path, why) in [(POOL, "shows nothing of its state"), ("/nobody", "nothing lives at")] {
+        let reply = node.send("GET", &format!("/debug/v1/actors{path}/state")).await;
+        assert_eq!(reply.status, 404, "{path}");
+        assert!(reply.json()["detail"].as_str().unwrap().contains(why), "{}", reply.text());
+    }
+}
+
+#[tokio::test]
+async fn the_threads_of_a_node_are_shown() {
+    let node = Node::start().await;
+    node.core.actors().run_on(Work::Compute, || ()).await.unwrap();
+    let info = node.get("/debug/v1/node").await;
+    let pools = info["thread_pools"].as_array().unwrap();
+    let names: Vec<_> = pools.iter().map(|pool| pool["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["compute", "io", "blocking"]);
+    assert_eq!((&pools[0]["done"], &pools[0]["running"]), (&json!(1), &json!(0)), "{info}");
 }
 
 #[tokio::test]

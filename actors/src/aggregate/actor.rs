@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Address, Context, ErrorClass, ExitReason, Failure, StartError, TaskGuard,
+    Actor, Address, Context, ErrorClass, ExitReason, Failure, Picture, StartError, TaskGuard,
 };
 
 use super::Aggregate;
@@ -184,6 +184,10 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
             AggregateMessage::IdleCheck => "IdleCheck",
             AggregateMessage::Passivate => "Passivate",
         }
+    }
+
+    fn inspect(&self) -> Option<Picture> {
+        Some(self.pipeline.picture())
     }
 }
 

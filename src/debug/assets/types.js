@@ -99,6 +99,7 @@
  * @property {Limit[]} limits
  * @property {{kind: string, url: string, head: number}} [store]
  * @property {{kind: string, state: string, detail?: string}[]} [brokers]
+ * @property {{name: string, threads: number, running: number, queued: number, queue: number, done: number, rejected: number, panicked: number, waited_ms: number, busy_ms: number}[]} [thread_pools]
  *
  * @typedef {{depth: number, handled: number, busy_ms: number, state: State, restarts: number}} Stat
  * @typedef {{at: string, nodes: Record<string, Stat>, totals: Totals}} Stats

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use mister_smith_supervisors::{Look, NodeView, SlotState};
+use mister_smith_supervisors::{Look, NodeView, SlotState, ThreadPoolView};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -37,6 +37,7 @@ pub(super) struct NodeInfo {
     limits: Vec<Limit>,
     store: StoreInfo,
     brokers: Vec<BrokerInfo>,
+    thread_pools: Vec<ThreadPoolInfo>,
 }
 
 /// Whether the caller may act, and why, or why not.
@@ -100,6 +101,45 @@ struct StoreInfo {
     head: u64,
 }
 
+/// Threads for work that would keep a worker of the runtime.
+#[derive(Debug, Serialize, ToSchema)]
+struct ThreadPoolInfo {
+    /// `compute`, `io` or `blocking`.
+    name: &'static str,
+    threads: usize,
+    /// Pieces of work that run now.
+    running: usize,
+    /// Pieces that wait for a thread.
+    queued: usize,
+    /// Pieces that may wait.
+    queue: usize,
+    done: u64,
+    /// Pieces that were refused.
+    rejected: u64,
+    panicked: u64,
+    /// Time that pieces waited for a thread, all together.
+    waited_ms: u64,
+    /// Time that they ran.
+    busy_ms: u64,
+}
+
+impl ThreadPoolInfo {
+    fn of(pool: &ThreadPoolView) -> Self {
+        Self {
+            name: pool.name,
+            threads: pool.spec.threads,
+            running: pool.running,
+            queued: pool.queued,
+            queue: pool.spec.queue,
+            done: pool.done,
+            rejected: pool.rejected,
+            panicked: pool.panicked,
+            waited_ms: millis(pool.waited),
+            busy_ms: millis(pool.busy),
+        }
+    }
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 struct BrokerInfo {
     kind: String,
@@ -160,6 +200,7 @@ pub(super) async fn show(
             head: facts.head.borrow().get(),
         },
         brokers: brokers.collect(),
+        thread_pools: actors.thread_pools().iter().map(ThreadPoolInfo::of).collect(),
     };
     Ok(tagged(&headers, &info))
 }

@@ -10,7 +10,7 @@ use super::{act, data, graph, letters, lint, live, metrics, node, past, sagas, t
     info(
         title = "Mister Smith, debug API",
         description = "The live tree of a node, what happened to it and why, and what an operator \
-            can do. Reading never asks an actor."
+            can do. Reading never asks an actor, but for its state."
     ),
     paths(
         node::show, tree::show, tree::heat, tree::pixel, tree::actor, act::act, lint::lints,

@@ -1,5 +1,8 @@
 //! The tree: parts of it, all of it as pixels, and one actor in full.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Uri, header};
@@ -227,10 +230,10 @@ struct Config {
     give_up_after: Option<u32>,
 }
 
-/// `GET /debug/v1/actors/{path}`, and `…/plan?action=`
+/// `GET /debug/v1/actors/{path}`, `…/plan?action=` and `…/state`
 #[utoipa::path(get, path = "/debug/v1/actors/{path}", tag = "actor",
     params(("path" = String, Path, description = "The actor's path, as it is; `…/plan?action=` for \
-        a dry run")),
+        a dry run, `…/state` for what the actor shows of its state, to an admin")),
     responses((status = 200, description = "All that is known of an actor", body = Actor),
         (status = 404, description = "Nothing lives there")))]
 pub(super) async fn actor(
@@ -243,6 +246,9 @@ pub(super) async fn actor(
     let planned = raw.strip_suffix("/plan").or_else(|| (raw == "plan").then_some(""));
     if let Some(path) = planned {
         return super::act::plan(&edge, &actor_path(path)?, uri.query());
+    }
+    if let Some(path) = raw.strip_suffix("/state").or_else(|| (raw == "state").then_some("")) {
+        return state(&edge, &actor_path(path)?).await;
     }
     let path = actor_path(raw)?;
     let actors = &edge.node()?.actors;
@@ -270,6 +276,35 @@ pub(super) async fn actor(
         })
     });
     Ok(tagged(&headers, &Actor::of(&tree, &view, dependents.take(100).collect(), lineage)))
+}
+
+/// How long an actor may take before it comes to show its state.
+const PICTURE_WITHIN: Duration = Duration::from_secs(1);
+
+/// `GET /debug/v1/actors/{path}/state`: the only read that asks an actor.
+async fn state(edge: &Edge, path: &str) -> Result<Response, Problem> {
+    let actors = &edge.node()?.actors;
+    if actors.actor(path).is_none() {
+        return Err(Problem::missing(format!("nothing lives at {path}")));
+    }
+    let picture = match actors.inspect(path, PICTURE_WITHIN).await {
+        Ok(Some(picture)) => picture,
+        Ok(None) => {
+            return Err(Problem::missing(format!(
+                "{path} shows nothing of its state; implement `Actor::inspect` for it"
+            )));
+        }
+        Err(error) => return Err(Problem::unavailable(error.to_string())),
+    };
+    // Written, and dropped, by code of the application.
+    let write = move || serde_json::to_value(picture.as_serialize()).map_err(|e| e.to_string());
+    let written = catch_unwind(AssertUnwindSafe(write));
+    match written.unwrap_or_else(|_| Err("it panicked".to_owned())) {
+        Ok(state) => Ok(Json(json!({ "path": path, "state": state })).into_response()),
+        Err(error) => {
+            Err(Problem::broken(format!("the state of {path} cannot be written: {error}")))
+        }
+    }
 }
 
 impl Actor {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::actor::slot::{AnySlot, Call};
-use crate::error::{AskError, ExitReason};
+use crate::error::AskError;
 
 /// What an actor shows of its state when it is asked
 /// ([`Actor::inspect`](crate::Actor::inspect)): any value that serde can write.
@@ -55,12 +55,17 @@ pub(crate) async fn ask(
 ) -> Result<Option<Picture>, AskError> {
     let path = || slot.cell().path.clone();
     let (reply, picture) = oneshot::channel();
+    let life = slot.cell().life();
     if !slot.cell().call(Call::Inspect(reply)) {
         return Err(AskError::Stopped { path: path() });
     }
     match tokio::time::timeout(deadline, picture).await {
         Ok(Ok(picture)) => Ok(picture),
-        Ok(Err(_)) => Err(AskError::Crashed { path: path(), reason: ExitReason::Shutdown }),
+        // Its life ended before it came to it, or its `inspect` panicked.
+        Ok(Err(_)) => Err(match slot.cell().end_of(life) {
+            Some(reason) => AskError::Crashed { path: path(), reason },
+            None => AskError::NoReply { path: path() },
+        }),
         Err(_) => Err(AskError::Timeout { path: path(), after: deadline }),
     }
 }

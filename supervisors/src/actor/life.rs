@@ -13,6 +13,7 @@
 //! life's number, whatever happens in between.
 
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -26,7 +27,7 @@ use crate::actor::gate::Sign;
 use crate::actor::guard::{Guard, Outcome};
 use crate::actor::in_flight::{InFlight, LifeToken};
 use crate::actor::kinds::KnownKinds;
-use crate::actor::panic::Theirs;
+use crate::actor::panic::{Theirs, report_of};
 use crate::actor::recorder::Handled;
 use crate::actor::reply::{Settled, unanswered};
 use crate::actor::slot::{AnySlot, Call, Entry, Slot};
@@ -449,7 +450,14 @@ async fn answer<A: Actor, H: Hooks<A>>(
             let _ = reply.send(health);
         }
         Call::Inspect(reply) => {
-            let _ = reply.send(actor.inspect());
+            // Who only looks must not end it.
+            match catch_unwind(AssertUnwindSafe(|| actor.inspect())) {
+                Ok(picture) => drop(reply.send(picture)),
+                Err(payload) => {
+                    let panic = report_of(payload);
+                    tracing::error!(path = %slot.cell.path, %panic, "`inspect` panicked");
+                }
+            }
         }
         Call::Urgent => put_in_front(slot, cx),
         // Those that it has handled since it was told are not waited for again.

@@ -10,6 +10,9 @@
 
 use std::collections::VecDeque;
 
+use mister_smith_supervisors::Picture;
+use serde_json::json;
+
 use super::{Look, executed};
 use crate::aggregate::Aggregate;
 use crate::aggregate::loading::snapshot_of;
@@ -354,6 +357,18 @@ impl<A: Aggregate> Pipeline<A> {
     }
 
     /// A snapshot of the state as it is assumed now; `None` if it cannot be written.
+    /// What people see of it: the state that the next command will find.
+    pub(super) fn picture(&self) -> Picture {
+        let state = serde_json::to_value(&self.state)
+            .unwrap_or_else(|error| json!({ "unreadable": error.to_string() }));
+        Picture::of(json!({
+            "stream": self.stream.as_str(),
+            "version": self.assumed.get(),
+            "committed": self.committed.get(),
+            "state": state,
+        }))
+    }
+
     pub(super) fn snapshot(&self, at: Timestamp) -> Option<Snapshot> {
         match snapshot_of(&self.state, self.assumed, at) {
             Ok(snapshot) => Some(snapshot),
