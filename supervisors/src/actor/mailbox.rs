@@ -168,9 +168,10 @@ impl<E> Mailbox<E> {
         inner.queue.len() + inner.lent < self.capacity
     }
 
-    /// Moves senders' messages from the line into the queue while there is room.
+    /// Moves senders' messages from the line into the queue while there is room. Not when it is
+    /// closed: the queue was handed out then, and what came into it now would never be seen again.
     fn admit(&self, inner: &mut Inner<E>, admitted: &mut Admitted) {
-        while !inner.line.is_empty() && self.has_room(inner) {
+        while !inner.closed && !inner.line.is_empty() && self.has_room(inner) {
             let Some(Waiting { entry, waker, .. }) = inner.line.pop_front() else { break };
             inner.queue.push_back(entry);
             admitted.0.push(waker);
@@ -214,7 +215,8 @@ impl<E> Mailbox<E> {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Lets waiting senders in where room has come free. For the life, now and then.
+    /// Lets waiting senders in where room has come free. For the life, now and then, and for a sender
+    /// whose time is over.
     #[cold]
     pub(crate) fn let_in(&self) {
         let mut admitted = Admitted::default();
@@ -272,7 +274,11 @@ impl<E> Mailbox<E> {
     }
 
     /// Puts entries back in front of all others, in their order.
-    pub(crate) fn put_back(&self, receiver: &mut Receiver<E>, entries: impl DoubleEndedIterator<Item = E>) {
+    pub(crate) fn put_back(
+        &self,
+        receiver: &mut Receiver<E>,
+        entries: impl DoubleEndedIterator<Item = E>,
+    ) {
         for entry in entries.rev() {
             receiver.taken.push_front(entry);
         }
@@ -303,7 +309,10 @@ impl<E> Mailbox<E> {
         }
         taken.append(&mut inner.queue);
         inner.queue = taken;
-        self.queued.store(inner.queue.len(), Ordering::Relaxed);
+        // The room that the life has made is there now, and the next life may be long in coming.
+        let mut admitted = Admitted::default();
+        self.admit(&mut inner, &mut admitted);
+        self.published(inner, admitted);
         VecDeque::new()
     }
 
@@ -357,8 +366,17 @@ enum Place<E> {
 impl<E> Unpin for WaitForRoom<'_, E> {}
 
 impl<E> WaitForRoom<'_, E> {
-    /// Gives up. The entry, unless it was let in before.
+    /// Gives up. The entry, unless it was let in before or can be let in now: a life that is busy
+    /// with one message may not have looked at the line since it made room.
     pub(crate) fn take_back(&mut self) -> Option<E> {
+        if matches!(self.state, Place::InLine(_)) {
+            self.mailbox.let_in();
+        }
+        self.leave()
+    }
+
+    /// The entry, unless it was let in before.
+    fn leave(&mut self) -> Option<E> {
         match std::mem::replace(&mut self.state, Place::Done) {
             Place::Outside(entry) => entry,
             Place::InLine(id) => {
@@ -445,6 +463,6 @@ impl<E> Future for WaitForRoom<'_, E> {
 impl<E> Drop for WaitForRoom<'_, E> {
     fn drop(&mut self) {
         // Outside the lock: dropping a message runs its owner's code.
-        drop(self.take_back());
+        drop(self.leave());
     }
 }
