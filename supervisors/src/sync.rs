@@ -1,7 +1,7 @@
 //! The few primitives that the mailbox and the gate are made of.
 //!
 //! In one place so that the model checker's twins can take it: the package in `supervisors/loom`
-//! compiles the same files against them.
+//! compiles the same files against them. That is also why their tests are in `actor/tests.rs`.
 
 pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Mutex, MutexGuard};

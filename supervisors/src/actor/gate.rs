@@ -125,30 +125,3 @@ impl Gate {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_life_reads_its_own_signs_and_a_former_one_reads_a_kill() {
-        let gate = Gate::new();
-        let first = gate.next_life();
-        assert_eq!((first, gate.sign(1)), (1, Sign::Go));
-        gate.hold(true);
-        assert_eq!(gate.sign(1), Sign::Hold);
-        gate.call();
-        assert_eq!(gate.sign(1), Sign::Call);
-        gate.take_call();
-        assert!(gate.stop(1) && !gate.stop(2));
-        assert_eq!(gate.sign(1), Sign::Stop);
-        assert!(gate.kill(1));
-        assert_eq!(gate.sign(1), Sign::Kill);
-        let second = gate.next_life();
-        assert_eq!((second, gate.sign(1), gate.sign(2)), (2, Sign::Kill, Sign::Hold));
-        gate.hold(false);
-        assert_eq!(gate.sign(2), Sign::Go);
-        assert!(!gate.kill(1), "the life that was meant is gone");
-        assert_eq!(gate.sign(2), Sign::Go);
-    }
-}

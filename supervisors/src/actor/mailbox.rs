@@ -214,7 +214,8 @@ impl<E> Mailbox<E> {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Lets waiting senders in where room has come free. For the life, now and then.
+    /// Lets waiting senders in where room has come free. For the life, now and then, and for a sender
+    /// whose time is over.
     #[cold]
     pub(crate) fn let_in(&self) {
         let mut admitted = Admitted::default();
@@ -307,7 +308,10 @@ impl<E> Mailbox<E> {
         }
         taken.append(&mut inner.queue);
         inner.queue = taken;
-        self.queued.store(inner.queue.len(), Ordering::Relaxed);
+        // The room that the life has made is there now, and the next life may be long in coming.
+        let mut admitted = Admitted::default();
+        self.admit(&mut inner, &mut admitted);
+        self.published(inner, admitted);
         VecDeque::new()
     }
 
@@ -361,8 +365,17 @@ enum Place<E> {
 impl<E> Unpin for WaitForRoom<'_, E> {}
 
 impl<E> WaitForRoom<'_, E> {
-    /// Gives up. The entry, unless it was let in before.
+    /// Gives up. The entry, unless it was let in before or can be let in now: a life that is busy
+    /// with one message may not have looked at the line since it made room.
     pub(crate) fn take_back(&mut self) -> Option<E> {
+        if matches!(self.state, Place::InLine(_)) {
+            self.mailbox.let_in();
+        }
+        self.leave()
+    }
+
+    /// The entry, unless it was let in before.
+    fn leave(&mut self) -> Option<E> {
         match std::mem::replace(&mut self.state, Place::Done) {
             Place::Outside(entry) => entry,
             Place::InLine(id) => {
@@ -449,6 +462,6 @@ impl<E> Future for WaitForRoom<'_, E> {
 impl<E> Drop for WaitForRoom<'_, E> {
     fn drop(&mut self) {
         // Outside the lock: dropping a message runs its owner's code.
-        drop(self.take_back());
+        drop(self.leave());
     }
 }
