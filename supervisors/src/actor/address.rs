@@ -405,7 +405,7 @@ impl<M: Send + 'static> Address<M> {
         };
         if let Some(extra) = &mut entry.extra {
             if let Some(armed) = extra.armed.take() {
-                armed.take(0);
+                armed.left();
                 if !full {
                     // The actor is gone, and its timers with it.
                     self.cell().env.dispose(entry.message);

@@ -237,6 +237,8 @@ impl<A: Actor> Living<A> {
         let mut units = 0;
         // The kind of the last message: most come many times in a row.
         let (mut named, mut kind, mut name) = ("", 0, "");
+        // When the silence since the last message has been long enough.
+        let mut silent_until = None;
         if slot.has_urgent() {
             cell.gate.call();
         }
@@ -277,7 +279,11 @@ impl<A: Actor> Living<A> {
                 match cx.receive_timeout() {
                     None => park().await,
                     Some(after) => {
-                        if tokio::time::timeout(after, park()).await.is_err() {
+                        // Who only looks at the actor does not break it.
+                        let now = clock.elapsed();
+                        let until = *silent_until.get_or_insert(now.saturating_add(after));
+                        let left = until.saturating_sub(now);
+                        if tokio::time::timeout(left, park()).await.is_err() {
                             cx.receive_timed_out();
                         }
                     }
@@ -293,6 +299,7 @@ impl<A: Actor> Living<A> {
                 drop(message);
                 continue;
             }
+            silent_until = None;
             // In flight before any code of the actor sees it: from here on it cannot get lost.
             token.in_flight = Some(InFlight { copy: None, extra, name });
             let called = A::message_name(&message);
