@@ -153,7 +153,7 @@ pub(crate) struct Slot<M> {
 /// The receiver while no life holds it, and the life that waits for it.
 struct Berth<M> {
     receiver: Option<Receiver<Entry<M>>>,
-    next: Option<Waker>,
+    next: Option<(u64, Waker)>,
 }
 
 /// What happens to the message in flight, with the way to copy it where a copy is kept.
@@ -198,7 +198,10 @@ impl<M: Send + 'static> Slot<M> {
             match berth.receiver.take() {
                 Some(receiver) => Poll::Ready(receiver),
                 None => {
-                    berth.next = Some(cx.waker().clone());
+                    // An earlier life that waits too is given up, and must not be woken instead.
+                    if berth.next.as_ref().is_none_or(|(of, _)| *of <= life) {
+                        berth.next = Some((life, cx.waker().clone()));
+                    }
                     Poll::Pending
                 }
             }
@@ -213,7 +216,7 @@ impl<M: Send + 'static> Slot<M> {
             berth.receiver = Some(receiver);
             berth.next.take()
         };
-        if let Some(next) = next {
+        if let Some((_, next)) = next {
             next.wake();
         }
     }

@@ -5,6 +5,7 @@
 //! | [`guards`] | user code that is dropped or shown by a supervisor hurts nobody |
 //! | [`races`] | ends, kills and closes that meet a life in the wrong moment |
 //! | [`asks`] | every question is answered once, in time, with the right reason |
+//! | [`storm`] | all of it at once: no message is lost, and nobody waits for nothing |
 //! | [`timers`] | timers, timeouts and what was put aside |
 //! | [`growth`] | a system that has ended leaves nothing behind |
 //! | [`fairness`] | many children at once hold nobody up |
@@ -19,6 +20,7 @@ mod guards;
 #[allow(dead_code, reason = "shared with the other tests of the kernel")]
 mod kit;
 mod races;
+mod storm;
 mod timers;
 #[path = "../faults/workers.rs"]
 #[allow(dead_code, reason = "shared with the other tests of the kernel")]
