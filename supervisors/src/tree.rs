@@ -41,20 +41,6 @@ impl TreeRoot {
         self.find(&path.parent()?)?.supervisor().cloned()
     }
 
-    /// The supervisor that would start what stands at `path`: the parent of the first slot on the way
-    /// to it, from the top, that is not up.
-    pub(crate) fn responsible_for(&self, path: &Path) -> Option<Path> {
-        let mut at = Path::root();
-        while at != *path {
-            let next = path.child_towards(&at)?;
-            if self.find(&next)?.cell().state() != SlotState::Up {
-                return Some(at);
-            }
-            at = next;
-        }
-        None
-    }
-
     pub(crate) fn address<M: Send + 'static>(
         &self,
         path: &Path,

@@ -434,7 +434,7 @@ impl<M: Send + 'static> Address<M> {
             Refused::Closed(entry) => (false, entry),
         };
         if let Some(armed) = entry.extra.as_mut().and_then(|extra| extra.armed.take()) {
-            armed.take(0);
+            armed.left();
             if !full {
                 // The actor is gone, and its timers with it.
                 self.cell().env.dispose(entry.message);

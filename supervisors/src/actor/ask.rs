@@ -177,21 +177,61 @@ fn same(a: &dyn AnySlot, b: &dyn AnySlot) -> bool {
 }
 
 /// Whether `asked` has no life, and the supervisor that would start it waits for `asker`.
+///
+/// That is the supervisor under which their ways part, if everything on the way down to `asked` that
+/// is not up begins right below it. One with a strategy does one thing at a time, so it waits for
+/// the branch that starts or stops; in a crowd each child comes and goes by itself, until all stop.
 pub(crate) fn blocked(root: &TreeRoot, asker: &Arc<dyn AnySlot>, asked: &Arc<dyn AnySlot>) -> bool {
     if asked.cell().state() == SlotState::Up {
         return false;
     }
     let (from, to) = (&asker.cell().path, &asked.cell().path);
-    if from == to {
+    let mut parting = Path::root();
+    let (branch, towards) = loop {
+        let (Some(branch), Some(towards)) =
+            (from.child_towards(&parting), to.child_towards(&parting))
+        else {
+            return false;
+        };
+        if branch != towards {
+            break (branch, towards);
+        }
+        parting = branch;
+    };
+    let state = |path: &Path| root.find(path).map(|slot| slot.cell().state());
+    if state(&towards) == Some(SlotState::Up) {
+        // What is down is further down, and its own supervisor brings it back.
         return false;
     }
-    // From the top: the first that is not up has a supervisor that is, and starts it.
-    let Some(responsible) = root.responsible_for(to) else { return false };
-    if !from.is_within(&responsible) {
-        return false;
+    let one_by_one = || {
+        root.find(&parting)
+            .and_then(|slot| slot.supervisor().cloned())
+            .is_some_and(|link| !link.dynamic)
+    };
+    is_waited_for(asker, branch, state)
+        && (one_by_one() || state(&parting) == Some(SlotState::Stopping))
+}
+
+/// Whether the supervisor of `branch` waits for `asker`, which is that or lives below: something on
+/// the way stops, or all of it starts. A life that is up holds up no start, though it may be shown as
+/// starting still.
+fn is_waited_for(
+    asker: &Arc<dyn AnySlot>,
+    branch: Path,
+    state: impl Fn(&Path) -> Option<SlotState>,
+) -> bool {
+    let from = &asker.cell().path;
+    let mut at = branch;
+    loop {
+        match state(&at) {
+            Some(SlotState::Stopping) => return true,
+            Some(SlotState::Starting) if at == *from => return !asker.cell().is_running(),
+            Some(SlotState::Starting) => {}
+            _ => return false,
+        }
+        match from.child_towards(&at) {
+            Some(next) => at = next,
+            None => return false,
+        }
     }
-    let Some(branch) = from.child_towards(&responsible) else { return false };
-    root.find(&branch).is_some_and(|slot| {
-        matches!(slot.cell().state(), SlotState::Starting | SlotState::Stopping)
-    })
 }

@@ -464,8 +464,14 @@ impl SlotCell {
 
     // --- notes ---------------------------------------------------------------------------------
 
-    pub(crate) fn set_status(&self, status: Arc<dyn Fn() -> String + Send + Sync>) {
-        let _before = lock(&self.slow).status.replace(status);
+    /// Life `life` says what is shown beside it. Nothing is kept of one that is over: it would stay
+    /// for good, and perhaps hold on to this slot.
+    pub(crate) fn set_status(&self, life: u64, status: Arc<dyn Fn() -> String + Send + Sync>) {
+        let mut slow = lock(&self.slow);
+        let lives = slow.waker.as_ref().is_some_and(|(of, _)| *of == life);
+        let late = if lives { slow.status.replace(status) } else { Some(status) };
+        drop(slow);
+        drop(late);
     }
 
     pub(crate) fn status(&self) -> Option<String> {

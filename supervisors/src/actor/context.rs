@@ -247,7 +247,7 @@ impl<A: Actor> Context<A> {
     /// somebody looks, on the thread of whoever looks: read atomics, do not block. It is forgotten
     /// with this life.
     pub fn describe(&self, status: impl Fn() -> String + Send + Sync + 'static) {
-        self.slot.cell.set_status(Arc::new(status));
+        self.slot.cell.set_status(self.life, Arc::new(status));
     }
 
     // --- the mailbox ---------------------------------------------------------------------------
@@ -391,7 +391,7 @@ impl<A: Actor> Context<A> {
         message: A::Message,
     ) {
         let timer = self.tell_after(delay, message);
-        self.owned().timers.insert(key.into(), timer);
+        put(&mut self.owned().timers, key.into(), timer);
     }
 
     /// Sets the timer `key`: what `message` makes, every `period`. Replaces one under that key.
@@ -402,12 +402,14 @@ impl<A: Actor> Context<A> {
         message: impl FnMut() -> A::Message + Send + 'static,
     ) {
         let timer = self.interval(period, message);
-        self.owned().timers.insert(key.into(), timer);
+        put(&mut self.owned().timers, key.into(), timer);
     }
 
     /// Cancels the timer `key`. `false`: no such timer, or its message has been handled.
     pub fn cancel_timer(&mut self, key: &str) -> bool {
-        self.owned.get_mut().as_mut().is_some_and(|owned| owned.timers.remove(key).is_some())
+        let owned = self.owned.get_mut().as_mut();
+        let timer = owned.and_then(|owned| owned.timers.remove(key));
+        timer.is_some_and(|timer| !timer.is_over())
     }
 
     /// Tells the actor each item of a stream, as `message` makes it, in order; a full mailbox makes
@@ -444,9 +446,7 @@ impl<A: Actor> Context<A> {
         let slot = other.any_slot();
         let key = Arc::as_ptr(&slot).cast::<()>() as usize;
         let watch = self.spawn_tell(async move { message(ended(slot).await) });
-        let watches = &mut self.owned().watches;
-        watches.retain(|_, watch| !watch.is_finished());
-        watches.insert(key, watch);
+        put(&mut self.owned().watches, key, watch);
     }
 
     /// Ends a watch. `false`: the end has been told already, or there was no watch.
@@ -471,6 +471,15 @@ impl<A: Actor> Context<A> {
     ) -> Result<T, ComputeError> {
         let env = &self.slot.cell.env;
         env.thread_pools.run(env.clock, Work::Compute, work).await
+    }
+}
+
+/// Puts a task in the place of the one under its key. Those that are over are swept out whenever
+/// their number has doubled: an actor may set a timer for each message, under a key of its own.
+fn put<K: Ord>(tasks: &mut BTreeMap<K, TaskGuard>, key: K, task: TaskGuard) {
+    let known = tasks.insert(key, task).is_some();
+    if !known && tasks.len() >= 16 && tasks.len().is_power_of_two() {
+        tasks.retain(|_, task| !task.is_over());
     }
 }
 

@@ -126,7 +126,7 @@ impl<M: Send + 'static> Drop for LifeToken<M> {
             slot.mailbox.put_back(&mut self.receiver, again.into_iter());
         }
         let left_over = slot.mailbox.detach(&mut self.receiver);
-        slot.bury_all(left_over, &DeadLetterCause::Stopped(reason));
+        slot.bury_elsewhere(left_over, &DeadLetterCause::Stopped(reason));
         slot.give_back(std::mem::take(&mut self.receiver));
     }
 }

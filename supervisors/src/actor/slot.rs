@@ -24,9 +24,10 @@ use crate::actor::recorder::Sent;
 use crate::actor::reply::Settled;
 use crate::actor::state::SlotKind;
 use crate::actor::timers::Armed;
-use crate::environment::spawn;
+use crate::environment::{Environment, spawn};
 use crate::error::ExitReason;
 use crate::health::Health;
+use crate::path::Path;
 use crate::supervisor::SupervisorLink;
 use crate::sync::lock;
 
@@ -154,7 +155,7 @@ pub(crate) struct Slot<M> {
 /// The receiver while no life holds it, and the life that waits for it.
 struct Berth<M> {
     receiver: Option<Receiver<Entry<M>>>,
-    next: Option<Waker>,
+    next: Option<(u64, Waker)>,
 }
 
 /// What happens to the message in flight, with the way to copy it where a copy is kept.
@@ -199,7 +200,10 @@ impl<M: Send + 'static> Slot<M> {
             match berth.receiver.take() {
                 Some(receiver) => Poll::Ready(receiver),
                 None => {
-                    berth.next = Some(cx.waker().clone());
+                    // An earlier life that waits too is given up, and must not be woken instead.
+                    if berth.next.as_ref().is_none_or(|(of, _)| *of <= life) {
+                        berth.next = Some((life, cx.waker().clone()));
+                    }
                     Poll::Pending
                 }
             }
@@ -214,7 +218,7 @@ impl<M: Send + 'static> Slot<M> {
             berth.receiver = Some(receiver);
             berth.next.take()
         };
-        if let Some(next) = next {
+        if let Some((_, next)) = next {
             next.wake();
         }
     }
@@ -248,26 +252,67 @@ impl<M: Send + 'static> Slot<M> {
 
     /// Nobody will handle it: it goes to the dead letters, and with it the question it carries.
     pub(crate) fn bury(&self, entry: Entry<M>, cause: &DeadLetterCause) {
-        if entry.extra.as_ref().is_some_and(|extra| extra.armed.is_some()) && cause.is_stop() {
-            // A timer's message has no meaning beyond the life that armed the timer.
-            self.cell.env.dispose(entry.message);
-            return;
-        }
-        let letter = DeadLetter {
+        self.burial(cause).bury(&self.cell.env, entry);
+    }
+
+    fn burial(&self, cause: &DeadLetterCause) -> Burial {
+        Burial {
             path: self.cell.path.clone(),
             life: self.cell.life(),
             message_type: self.cell.info.message_type,
             cause: cause.clone(),
-            attempts: Extra::attempts(entry.extra.as_deref()),
-            message: Some(Box::new(entry.message)),
-        };
-        self.cell.env.dead_letter(letter);
+        }
     }
 
-    pub(crate) fn bury_all(&self, entries: VecDeque<Entry<M>>, cause: &DeadLetterCause) {
-        for entry in entries {
-            self.bury(entry, cause);
+    /// The same, one after the other on a task of its own: the hook is the application's, and so is
+    /// the drop of a message, and there may be a million.
+    pub(crate) fn bury_elsewhere(&self, entries: VecDeque<Entry<M>>, cause: &DeadLetterCause) {
+        if entries.is_empty() {
+            return;
         }
+        let env = Arc::clone(&self.cell.env);
+        let burial = self.burial(cause);
+        spawn(&self.cell.env, async move {
+            for (n, entry) in entries.into_iter().enumerate() {
+                if n % LETTERS == LETTERS - 1 {
+                    tokio::task::yield_now().await;
+                }
+                burial.bury(&env, entry);
+            }
+        });
+    }
+}
+
+/// Letters after which others have their turn.
+const LETTERS: usize = 64;
+
+/// What all that is buried at once has in common.
+struct Burial {
+    path: Path,
+    life: u64,
+    message_type: &'static str,
+    cause: DeadLetterCause,
+}
+
+impl Burial {
+    fn bury<M: Send + 'static>(&self, env: &Environment, entry: Entry<M>) {
+        if let Some(armed) = entry.extra.as_ref().and_then(|extra| extra.armed.as_ref()) {
+            // Else a timer would wait for it forever.
+            armed.left();
+            if self.cause.is_stop() {
+                // A timer's message has no meaning beyond the life that armed the timer.
+                env.dispose(entry.message);
+                return;
+            }
+        }
+        env.dead_letter(DeadLetter {
+            path: self.path.clone(),
+            life: self.life,
+            message_type: self.message_type,
+            cause: self.cause.clone(),
+            attempts: Extra::attempts(entry.extra.as_deref()),
+            message: Some(Box::new(entry.message)),
+        });
     }
 }
 
@@ -316,33 +361,7 @@ impl<M: Send + 'static> AnySlot for Slot<M> {
         let mut entries = self.mailbox.close();
         entries.extend(self.take_urgent());
         self.cell.set_ended(reason);
-        if entries.is_empty() {
-            return;
-        }
-        // The hook is the application's, and so is the drop of a message: neither runs on the
-        // supervisor's task.
-        let letters = entries.into_iter().map(|entry| (entry.message, entry.extra));
-        let env = Arc::clone(&self.cell.env);
-        let (path, life) = (self.cell.path.clone(), self.cell.life());
-        let message_type = self.cell.info.message_type;
-        let cause = DeadLetterCause::Stopped(reason.clone());
-        let letters: Vec<_> = letters.collect();
-        spawn(&Arc::clone(&self.cell.env), async move {
-            for (message, extra) in letters {
-                if extra.as_ref().is_some_and(|extra| extra.armed.is_some()) {
-                    env.dispose(message);
-                    continue;
-                }
-                env.dead_letter(DeadLetter {
-                    path: path.clone(),
-                    life,
-                    message_type,
-                    cause: cause.clone(),
-                    attempts: Extra::attempts(extra.as_deref()),
-                    message: Some(Box::new(message)),
-                });
-            }
-        });
+        self.bury_elsewhere(entries, &DeadLetterCause::Stopped(reason.clone()));
     }
 
     fn hold(&self, held: bool) -> bool {

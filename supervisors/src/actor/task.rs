@@ -104,7 +104,7 @@ impl TaskContext {
 
     /// What the tree shows beside this task. See [`Context::describe`](crate::Context::describe).
     pub fn describe(&self, status: impl Fn() -> String + Send + Sync + 'static) {
-        self.slot.cell.set_status(Arc::new(status));
+        self.slot.cell.set_status(self.life, Arc::new(status));
     }
 
     /// The system's clock.

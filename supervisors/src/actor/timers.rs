@@ -81,6 +81,14 @@ impl TaskGuard {
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
+
+    /// Whether nothing will come of it any more: a timer's message waits for longer than its task.
+    pub(crate) fn is_over(&self) -> bool {
+        match &self.armed {
+            Some(armed) if armed.once => armed.over.load(Ordering::Acquire),
+            _ => self.is_finished(),
+        }
+    }
 }
 
 impl Drop for TaskGuard {
@@ -106,18 +114,28 @@ pub(crate) struct Armed {
     cancelled: AtomicBool,
     /// A message of this timer waits in the mailbox.
     waits: AtomicBool,
+    /// It has but one message.
+    once: bool,
+    /// That one has left the mailbox.
+    over: AtomicBool,
 }
 
 impl Armed {
-    fn new(life: u64) -> Arc<Self> {
-        let (cancelled, waits) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { life, cancelled, waits })
+    fn new(life: u64, once: bool) -> Arc<Self> {
+        let [cancelled, waits, over] = std::array::from_fn(|_| AtomicBool::new(false));
+        Arc::new(Self { life, cancelled, waits, once, over })
     }
 
     /// Whether the message is still meant for life `life`. It has left the mailbox.
     pub(crate) fn take(&self, life: u64) -> bool {
-        self.waits.store(false, Ordering::Release);
+        self.left();
         self.life == life && !self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// The message has left the mailbox, or found no place in it.
+    pub(crate) fn left(&self) {
+        self.waits.store(false, Ordering::Release);
+        self.over.store(self.once, Ordering::Release);
     }
 }
 
@@ -134,7 +152,7 @@ pub(crate) fn after<M: Send + 'static>(
     delay: Duration,
     message: M,
 ) -> TaskGuard {
-    let armed = Armed::new(life);
+    let armed = Armed::new(life, true);
     let (address, mine) = (Address::new(Arc::clone(slot)), Arc::clone(&armed));
     let future = async move {
         tokio::time::sleep(delay).await;
@@ -152,7 +170,7 @@ pub(crate) fn every<M: Send + 'static>(
     period: Duration,
     mut message: impl FnMut() -> M + Send + 'static,
 ) -> TaskGuard {
-    let armed = Armed::new(life);
+    let armed = Armed::new(life, false);
     let (address, mine) = (Address::new(Arc::clone(slot)), Arc::clone(&armed));
     let future = async move {
         let mut ticks = tokio::time::interval(period.max(Duration::from_micros(1)));

@@ -58,7 +58,12 @@ impl Dispatch {
                 tokio::select! {
                     biased;
                     _ = timeline.changed(seen) => {}
-                    _ = finishing.changed() => {}
+                    told = finishing.changed() => {
+                        if told.is_err() {
+                            // Nobody will ever tell it to finish.
+                            return;
+                        }
+                    }
                 }
             }
         });

@@ -335,6 +335,10 @@ impl Lives {
         if let Some(health) = health {
             self.check_again(key, health);
         }
+        if self.children.get(&key).is_some_and(|child| child.slot.cell().is_killed()) {
+            // By somebody who was faster than this report.
+            self.killed(key, life);
+        }
         if let StartResult::StartedRaw(actor) = &result
             && let Some(reason) = self.raw.early.remove(&actor.get_id())
         {

@@ -124,10 +124,11 @@ fn report_lost(env: &Environment, link: &SupervisorLink, cause_seq: Option<u64>)
     let place: &SupervisorPlace = link;
     for slot in place.slots().iter().rev() {
         let cell = slot.cell();
+        // Also those between two lives: nobody brings them back.
+        if cell.state() != SlotState::Stuck {
+            cell.set_state(SlotState::Down);
+        }
         if cell.set_reported_up(false) {
-            if cell.state() != SlotState::Stuck {
-                cell.set_state(SlotState::Down);
-            }
             let life = cell.life();
             if !matches!(cell.info.kind, SlotKind::Actor | SlotKind::Task) {
                 // An actor's life clears its own slot when it lets go.

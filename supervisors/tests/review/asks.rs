@@ -212,3 +212,93 @@ fn an_ask_from_another_runtime_is_answered_or_late() {
         soon("the other runtime", done).await.unwrap();
     });
 }
+
+/// Asks `path` as soon as it is up, or while it starts, and notes how that went.
+fn asks(id: &'static str, path: &'static str, in_start: bool, log: &Log) -> ChildSpec {
+    let noted = log.clone();
+    plan(id, log)
+        .on_start(move |cx| {
+            let noted = noted.clone();
+            Box::pin(async move {
+                let b = cx.find::<Job>(path).unwrap();
+                let asked = async move {
+                    let answer = b.ask_within::<()>(secs(10), ping).await;
+                    noted.note(format!("{id} {:?}", answer.map_err(|error| error.to_string())));
+                };
+                if in_start {
+                    asked.await;
+                } else {
+                    let ask = job(move |_| {
+                        Box::pin(async move {
+                            asked.await;
+                            Ok(())
+                        })
+                    });
+                    assert!(cx.address().try_tell(ask).is_ok());
+                }
+                Ok(())
+            })
+        })
+        .spec()
+}
+
+fn slow(id: &'static str, log: &Log) -> ChildSpec {
+    plan(id, log)
+        .on_start(|_| {
+            Box::pin(async {
+                tokio::time::sleep(ms(10)).await;
+                Ok(())
+            })
+        })
+        .spec()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_up_may_ask_a_sibling_that_starts_later() {
+    let log = Log::default();
+    let s = SupervisorSpec::new("s");
+    let s = s.child(asks("a", "/s/c", false, &log)).child(slow("b", &log)).child(slow("c", &log));
+    let _system = start(root().child(s)).await;
+    settle().await;
+    assert!(log.all().contains(&"a Ok(())".to_owned()), "{:?}", log.all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_of_a_crowd_may_ask_each_other_while_they_start() {
+    let log = Log::default();
+    let d = SupervisorSpec::dynamic("d");
+    let d = d.child(asks("a", "/d/b", true, &log)).child(slow("b", &log));
+    let _system = start(root().child(d)).await;
+    settle().await;
+    assert!(log.all().contains(&"a Ok(())".to_owned()), "{:?}", log.all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_of_a_crowd_that_stops_may_ask_one_that_comes_back() {
+    let log = Log::default();
+    let noted = log.clone();
+    let a = plan("a", &log).on_stop(move |cx| {
+        let noted = noted.clone();
+        Box::pin(async move {
+            let b = cx.find::<Job>("/d/b").unwrap();
+            let answer = b.ask_within::<()>(secs(3), ping).await;
+            noted.note(format!("a {:?}", answer.map_err(|error| error.to_string())));
+        })
+    });
+    let b = worker("b", &log).backoff(Backoff::exponential(ms(100), ms(100)));
+    let d = SupervisorSpec::dynamic("d").intensity(10, secs(1)).child(a.spec()).child(b);
+    let system = start(root().child(d)).await;
+    to(&system, "/d/b").tell(failure()).await.unwrap();
+    settle().await;
+    system.supervisor("/d").unwrap().terminate_child("a").await.unwrap();
+    assert!(log.all().contains(&"a Ok(())".to_owned()), "{:?}", log.all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_up_may_ask_a_cousin_that_starts_later() {
+    let log = Log::default();
+    let s = SupervisorSpec::new("s").child(asks("a", "/t", false, &log)).child(slow("b", &log));
+    let _system = start(root().child(s).child(slow("t", &log))).await;
+    settle().await;
+    assert!(log.all().contains(&"a Ok(())".to_owned()), "{:?}", log.all());
+}

@@ -172,3 +172,23 @@ async fn a_system_whose_supervisors_were_killed_leaves_nothing() {
     .await;
     assert_eq!(left, 0, "copies that somebody still has");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_task_says_of_itself_after_its_end_is_not_kept() {
+    let token = Token::new();
+    let (give, given) = tokio::sync::oneshot::channel();
+    let give = std::sync::Mutex::new(Some(give));
+    let task = ChildSpec::task("t", move |cx: TaskContext| {
+        if let Some(give) = give.lock().unwrap().take() {
+            let _ = give.send(cx.clone());
+        }
+        async { Ok(()) }
+    });
+    let system = start(root().child(task)).await;
+    let cx = given.await.unwrap();
+    settle().await;
+    let (own, shown) = (cx.clone(), token.clone());
+    cx.describe(move || format!("{} {}", own.path(), shown.others()));
+    assert_eq!(token.others(), 0, "its slot would hold on to itself");
+    drop(system);
+}
