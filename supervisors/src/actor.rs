@@ -42,7 +42,7 @@ mod dead_letter;
 pub(crate) mod gate;
 pub(crate) mod guard;
 pub(crate) mod in_flight;
-mod inspect;
+pub(crate) mod inspect;
 mod kinds;
 pub(crate) mod life;
 pub(crate) mod mailbox;

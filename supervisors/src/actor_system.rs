@@ -16,6 +16,7 @@ use crate::groups::Group;
 use crate::lifecycle::{DEFAULT_HISTORY, Observer};
 use crate::path::Path;
 use crate::pool::{Partitions, Pool};
+use crate::supervisor::across;
 use crate::supervisor::child::{ChildFactory, StartSupervisor, SupervisorChild};
 use crate::supervisor::{ChildSpec, Policies, SupervisorMessage, SupervisorRef, SupervisorSpec};
 use crate::thread_pool::{ComputeError, ThreadPoolSpec, ThreadPoolSpecs, ThreadPools, Work};
@@ -127,6 +128,7 @@ impl ActorSystemBuilder {
         install_hook();
         let mut checked = self.root.clone();
         checked.check(&self.policies)?;
+        across::check(&checked)?;
         let heard_by = HeardBy {
             observers: self.observers,
             dead_letters: self.dead_letters,
@@ -297,9 +299,10 @@ impl ActorSystem {
     /// No supervisor lives there, or nothing below it is one.
     pub fn partitions(&self, path: &str) -> Result<Partitions, LookupError> {
         let parent = self.supervisor(path)?;
-        let parts = parent.which_children().into_iter().map(|id| {
-            self.root.supervisor(&parent.path().child(&id))
-        });
+        let parts = parent
+            .which_children()
+            .into_iter()
+            .map(|id| self.root.supervisor(&parent.path().child(&id)));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
         Partitions::new(parts).ok_or_else(|| LookupError::NotFound { path: Path::parse(path) })
     }
@@ -361,5 +364,6 @@ impl fmt::Debug for ActorSystem {
 /// # Errors
 /// What [`ActorSystemBuilder::start`] would refuse.
 pub fn check(spec: &SupervisorSpec, policies: &Policies) -> Result<(), SpecError> {
-    spec.clone().check(policies)
+    spec.clone().check(policies)?;
+    across::check(spec)
 }

@@ -4,7 +4,6 @@
 //! system its own clock and seed.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -16,12 +15,13 @@ use tokio::time::Instant;
 
 use crate::actor::ask::Asks;
 use crate::actor::cell::SlotCell;
-use crate::actor::panic::message_of;
+use crate::actor::panic::caught;
 use crate::actor::reply::unanswered;
 use crate::actor::{DeadLetter, DeadLetters};
 use crate::groups::Groups;
 use crate::lifecycle::history::History;
 use crate::lifecycle::{LifecycleEvent, LifecycleKind, Observer};
+use crate::supervisor::across::Across;
 use crate::thread_pool::ThreadPools;
 use crate::tree::TreeRoot;
 
@@ -146,6 +146,7 @@ pub(crate) struct Environment {
     pub(crate) history: Arc<History>,
     pub(crate) asks: Arc<Asks>,
     pub(crate) groups: Groups,
+    pub(crate) across: Across,
     pub(crate) thread_pools: ThreadPools,
     /// Whether every panic keeps its stack, or only when `RUST_BACKTRACE` says so.
     pub(crate) backtraces: bool,
@@ -178,6 +179,7 @@ impl Environment {
             history: Arc::new(History::new(history, !observers.is_empty())),
             asks: Arc::new(Asks::new(clock, runtime.clone())),
             groups: Groups::default(),
+            across: Across::default(),
             thread_pools,
             runtime,
             backtraces,
@@ -248,17 +250,7 @@ impl Environment {
     /// Runs code of the application that does not belong to an actor. A panic in it is logged, and
     /// nobody else's.
     pub(crate) fn guarded<T>(&self, what: &'static str, run: impl FnOnce() -> T) -> Option<T> {
-        match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(done) => Some(done),
-            Err(payload) => {
-                tracing::error!(what, panic = message_of(&*payload), "code of the application panicked");
-                // The payload is the application's too.
-                if catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
-                    tracing::error!(what, "and so did what it panicked with");
-                }
-                None
-            }
-        }
+        caught(what, run)
     }
 
     /// Drops what belongs to the application.

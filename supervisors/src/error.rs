@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actor::Stack;
+use crate::actor::panic::Theirs;
 use crate::path::Path;
 use crate::resilience::ErrorClass;
 
@@ -22,7 +23,7 @@ pub struct Failure(Arc<FailureInner>);
 struct FailureInner {
     class: ErrorClass,
     message: Box<str>,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    source: Option<Theirs<Box<dyn Error + Send + Sync>>>,
 }
 
 impl Failure {
@@ -49,7 +50,7 @@ impl Failure {
     #[must_use]
     pub fn wrap(class: ErrorClass, source: impl Error + Send + Sync + 'static) -> Self {
         let message = source.to_string().into_boxed_str();
-        Self(Arc::new(FailureInner { class, message, source: Some(Box::new(source)) }))
+        Self(Arc::new(FailureInner { class, message, source: Some(Theirs::new(Box::new(source))) }))
     }
 
     /// Who can mend it.
@@ -67,7 +68,7 @@ impl Failure {
     /// The error underneath, when there is one.
     #[must_use]
     pub fn source(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.0.source.as_deref()
+        self.0.source.as_ref().map(|source| &***source)
     }
 }
 
@@ -523,6 +524,17 @@ pub enum SpecError {
     UnknownDependency {
         /// The supervisor.
         supervisor: String,
+        /// The child that depends.
+        child: String,
+        /// What it depends on.
+        dependency: String,
+    },
+    /// A dependency in another branch that would start too late, or never.
+    #[error(
+        "{child} depends on {dependency}, which starts after it, holds it, or depends on it; \
+         declare the branch of {dependency} first"
+    )]
+    DependencyOrder {
         /// The child that depends.
         child: String,
         /// What it depends on.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 
 use crate::actor::slot::AnySlot;
@@ -17,29 +18,39 @@ use crate::path::Path;
 /// See the module's page.
 #[derive(Default)]
 pub(crate) struct Groups {
-    names: RwLock<BTreeMap<Arc<str>, Weak<dyn AnySlot>>>,
-    groups: RwLock<BTreeMap<Arc<str>, BTreeMap<Path, Weak<dyn AnySlot>>>>,
+    names: RwLock<BTreeMap<Arc<str>, Member>>,
+    groups: RwLock<BTreeMap<Arc<str>, BTreeMap<Path, Member>>>,
+    entered: AtomicU64,
+}
+
+/// A slot, and which entering put it there: whoever leaves late does not put out another.
+struct Member {
+    slot: Weak<dyn AnySlot>,
+    entered: u64,
 }
 
 impl Groups {
-    /// Enters a child under its name and into its groups.
+    /// Enters a child under its name and into its groups. Returns the number of this entering, for
+    /// [`leave`](Self::leave).
     pub(crate) fn enter(
         &self,
         slot: &Arc<dyn AnySlot>,
         name: Option<&Arc<str>>,
         groups: &[Arc<str>],
-    ) -> Result<(), SpecError> {
+    ) -> Result<u64, SpecError> {
+        let entered = self.entered.fetch_add(1, Ordering::Relaxed) + 1;
+        let member = || Member { slot: Arc::downgrade(slot), entered };
         if let Some(name) = name {
             match write(&self.names).entry(Arc::clone(name)) {
                 Entry::Vacant(entry) => {
-                    entry.insert(Arc::downgrade(slot));
+                    entry.insert(member());
                 }
-                Entry::Occupied(mut entry) => match entry.get().upgrade() {
+                Entry::Occupied(mut entry) => match entry.get().slot.upgrade() {
                     Some(held) if !Arc::ptr_eq(&held, slot) => {
                         return Err(taken(name, &slot.cell().path, &held));
                     }
                     _ => {
-                        entry.insert(Arc::downgrade(slot));
+                        entry.insert(member());
                     }
                 },
             }
@@ -48,30 +59,29 @@ impl Groups {
             let mut all = write(&self.groups);
             for group in groups {
                 let members = all.entry(Arc::clone(group)).or_default();
-                members.insert(slot.cell().path.clone(), Arc::downgrade(slot));
+                members.insert(slot.cell().path.clone(), member());
             }
         }
-        Ok(())
+        Ok(entered)
     }
 
     /// Refuses a name that another slot than the one at `path` has.
     pub(crate) fn is_free(&self, name: &Arc<str>, path: &Path) -> Result<(), SpecError> {
-        match read(&self.names).get(name).and_then(Weak::upgrade) {
+        match read(&self.names).get(name).and_then(|held| held.slot.upgrade()) {
             Some(held) if held.cell().path != *path => Err(taken(name, path, &held)),
             _ => Ok(()),
         }
     }
 
-    /// The child is forgotten.
+    /// The child that entered so is forgotten.
     pub(crate) fn leave(
         &self,
-        slot: &Arc<dyn AnySlot>,
+        entered: u64,
+        path: &Path,
         name: Option<&Arc<str>>,
         groups: &[Arc<str>],
     ) {
-        let mine = |held: &Weak<dyn AnySlot>| {
-            std::ptr::addr_eq(held.as_ptr(), Arc::as_ptr(slot))
-        };
+        let mine = |held: &Member| held.entered == entered;
         if let Some(name) = name {
             let mut names = write(&self.names);
             if names.get(name).is_some_and(mine) {
@@ -82,8 +92,8 @@ impl Groups {
             let mut all = write(&self.groups);
             for group in groups {
                 let Some(members) = all.get_mut(group) else { continue };
-                if members.get(&slot.cell().path).is_some_and(mine) {
-                    members.remove(&slot.cell().path);
+                if members.get(path).is_some_and(mine) {
+                    members.remove(path);
                 }
                 if members.is_empty() {
                     all.remove(group);
@@ -93,7 +103,7 @@ impl Groups {
     }
 
     pub(crate) fn named<M: Send + 'static>(&self, name: &str) -> Result<Address<M>, LookupError> {
-        let slot = read(&self.names).get(name).and_then(Weak::upgrade);
+        let slot = read(&self.names).get(name).and_then(|held| held.slot.upgrade());
         let slot = slot.ok_or_else(|| LookupError::NoSuchName { name: name.to_owned() })?;
         let path = slot.cell().path.clone();
         typed(slot, &path)
@@ -102,7 +112,7 @@ impl Groups {
     pub(crate) fn group<M: Send + 'static>(&self, group: &str) -> Group<M> {
         let slots: Vec<_> = read(&self.groups)
             .get(group)
-            .map(|members| members.values().filter_map(Weak::upgrade).collect())
+            .map(|members| members.values().filter_map(|member| member.slot.upgrade()).collect())
             .unwrap_or_default();
         let member = |slot: Arc<dyn AnySlot>| {
             let path = slot.cell().path.clone();

@@ -66,9 +66,9 @@ mod tree;
 pub use actor::{
     Actor, Address, Context, DEFAULT_ASK_DEADLINE, DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE,
     DeadLetter, DeadLetterCause, DeadLetters, Ended, FAILURES_KEPT, FailureRecord, Handled,
-    HandlingView, KillHandle, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS, MessageView, Offered, Overflow,
-    Picture, RECORDER_LENGTH, Recipient, RecipientError, Recorded, ReplyPort, SlotKind, SlotState,
-    Stack, TaskContext, TaskGuard, URGENT_CAPACITY, WaitView,
+    HandlingView, KillHandle, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS, MessageView, Offered,
+    Overflow, Picture, RECORDER_LENGTH, Recipient, RecipientError, Recorded, ReplyPort, SlotKind,
+    SlotState, Stack, TaskContext, TaskGuard, URGENT_CAPACITY, WaitView,
 };
 pub use actor_system::{Act, Acted, ActorSystem, ActorSystemBuilder, ActorView, Totals, check};
 pub use chaos::{ActorKiller, Kill};

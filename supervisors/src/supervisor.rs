@@ -36,6 +36,7 @@ use crate::error::{ExitReason, SupervisorError};
 use crate::health::Health;
 use crate::lifecycle::Action;
 use crate::path::Path;
+use crate::supervisor::arrivals::Arrivals;
 use crate::supervisor::brain::Brain;
 use crate::supervisor::child::{Reports, StartResult};
 use crate::supervisor::driver::Driver;
@@ -60,6 +61,8 @@ pub(crate) use policy::Terms;
 pub(crate) use rehearsal::rehearse;
 use spec::SupervisorKind;
 
+pub(crate) mod across;
+pub(crate) mod arrivals;
 mod brain;
 pub(crate) mod child;
 mod crowd;
@@ -103,6 +106,11 @@ pub(crate) enum SupervisorMessage {
     /// Somebody killed this life of this child.
     Killed {
         id: Arc<str>,
+        life: u64,
+    },
+    /// The dependents in other branches are down: this life may be told to stop.
+    StopNow {
+        key: Key,
         life: u64,
     },
     /// The clock has rung.
@@ -154,6 +162,10 @@ pub(crate) enum Change {
     PlannedRestart,
     Suspend,
     Resume,
+    /// Stops a child because something in another branch that it needs is about to be down.
+    Block,
+    /// That is up again.
+    Unblock,
 }
 
 impl Change {
@@ -191,6 +203,7 @@ pub(crate) struct SupervisorPlace {
     brain: Mutex<Option<Arc<Mutex<Brain>>>>,
     /// It is suspended, or a supervisor above it is: so are all that live below.
     holds: AtomicBool,
+    pub(crate) arrivals: Arrivals,
 }
 
 impl SupervisorPlace {
@@ -206,6 +219,7 @@ impl SupervisorPlace {
             declared: Mutex::new(spec.clone()),
             brain: Mutex::new(None),
             holds: AtomicBool::new(false),
+            arrivals: Arrivals::default(),
         })
     }
 
@@ -678,6 +692,9 @@ impl ractor::Actor for SupervisorActor {
         let SupervisorArgs { slot, spec, root, policies, life, cause_seq, report } = args;
         let link = slot.supervisor().cloned().ok_or("a supervisor's slot has a link")?;
         slot.cell().up(life, Running::Ractor(myself.get_cell()));
+        if slot.cell().gate.is_killed(life) {
+            return Err("killed before it began".into());
+        }
         *lock(&link.current) = Some((life, myself.clone()));
         *lock(&link.intensity) = spec.intensity;
         // Checked by now, and with its children in start order.
@@ -731,11 +748,15 @@ impl ractor::Actor for SupervisorActor {
         match event {
             SupervisionEvent::ActorTerminated(actor, state, word) => {
                 // What a raw actor leaves is the application's.
-                lives.env.guarded("drop of a raw actor's state", || drop(state));
+                lives.env.dispose_elsewhere(state);
                 lives.raw_ended(&actor, RawEnd::Terminated(word));
             }
             SupervisionEvent::ActorFailed(actor, error) => {
-                lives.raw_ended(&actor, RawEnd::Failed(error.to_string()));
+                // So are its errors, and how they are shown.
+                let text = lives.env.guarded("error of a raw actor", || error.to_string());
+                lives.env.dispose_elsewhere(error);
+                let text = text.unwrap_or_else(|| "an error that cannot be shown".to_owned());
+                lives.raw_ended(&actor, RawEnd::Failed(text));
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }

@@ -104,7 +104,9 @@ impl ComputeError {
     #[must_use]
     pub fn class(&self) -> crate::resilience::ErrorClass {
         match self {
-            Self::Rejected { .. } | Self::Stopped { .. } => crate::resilience::ErrorClass::Transient,
+            Self::Rejected { .. } | Self::Stopped { .. } => {
+                crate::resilience::ErrorClass::Transient
+            }
             Self::Panicked { .. } => crate::resilience::ErrorClass::Permanent,
         }
     }

@@ -140,7 +140,7 @@ fn the_tests_that_show_the_kernels_guarantees_are_there() {
             ["supervisor", "tests", file, test] => {
                 (format!("supervisors/src/supervisor/tests/{file}.rs"), test)
             }
-            [binary @ ("kernel" | "faults"), file, test] => {
+            [binary @ ("kernel" | "faults" | "review"), file, test] => {
                 (format!("supervisors/tests/{binary}/{file}.rs"), test)
             }
             _ => continue,

@@ -198,25 +198,27 @@ impl<M: Send + 'static> Address<M> {
         }
         let (cell, port) = AskCell::new();
         let life = self.life();
+        let began = self.cell().env.clock.ticks_ns();
         let message = question(port);
         let asker = current::slot();
         let named = asker.as_ref().map(|_| (self.slot.name_of)(&message));
-        let _gone = Abandon(&cell);
         let env = &self.cell().env;
+        let mut unread = Unread(Some(&*cell));
         let answered = async {
             if let Err(refused) = self.push(self.entry(message)) {
                 // The wait for room counts, and is seen.
                 let outcome: Arc<dyn AskOutcome> = Arc::clone(&cell) as Arc<dyn AskOutcome>;
-                let question = self.question(outcome, deadline, asker.clone(), named);
+                let question = self.question(outcome, (began, deadline), asker.clone(), named);
                 let _asked = env.asks.begin(question);
+                if matches!(refused, Refused::Full(_)) && self.cannot_be_answered(asker.as_ref()) {
+                    return Err(self.unanswered(Settled::Blocked, life, deadline));
+                }
                 let room = self.wait(refused);
                 let mut room = std::pin::pin!(room);
                 let in_time = poll_fn(|cx| match room.as_mut().poll(cx) {
                     Poll::Ready(done) => Poll::Ready(Ok(done)),
-                    Poll::Pending => match cell.poll(cx) {
-                        Poll::Ready(Err(settled)) => Poll::Ready(Err(settled)),
-                        _ => Poll::Pending,
-                    },
+                    // Let in and answered since that look, its answer waits until the next one.
+                    Poll::Pending => cell.poll_failed(cx).map(Err),
                 });
                 match in_time.await {
                     Ok(Ok(())) => {}
@@ -230,7 +232,7 @@ impl<M: Send + 'static> Address<M> {
                 let polled = cell.poll(cx);
                 if polled.is_pending() && asked.is_none() {
                     let outcome: Arc<dyn AskOutcome> = Arc::clone(&cell) as Arc<dyn AskOutcome>;
-                    let question = self.question(outcome, deadline, asker.clone(), named);
+                    let question = self.question(outcome, (began, deadline), asker.clone(), named);
                     asked = Some(env.asks.begin(question));
                     if self.cannot_be_answered(asker.as_ref()) {
                         return Poll::Ready(Err(Settled::Blocked));
@@ -240,24 +242,30 @@ impl<M: Send + 'static> Address<M> {
             });
             answer.await.map_err(|settled| self.unanswered(settled, life, deadline))
         };
-        if deadline >= SWEPT_FROM {
-            return answered.await;
+        let answer = if deadline >= SWEPT_FROM {
+            answered.await
+        } else {
+            // In a box, so that those with longer deadlines do not carry the timer.
+            match Box::pin(tokio::time::timeout(deadline, answered)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(self.unanswered(Settled::Late, life, deadline)),
+            }
+        };
+        if answer.is_ok() {
+            unread.0 = None;
         }
-        match tokio::time::timeout(deadline, answered).await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.unanswered(Settled::Late, life, deadline)),
-        }
+        answer
     }
 
     fn question(
         &self,
         outcome: Arc<dyn AskOutcome>,
-        deadline: Duration,
+        (since, deadline): (u64, Duration),
         asker: Option<Arc<dyn AnySlot>>,
         message: Option<&'static str>,
     ) -> Question {
-        let since = self.cell().env.clock.elapsed();
-        let deadline = (deadline >= SWEPT_FROM).then(|| since.saturating_add(deadline));
+        let after = || u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
+        let deadline = (deadline >= SWEPT_FROM).then(|| since.saturating_add(after()));
         let message = message.map_or("", crate::actor::shown_name::<M>);
         Question { outcome, deadline, asker, asked: self.any_slot(), message, since }
     }
@@ -476,12 +484,14 @@ impl<M: Send + 'static> fmt::Debug for Address<M> {
     }
 }
 
-/// Tells the port when its asker goes away.
-struct Abandon<'a, T: Send + 'static>(&'a AskCell<T>);
+/// An asker that goes away drops the answer that it has not taken.
+struct Unread<'a, T: Send + 'static>(Option<&'a AskCell<T>>);
 
-impl<T: Send + 'static> Drop for Abandon<'_, T> {
+impl<T: Send + 'static> Drop for Unread<'_, T> {
     fn drop(&mut self) {
-        self.0.abandon();
+        if let Some(cell) = self.0 {
+            cell.abandon();
+        }
     }
 }
 

@@ -30,13 +30,13 @@ pub(crate) const SWEPT_FROM: Duration = Duration::from_secs(1);
 /// A question in the table.
 pub(crate) struct Question {
     pub(crate) outcome: Arc<dyn AskOutcome>,
-    /// When it fails, on the system's clock. `None`: its asker has a timer.
-    pub(crate) deadline: Option<Duration>,
+    /// When it fails, nanoseconds of the system's clock. `None`: its asker has a timer.
+    pub(crate) deadline: Option<u64>,
     /// The actor that asks; `None` for a task that is not an actor's.
     pub(crate) asker: Option<Arc<dyn AnySlot>>,
     pub(crate) asked: Arc<dyn AnySlot>,
     pub(crate) message: &'static str,
-    pub(crate) since: Duration,
+    pub(crate) since: u64,
 }
 
 /// See the module's page.
@@ -101,14 +101,14 @@ impl Asks {
         let mut wait = SWEEP;
         loop {
             tokio::time::sleep(wait).await;
-            let now = self.clock.elapsed();
+            let now = self.clock.ticks_ns();
             let (mut late, mut earliest) = (Vec::new(), None);
             self.each(|question| {
                 let Some(deadline) = question.deadline else { return };
                 if deadline <= now {
                     late.push((deadline, question.since, Arc::clone(&question.outcome)));
                 } else {
-                    earliest = Some(earliest.map_or(deadline, |at: Duration| at.min(deadline)));
+                    earliest = Some(earliest.map_or(deadline, |at: u64| at.min(deadline)));
                 }
             });
             late.sort_by_key(|(deadline, since, _)| (*deadline, *since));
@@ -127,7 +127,7 @@ impl Asks {
                 }
                 return;
             };
-            wait = earliest.saturating_sub(now).min(SWEEP);
+            wait = Duration::from_nanos(earliest.saturating_sub(now)).min(SWEEP);
         }
     }
 
@@ -177,11 +177,7 @@ fn same(a: &dyn AnySlot, b: &dyn AnySlot) -> bool {
 }
 
 /// Whether `asked` has no life, and the supervisor that would start it waits for `asker`.
-pub(crate) fn blocked(
-    root: &TreeRoot,
-    asker: &Arc<dyn AnySlot>,
-    asked: &Arc<dyn AnySlot>,
-) -> bool {
+pub(crate) fn blocked(root: &TreeRoot, asker: &Arc<dyn AnySlot>, asked: &Arc<dyn AnySlot>) -> bool {
     if asked.cell().state() == SlotState::Up {
         return false;
     }

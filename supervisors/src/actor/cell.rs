@@ -252,14 +252,12 @@ impl SlotCell {
                 return;
             }
             slow.planned_stop = planned;
+            self.gate.stop(life);
             slow.running.clone()
         };
         match running {
             Some(Running::Ractor(cell)) => cell.stop(None),
-            _ => {
-                self.gate.stop(life);
-                self.wake();
-            }
+            _ => self.wake(),
         }
     }
 
@@ -275,14 +273,13 @@ impl SlotCell {
                 return;
             }
             slow.killed = true;
+            // Under the lock: one that comes up now either is seen here, or sees it.
+            self.gate.kill(life);
             slow.running.clone()
         };
         match running {
             Some(Running::Ractor(cell)) => cell.kill(),
-            _ => {
-                self.gate.kill(life);
-                self.wake();
-            }
+            _ => self.wake(),
         }
     }
 
@@ -361,6 +358,14 @@ impl SlotCell {
         self.exit_of(life).or_else(|| {
             let failure = self.last_failure().filter(|failure| failure.life == life)?;
             Some(failure.reason.clone())
+        })
+    }
+
+    /// What life `life` ends of or has ended of, as far as that is known. `None`: it goes on.
+    pub(crate) fn end_of(&self, life: u64) -> Option<ExitReason> {
+        self.end_of_life(life).or_else(|| match self.life() == life {
+            true => self.gate.is_killed(life).then_some(ExitReason::Killed),
+            false => Some(ExitReason::Shutdown),
         })
     }
 
@@ -520,7 +525,11 @@ impl SlotCell {
     /// What it is asked beside its mailbox, in order.
     pub(crate) fn take_calls(&self) -> Vec<Call> {
         self.gate.take_call();
-        lock(&self.slow).rare.as_mut().map(|rare| std::mem::take(&mut rare.calls)).unwrap_or_default()
+        lock(&self.slow)
+            .rare
+            .as_mut()
+            .map(|rare| std::mem::take(&mut rare.calls))
+            .unwrap_or_default()
     }
 
     /// The kind of the message in flight.

@@ -97,9 +97,10 @@ impl<A: Actor> Context<A> {
         life: u64,
     ) -> Self {
         let slot = Arc::clone(&token.slot);
-        let owned = slot.cell.take_handover().map(|handover| {
-            Box::new(Owned { handover: Some(handover), ..Owned::default() })
-        });
+        let owned = slot
+            .cell
+            .take_handover()
+            .map(|handover| Box::new(Owned { handover: Some(handover), ..Owned::default() }));
         let (token, owned) = (Own::new(token), Own::new(owned));
         Self { slot, token, root, supervisor, life, ending: None, owned }
     }
@@ -109,9 +110,7 @@ impl<A: Actor> Context<A> {
     }
 
     /// The right to the slot, and what the actor owned.
-    pub(crate) fn into_parts(
-        self,
-    ) -> (LifeToken<A::Message>, Option<Box<Owned<A::Message>>>) {
+    pub(crate) fn into_parts(self) -> (LifeToken<A::Message>, Option<Box<Owned<A::Message>>>) {
         (self.token.into_inner(), self.owned.into_inner())
     }
 
@@ -264,11 +263,11 @@ impl<A: Actor> Context<A> {
                 continue;
             }
             let name = slot.cell.info.message_type;
-            let at = token.batch.len();
-            token.batch.push(InFlight { copy: None, extra, name });
+            let at = token.batch().len();
+            token.batch().push(InFlight { copy: None, extra, name });
             let name = crate::actor::shown_name::<A::Message>(A::message_name(&message));
             let copy = slot.on_crash.copy.map(|copy| copy(&message));
-            if let Some(taken) = token.batch.get_mut(at) {
+            if let Some(taken) = token.batch().get_mut(at) {
                 (taken.copy, taken.name) = (copy, name);
             }
             return Some(message);
@@ -276,17 +275,18 @@ impl<A: Actor> Context<A> {
     }
 
     /// Puts a message aside, behind those put aside before. What was put aside survives a crash: it
-    /// is in front of the mailbox again when the next life begins.
+    /// is in front of the mailbox again when the next life begins. It has been tried as often as the
+    /// message in hand, and is no timer's any more.
     ///
     /// # Errors
     /// The message, when as many are put aside as the mailbox has room for.
     pub fn stash(&mut self, message: A::Message) -> Result<(), A::Message> {
         let capacity = self.slot.mailbox.capacity();
-        let stash = &mut self.token.get_mut().stash;
-        if stash.len() >= capacity {
+        let token = self.token.get_mut();
+        if token.stash().len() >= capacity {
             return Err(message);
         }
-        stash.push_back(message);
+        token.put_aside(message);
         Ok(())
     }
 
@@ -298,7 +298,7 @@ impl<A: Actor> Context<A> {
     /// How many messages are put aside.
     #[must_use]
     pub fn stashed(&mut self) -> usize {
-        self.token.get_mut().stash.len()
+        self.token.get_mut().stash().len()
     }
 
     /// Tells the actor what `message` makes when no message has come for `after`; again after as

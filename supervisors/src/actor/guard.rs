@@ -71,6 +71,13 @@ impl Guard {
         }
     }
 
+    /// Tells them what the end of the life leaves to say, or that nobody answers though it lives.
+    pub(crate) fn settle_by_fate(&mut self) {
+        let Some(slot) = self.slot.as_ref().filter(|_| !self.unanswered.is_empty()) else { return };
+        let outcome = slot.cell().end_of(self.life).map_or(Settled::NoReply, Settled::Ended);
+        self.settle(&outcome);
+    }
+
     fn is_killed(&self) -> bool {
         self.slot.as_ref().is_some_and(|slot| slot.cell().gate.is_killed(self.life))
     }
@@ -84,6 +91,19 @@ pin_project_lite::pin_project! {
         future: Option<F>,
         guard: &'a mut Guard,
         immune: bool,
+    }
+
+    impl<F> PinnedDrop for Guarded<'_, F> {
+        /// Cut off: a helper with its life, or a life with its runtime.
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.future.is_some() {
+                if let Err(panic) = this.guard.within(|| this.future.set(None)) {
+                    tracing::error!(%panic, "code of an actor panicked when it was cut off");
+                }
+                this.guard.settle_by_fate();
+            }
+        }
     }
 }
 

@@ -25,23 +25,58 @@ pub(crate) struct LifeToken<M: Send + 'static> {
     pub(crate) life: u64,
     /// What a crash would lose.
     pub(crate) in_flight: Option<InFlight<M>>,
+    aside: Option<Box<Aside<M>>>,
+}
+
+/// What few actors do with their messages: the others pay a pointer for it.
+struct Aside<M> {
     /// Taken in the same handler besides (`Context::next_waiting`), the oldest first.
-    pub(crate) batch: Vec<InFlight<M>>,
+    batch: Vec<InFlight<M>>,
     /// Put aside by the actor: back in front when it says so, or when its life ends.
-    pub(crate) stash: VecDeque<M>,
+    stash: VecDeque<Entry<M>>,
+}
+
+impl<M> Default for Aside<M> {
+    fn default() -> Self {
+        Self { batch: Vec::new(), stash: VecDeque::new() }
+    }
 }
 
 impl<M: Send + 'static> LifeToken<M> {
     pub(crate) fn new(slot: Arc<Slot<M>>, receiver: Receiver<Entry<M>>, life: u64) -> Self {
-        let (in_flight, batch, stash) = (None, Vec::new(), VecDeque::new());
-        Self { slot, receiver, life, in_flight, batch, stash }
+        Self { slot, receiver, life, in_flight: None, aside: None }
+    }
+
+    /// Messages that the handler took besides the one it was given.
+    pub(crate) fn batch(&mut self) -> &mut Vec<InFlight<M>> {
+        &mut self.aside.get_or_insert_default().batch
+    }
+
+    /// Messages that were put aside.
+    pub(crate) fn stash(&mut self) -> &mut VecDeque<Entry<M>> {
+        &mut self.aside.get_or_insert_default().stash
+    }
+
+    /// The handler is done with all that it took.
+    #[inline]
+    pub(crate) fn handled_batch(&mut self) {
+        if let Some(aside) = &mut self.aside {
+            aside.batch.clear();
+        }
+    }
+
+    /// Puts a message aside, as often tried as the one in hand: mostly it is that one.
+    pub(crate) fn put_aside(&mut self, message: M) {
+        let in_hand = self.in_flight.as_ref().and_then(|in_flight| in_flight.extra.as_deref());
+        let attempts = Extra::attempts(in_hand);
+        let extra = (attempts > 0).then(|| Box::new(Extra { attempts, ..Extra::default() }));
+        self.stash().push_back(Entry { message, extra });
     }
 
     /// What was put aside goes back in front of what waits, in its order.
     pub(crate) fn unstash(&mut self) {
-        if !self.stash.is_empty() {
-            let entries = std::mem::take(&mut self.stash).into_iter();
-            let entries = entries.map(|message| Entry { message, extra: None });
+        if let Some(aside) = &mut self.aside {
+            let entries = std::mem::take(&mut aside.stash).into_iter();
             self.slot.mailbox.put_back(&mut self.receiver, entries);
         }
     }
@@ -56,10 +91,13 @@ impl<M: Send + 'static> Drop for LifeToken<M> {
         slot.cell.life_ended(self.life, first.is_some());
         self.unstash();
         let mut again = Vec::new();
-        for in_flight in first.into_iter().chain(std::mem::take(&mut self.batch)) {
+        let batch = self.aside.take().map(|aside| aside.batch).unwrap_or_default();
+        for in_flight in first.into_iter().chain(batch) {
             again.extend(settle(&slot, self.life, in_flight, &reason));
         }
-        slot.mailbox.put_back(&mut self.receiver, again.into_iter());
+        if !again.is_empty() {
+            slot.mailbox.put_back(&mut self.receiver, again.into_iter());
+        }
         let left_over = slot.mailbox.detach(&mut self.receiver);
         slot.bury_all(left_over, &DeadLetterCause::Stopped(reason));
         slot.give_back(std::mem::take(&mut self.receiver));

@@ -79,40 +79,46 @@ impl Kinds {
     }
 }
 
-/// What a life knows of its slot's kinds, by the names that its actor gives them.
+/// What a life knows of its slot's kinds, by the names that its actor gives them. An actor that has
+/// handled nothing has no room for it.
 #[derive(Debug, Default)]
-pub(crate) struct KnownKinds {
+pub(crate) struct KnownKinds(Option<Box<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
     /// Name as given, name as shown, index.
-    known: Vec<(&'static str, &'static str, usize)>,
+    names: Vec<(&'static str, &'static str, usize)>,
     more: Vec<(&'static str, Arc<Row>)>,
 }
 
 impl KnownKinds {
     /// The index of a kind, for [`row`](Self::row), and its name as it is shown.
     pub(crate) fn find<M>(&mut self, cell: &SlotCell, name: &'static str) -> (usize, &'static str) {
+        let known = self.0.get_or_insert_default();
         // One name is one constant, mostly; where it is not, the slot compares the text.
-        let known = self.known.iter().find(|(given, _, _)| std::ptr::eq(*given, name));
-        if let Some((_, shown, kind)) = known {
+        let found = known.names.iter().find(|(given, _, _)| std::ptr::eq(*given, name));
+        if let Some((_, shown, kind)) = found {
             return (*kind, *shown);
         }
         let shown = shown_name::<M>(name);
         let kind = cell.kinds(|kinds| {
             let kind = kinds.meet(shown);
-            self.more.clone_from(&kinds.more);
+            known.more.clone_from(&kinds.more);
             kind
         });
         // Bounded, also for an actor that makes up a name for each message.
-        if self.known.len() < 2 * MAX_MESSAGE_KINDS {
-            self.known.push((name, shown, kind));
+        if known.names.len() < 2 * MAX_MESSAGE_KINDS {
+            known.names.push((name, shown, kind));
         }
         (kind, shown)
     }
 
     #[inline]
     pub(crate) fn row<'a>(&'a self, kind: usize, stats: &'a Stats) -> &'a Row {
-        match kind.checked_sub(1).and_then(|at| self.more.get(at)) {
-            Some((_, row)) => row,
-            None => &stats.first,
+        let more = || self.0.as_ref()?.more.get(kind.checked_sub(1)?);
+        match kind {
+            0 => &stats.first,
+            _ => more().map_or(&stats.first, |(_, row)| row),
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::actor::gate::Sign;
 use crate::actor::guard::{Guard, Outcome};
 use crate::actor::in_flight::{InFlight, LifeToken};
 use crate::actor::kinds::KnownKinds;
+use crate::actor::panic::Theirs;
 use crate::actor::recorder::Handled;
 use crate::actor::reply::{Settled, unanswered};
 use crate::actor::slot::{AnySlot, Call, Entry, Slot};
@@ -34,6 +35,7 @@ use crate::actor::{Actor, Context};
 use crate::component::Hooks;
 use crate::error::{ExitReason, Failure, StartError};
 use crate::supervisor::SupervisorMessage;
+use crate::supervisor::arrivals::Arrival;
 use crate::supervisor::child::{StartContext, StartResult};
 use crate::supervisor::orders::Key;
 
@@ -58,11 +60,12 @@ pub(crate) struct Report {
     life: u64,
     started: bool,
     end: Option<ExitReason>,
+    arrival: Option<Box<Arrival>>,
 }
 
 impl Report {
     pub(crate) fn new(to: ActorRef<SupervisorMessage>, key: Key, life: u64) -> Self {
-        Self { to, key, life, started: false, end: None }
+        Self { to, key, life, started: false, end: None, arrival: None }
     }
 
     fn send(&self, message: SupervisorMessage) {
@@ -78,7 +81,12 @@ impl Report {
 
     /// The life is up.
     pub(crate) fn up(&mut self) {
-        self.start_done(StartResult::Started);
+        let arrival = self.arrival.take();
+        if arrival.is_some_and(|arrival| arrival.is_up(self.key, self.life)) {
+            self.started = true;
+        } else {
+            self.start_done(StartResult::Started);
+        }
     }
 
     /// It ends with this reason once the report is dropped.
@@ -111,74 +119,99 @@ impl Drop for Report {
 }
 
 /// Runs one life. See the module's page.
-pub(crate) async fn run<A: Actor, H: Hooks<A>>(
-    args: Arc<A::Args>,
+///
+/// Not an `async fn`: that would keep its arguments beside what it makes of them, in the memory of
+/// every actor.
+pub(crate) fn run<A: Actor, H: Hooks<A>>(
+    args: Arc<Theirs<A::Args>>,
     slot: Arc<Slot<A::Message>>,
     at: StartContext,
-) {
-    let life = at.life;
+) -> impl Future<Output = ()> + Send {
+    let StartContext { parent, key, supervisor, root, life, deadline, arrival, .. } = at;
     // Dropped last: when the supervisor hears of the end, nothing of this life is left.
-    let mut report = Report::new(at.parent.clone(), at.key, life);
-    let began = slot.cell.env.clock.elapsed();
-    poll_fn(|cx| {
-        slot.cell.register(life, cx.waker());
-        Poll::Ready(())
-    })
-    .await;
-    let mut guard = Guard::new(Arc::clone(&slot) as Arc<dyn AnySlot>, life);
-    let Some(token) = acquire(&slot, life, &mut guard).await else { return };
-    let cx = Context::<A>::new(token, at.root, at.supervisor, life);
-    let mut living = Living::<A> { actor: None, cx, kinds: KnownKinds::default() };
-    let started = guard.run(living.start::<H>(&args, life)).await;
-    let took = slot.cell.env.clock.elapsed().saturating_sub(began);
-    drop(args);
-    let refused = match started {
-        Outcome::Done(Ok(())) => match at.deadline {
-            // A start that blocked its thread could not be cut off.
-            Some(after) if took > after => Some(ExitReason::StartTimeout { after }),
-            _ => None,
-        },
-        Outcome::Done(Err(StartError::Ignore)) => {
-            living.let_go(&mut guard, None, &ExitReason::Normal);
-            return report.ignored();
-        }
-        Outcome::Done(Err(StartError::Failed(failure))) => Some(ExitReason::Error(failure)),
-        Outcome::Panicked(panic) => Some(ExitReason::Panic(panic)),
-        Outcome::Killed => Some(slot.cell.exit_of(life).unwrap_or(ExitReason::Killed)),
-    };
-    if let Some(reason) = refused {
-        slot.cell.record_exit(life, reason.clone());
-        living.keep_handover();
-        living.let_go(&mut guard, None, &reason);
-        return report.end(reason);
-    }
-    slot.cell.up(life, Running::Life);
-    poll_fn(|cx| {
-        slot.mailbox.attach(cx.waker().clone());
-        Poll::Ready(())
-    })
-    .await;
-    report.up();
-    let served = guard.run(living.serve::<H>(&slot, life)).await;
-    let reason = match served {
-        Outcome::Done(Ok(reason)) => {
-            slot.cell.stats.idle();
-            slot.cell.record_exit(life, reason.clone());
-            let planned = slot.cell.planned_stop();
-            match guard.run(living.stop::<H>(&reason, planned)).await {
-                Outcome::Done(()) => reason,
-                Outcome::Panicked(panic) => ExitReason::Panic(panic),
-                Outcome::Killed => ExitReason::Killed,
+    let mut report = Report::new(parent, key, life);
+    report.arrival = arrival;
+    async move {
+        let began = slot.cell.env.clock.ticks_ns();
+        poll_fn(|cx| {
+            slot.cell.register(life, cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        let mut guard = Guard::new(Arc::clone(&slot) as Arc<dyn AnySlot>, life);
+        let Some(token) = acquire(&slot, life, &mut guard).await else { return };
+        let mut living = Living::<A> {
+            actor: None,
+            cx: Context::new(token, root, supervisor, life),
+            kinds: KnownKinds::default(),
+        };
+        let started = guard.run(living.start::<H>(&args, life)).await;
+        drop(args);
+        let took = slot.cell.env.clock.ticks_ns().saturating_sub(began);
+        match refusal(&slot, life, started, deadline, took) {
+            Ok(()) => {}
+            Err(None) => {
+                living.let_go(&mut guard, None, &ExitReason::Normal);
+                return report.ignored();
+            }
+            Err(Some(reason)) => {
+                slot.cell.record_exit(life, reason.clone());
+                living.keep_handover();
+                living.let_go(&mut guard, None, &reason);
+                return report.end(reason);
             }
         }
-        Outcome::Done(Err(failure)) => ExitReason::Error(failure),
+        slot.cell.up(life, Running::Life);
+        poll_fn(|cx| {
+            slot.mailbox.attach(cx.waker().clone());
+            Poll::Ready(())
+        })
+        .await;
+        report.up();
+        let served = guard.run(living.serve::<H>(&slot, life)).await;
+        let reason = match served {
+            Outcome::Done(Ok(reason)) => {
+                slot.cell.stats.idle();
+                slot.cell.record_exit(life, reason.clone());
+                let planned = slot.cell.planned_stop();
+                match guard.run(living.stop::<H>(&reason, planned)).await {
+                    Outcome::Done(()) => reason,
+                    Outcome::Panicked(panic) => ExitReason::Panic(panic),
+                    Outcome::Killed => ExitReason::Killed,
+                }
+            }
+            Outcome::Done(Err(failure)) => ExitReason::Error(failure),
+            Outcome::Panicked(panic) => ExitReason::Panic(panic),
+            Outcome::Killed => slot.cell.exit_of(life).unwrap_or(ExitReason::Killed),
+        };
+        slot.cell.correct_exit(life, reason.clone());
+        guard.settle(&Settled::Ended(reason.clone()));
+        let reason = living.let_go(&mut guard, Some(&slot), &reason).unwrap_or(reason);
+        report.end(reason);
+    }
+}
+
+/// Why there will be no life after this start: `None` if the actor asked for it.
+fn refusal<M: Send + 'static>(
+    slot: &Slot<M>,
+    life: u64,
+    started: Outcome<Result<(), StartError>>,
+    deadline: Option<Duration>,
+    took_ns: u64,
+) -> Result<(), Option<ExitReason>> {
+    Err(Some(match started {
+        Outcome::Done(Ok(())) => match deadline {
+            // A start that blocked its thread could not be cut off.
+            Some(after) if u128::from(took_ns) > after.as_nanos() => {
+                ExitReason::StartTimeout { after }
+            }
+            _ => return Ok(()),
+        },
+        Outcome::Done(Err(StartError::Ignore)) => return Err(None),
+        Outcome::Done(Err(StartError::Failed(failure))) => ExitReason::Error(failure),
         Outcome::Panicked(panic) => ExitReason::Panic(panic),
         Outcome::Killed => slot.cell.exit_of(life).unwrap_or(ExitReason::Killed),
-    };
-    slot.cell.correct_exit(life, reason.clone());
-    guard.settle(&Settled::Ended(reason.clone()));
-    let reason = living.let_go(&mut guard, Some(&slot), &reason).unwrap_or(reason);
-    report.end(reason);
+    }))
 }
 
 /// The slot's receiver, once the life before has let go of it. `None`: killed meanwhile.
@@ -190,13 +223,14 @@ pub(crate) async fn acquire<M: Send + 'static>(
     if let Some(token) = slot.try_acquire(life) {
         return Some(token);
     }
-    let waits = async {
+    // In a box: nearly no life waits, and all would carry it.
+    let waits = Box::pin(async {
         if let Ok(token) = tokio::time::timeout(LETTING_GO, slot.acquire(life)).await {
             return token;
         }
         slot.cell.set_state_of(life, SlotState::Stuck);
         slot.acquire(life).await
-    };
+    });
     match guard.run(waits).await {
         Outcome::Done(token) => {
             slot.cell.set_state_of(life, SlotState::Starting);
@@ -248,7 +282,12 @@ impl<A: Actor> Living<A> {
             match cell.gate.sign(life) {
                 Sign::Go => {}
                 // What waits is for the next life.
-                Sign::Stop | Sign::Kill => return Ok(ExitReason::Shutdown),
+                Sign::Stop => return Ok(ExitReason::Shutdown),
+                // The guard ends it at the next poll, for the reason that whoever killed it gave.
+                Sign::Kill => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 Sign::Call => {
                     for call in cell.take_calls() {
                         answer::<A, H>(call, actor, cx, slot).await?;
@@ -273,11 +312,13 @@ impl<A: Actor> Living<A> {
                 cell.stats.idle();
                 match cx.receive_timeout() {
                     None => park().await,
+                    // In a box, so that those who never wait so do not carry the timer.
                     Some(after) => {
                         // What the life is asked beside its mailbox wakes it, and is no message.
                         let now = clock.elapsed();
                         let since = *quiet.get_or_insert(now);
-                        if !park_for(since.saturating_add(after).saturating_sub(now)).await {
+                        let limit = since.saturating_add(after).saturating_sub(now);
+                        if !Box::pin(park_for(limit)).await {
                             cx.receive_timed_out();
                         }
                     }
@@ -319,9 +360,7 @@ impl<A: Actor> Living<A> {
                 cell.record(name, life, extra, (began, ended), Handled::Ok);
             }
             drop(done);
-            if !token.batch.is_empty() {
-                token.batch.clear();
-            }
+            token.handled_batch();
             unanswered::settle_here(|| Settled::NoReply);
             if let Some(reason) = cx.ending.take() {
                 return Ok(reason);
@@ -422,10 +461,8 @@ fn put_in_front<A: Actor>(slot: &Arc<Slot<A::Message>>, cx: &mut Context<A>) {
 /// Waits until the task is woken: by the mailbox, or to look at the gate.
 async fn park() {
     let mut waited = false;
-    poll_fn(|_| {
-        if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
 }
 
 /// The same, for a limited time. `false`: it is over.

@@ -51,9 +51,8 @@ pub(crate) enum Taken<E> {
     DroppedNewest(E),
 }
 
-/// Messages on the life's own side of the mailbox that are not handled yet. On a cache line of its
-/// own: the life writes it with each message, and senders read it only when the mailbox looks full.
-#[repr(align(64))]
+/// Messages on the life's own side of the mailbox that are not handled yet: the life writes it with
+/// each message, and senders read it only when the mailbox looks full.
 struct Left(AtomicUsize);
 
 /// See the module's page. `E` is what waits in it.
@@ -168,9 +167,10 @@ impl<E> Mailbox<E> {
         inner.queue.len() + inner.lent < self.capacity
     }
 
-    /// Moves senders' messages from the line into the queue while there is room.
+    /// Moves senders' messages from the line into the queue while there is room. A mailbox that is
+    /// closed has none: they come back to their senders.
     fn admit(&self, inner: &mut Inner<E>, admitted: &mut Admitted) {
-        while !inner.line.is_empty() && self.has_room(inner) {
+        while !inner.closed && !inner.line.is_empty() && self.has_room(inner) {
             let Some(Waiting { entry, waker, .. }) = inner.line.pop_front() else { break };
             inner.queue.push_back(entry);
             admitted.0.push(waker);
@@ -272,7 +272,11 @@ impl<E> Mailbox<E> {
     }
 
     /// Puts entries back in front of all others, in their order.
-    pub(crate) fn put_back(&self, receiver: &mut Receiver<E>, entries: impl DoubleEndedIterator<Item = E>) {
+    pub(crate) fn put_back(
+        &self,
+        receiver: &mut Receiver<E>,
+        entries: impl DoubleEndedIterator<Item = E>,
+    ) {
         for entry in entries.rev() {
             receiver.taken.push_front(entry);
         }

@@ -7,6 +7,9 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 
 use crate::actor::stack::Stack;
@@ -77,9 +80,7 @@ pub(crate) fn report_of(payload: Box<dyn Any + Send>) -> Arc<PanicReport> {
     let message = message_of(&*payload);
     let known = REPORT.take().filter(|report| report.message == message);
     // A payload is anything, and so is its drop.
-    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload))).is_err() {
-        tracing::error!("the payload of a panic panicked when it was dropped");
-    }
+    drop(Theirs::new(payload));
     Arc::new(known.unwrap_or_else(|| PanicReport {
         message,
         location: None,
@@ -94,5 +95,58 @@ pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
         text.clone()
     } else {
         "a panic without a message".to_owned()
+    }
+}
+
+/// Runs code of the application that does not belong to an actor. A panic in it is logged, and
+/// nobody else's.
+pub(crate) fn caught<T>(what: &'static str, run: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(done) => Some(done),
+        Err(payload) => {
+            tracing::error!(
+                what,
+                panic = message_of(&*payload),
+                "code of the application panicked"
+            );
+            // The payload is the application's too.
+            if catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
+                tracing::error!(what, "and so did what it panicked with");
+            }
+            None
+        }
+    }
+}
+
+/// Something of the application's that the kernel shares out: whoever lets go of it last, a
+/// supervisor perhaps, is not hurt by a panic in its drop.
+pub(crate) struct Theirs<T>(Option<T>);
+
+impl<T> Theirs<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<T> Deref for Theirs<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<T> Drop for Theirs<T> {
+    fn drop(&mut self) {
+        if std::mem::needs_drop::<T>() {
+            let value = self.0.take();
+            caught("drop", || drop(value));
+        }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Theirs<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
     }
 }

@@ -29,8 +29,10 @@ impl<T> ReplyPort<T> {
         let Some(cell) = self.cell.take() else { return };
         let mut inner = lock(&cell.inner);
         inner.ports -= 1;
-        // Of two ports for one question the first answer counts.
-        let late = if inner.answer.is_none() && inner.outcome.is_none() {
+        // Of two ports for one question the first answer counts. And somebody waits for it, if the
+        // question is held besides by this port and the others.
+        let awaited = Arc::strong_count(&cell) > inner.ports as usize + 1;
+        let late = if awaited && inner.answer.is_none() && inner.outcome.is_none() {
             inner.answer = Some(answer);
             None
         } else {
@@ -49,7 +51,9 @@ impl<T> ReplyPort<T> {
     pub fn is_awaited(&self) -> bool {
         self.cell.as_ref().is_some_and(|cell| {
             let inner = lock(&cell.inner);
-            inner.awaited && inner.answer.is_none() && inner.outcome.is_none()
+            // Whoever holds the question and is not a port waits for its answer.
+            let others = Arc::strong_count(cell) > inner.ports as usize;
+            others && inner.answer.is_none() && inner.outcome.is_none()
         })
     }
 }
@@ -57,10 +61,12 @@ impl<T> ReplyPort<T> {
 impl<T> Clone for ReplyPort<T> {
     /// A second port for the same question, as copies of a message need. The first answer counts.
     fn clone(&self) -> Self {
-        if let Some(cell) = &self.cell {
+        // The reference first: whoever counts both never takes a port for an asker that is gone.
+        let cell = self.cell.clone();
+        if let Some(cell) = &cell {
             lock(&cell.inner).ports += 1;
         }
-        Self { cell: self.cell.clone() }
+        Self { cell }
     }
 }
 
@@ -118,15 +124,12 @@ struct Inner<T> {
     answer: Option<T>,
     outcome: Option<Settled>,
     ports: u32,
-    /// The asker has not gone away.
-    awaited: bool,
     waker: Option<Waker>,
 }
 
 impl<T: Send + 'static> AskCell<T> {
     pub(crate) fn new() -> (Arc<Self>, ReplyPort<T>) {
-        let inner =
-            Inner { answer: None, outcome: None, ports: 1, awaited: true, waker: None };
+        let inner = Inner { answer: None, outcome: None, ports: 1, waker: None };
         let cell = Arc::new(Self { inner: Mutex::new(inner), erase: |cell| cell });
         let port = ReplyPort { cell: Some(Arc::clone(&cell)) };
         (cell, port)
@@ -140,15 +143,36 @@ impl<T: Send + 'static> AskCell<T> {
         if let Some(outcome) = &inner.outcome {
             return Poll::Ready(Err(outcome.clone()));
         }
-        if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            inner.waker = Some(cx.waker().clone());
-        }
+        inner.wake_with(cx);
         Poll::Pending
     }
 
-    /// The asker goes away without its answer.
+    /// Only whether the question has failed. Its answer, if it is there, stays.
+    pub(crate) fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<Settled> {
+        let mut inner = lock(&self.inner);
+        if let Some(outcome) = &inner.outcome {
+            return Poll::Ready(outcome.clone());
+        }
+        inner.wake_with(cx);
+        Poll::Pending
+    }
+
+    /// The asker goes away. An answer that it has not taken is dropped here and now: whoever lets go
+    /// of the question last is not the one to run its code.
     pub(crate) fn abandon(&self) {
-        lock(&self.inner).awaited = false;
+        let unread = {
+            let mut inner = lock(&self.inner);
+            inner.answer.take()
+        };
+        drop(unread);
+    }
+}
+
+impl<T> Inner<T> {
+    fn wake_with(&mut self, cx: &Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
     }
 }
 
@@ -211,14 +235,22 @@ pub(crate) mod unanswered {
     /// Begins to collect on this thread, with what was collected before. Returns what was collected
     /// there for somebody else, for [`leave`].
     pub(crate) fn enter(mine: Unanswered) -> (bool, Unanswered) {
-        let outer = LIST.with_borrow_mut(|list| std::mem::replace(list, mine));
-        WAITING.set(LIST.with_borrow(Vec::len));
+        // Nearly always both are empty.
+        let outer = if WAITING.get() == 0 && mine.is_empty() {
+            Vec::new()
+        } else {
+            WAITING.set(mine.len());
+            LIST.with_borrow_mut(|list| std::mem::replace(list, mine))
+        };
         (COLLECTING.replace(true), outer)
     }
 
     /// Ends it. Returns what was collected since [`enter`].
     pub(crate) fn leave((collecting, outer): (bool, Unanswered)) -> Unanswered {
         COLLECTING.set(collecting);
+        if WAITING.get() == 0 && outer.is_empty() {
+            return Vec::new();
+        }
         WAITING.set(outer.len());
         LIST.with_borrow_mut(|list| std::mem::replace(list, outer))
     }

@@ -1,12 +1,12 @@
 //! The stack of a panic: taken as bare addresses, named only when somebody looks.
 //!
-//! Walking 32 frames costs about 2 µs; finding their names costs milliseconds and the memory of the
+//! Walking 28 frames costs a few microseconds; finding their names costs milliseconds and the memory of the
 //! program's debug information. So a crash pays for the first, and a reader for the second.
 
 use std::fmt;
 
 /// Frames kept: the panic's own machinery, and what matters above it.
-const FRAMES: usize = 48;
+const FRAMES: usize = 28;
 
 /// The stack at a panic. `Display` resolves names, from the panic down to the kernel's own frames.
 #[derive(Clone, Default)]

@@ -97,10 +97,8 @@ impl HandlingView {
 }
 
 /// What one slot counts. Most actors take one or two kinds of messages: the first kind is counted
-/// here, and only the others cost memory of their own. On cache lines of its own: senders read what
-/// stands beside it.
+/// here, and only the others cost memory of their own.
 #[derive(Debug, Default)]
-#[repr(align(64))]
 pub(crate) struct Stats {
     pub(crate) first: Row,
     /// When the message in flight was taken, nanoseconds of the system's clock; 0 when idle.

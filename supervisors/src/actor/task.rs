@@ -18,6 +18,7 @@ use crate::actor::cell::{Running, SlotCell};
 use crate::actor::gate::Sign;
 use crate::actor::guard::{Guard, Outcome};
 use crate::actor::life::{Report, acquire};
+use crate::actor::panic::Theirs;
 use crate::actor::reply::Settled;
 use crate::actor::short_type_name;
 use crate::actor::slot::{AnySlot, OnCrashOf, Overflow, Slot};
@@ -26,10 +27,10 @@ use crate::environment::{Clock, Environment, spawn};
 use crate::error::{ExitReason, Failure, LookupError, SpecError};
 use crate::health::Health;
 use crate::path::Path;
+use crate::supervisor::SupervisorRef;
 use crate::supervisor::child::{ChildFactory, StartContext};
 use crate::supervisor::policy::Policies;
 use crate::supervisor::spec::ChildSpec;
-use crate::supervisor::SupervisorRef;
 use crate::tree::TreeRoot;
 
 /// A task's messages: it takes none.
@@ -120,11 +121,11 @@ impl fmt::Debug for TaskContext {
 }
 
 /// A child that is a future, made afresh for each life.
-pub(crate) struct TaskChild<F>(Arc<F>);
+pub(crate) struct TaskChild<F>(Arc<Theirs<F>>);
 
 impl<F> TaskChild<F> {
     pub(crate) fn new(make: F) -> Self {
-        Self(Arc::new(make))
+        Self(Arc::new(Theirs::new(make)))
     }
 }
 
@@ -171,8 +172,12 @@ where
     }
 }
 
-async fn run<F, T>(make: Arc<F>, slot: Arc<Slot<Never>>, at: StartContext, mut report: Report)
-where
+async fn run<F, T>(
+    make: Arc<Theirs<F>>,
+    slot: Arc<Slot<Never>>,
+    at: StartContext,
+    mut report: Report,
+) where
     F: Fn(TaskContext) -> T,
     T: Future<Output = Result<(), Failure>>,
 {
@@ -224,6 +229,9 @@ where
     };
     slot.cell.correct_exit(life, reason.clone());
     guard.settle(&Settled::Ended(reason.clone()));
-    drop(token);
+    // With it goes what the task has said of itself.
+    if let Err(panic) = guard.within(|| drop(token)) {
+        tracing::error!(%panic, "dropping a task's description panicked");
+    }
     report.end(reason);
 }

@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 
 use crate::actor::address::Address;
 use crate::actor::guard::{Guard, Outcome};
+use crate::actor::reply::Settled;
 use crate::actor::slot::{AnySlot, Entry, Extra, Slot};
 use crate::environment::{spawn, spawn_on};
 use crate::error::ExitReason;
@@ -65,10 +66,12 @@ impl TaskGuard {
         let task = spawn(&env, async move {
             let mut guard = Guard::new(Arc::clone(&slot), life);
             let outcome = guard.shield(future).await;
-            guard.settle(&crate::actor::reply::Settled::Dropped);
             if let Outcome::Panicked(report) = outcome {
-                slot.cell().fail_life(life, ExitReason::Panic(report));
+                let reason = ExitReason::Panic(report);
+                guard.settle(&Settled::Ended(reason.clone()));
+                slot.cell().fail_life(life, reason);
             }
+            guard.settle_by_fate();
         });
         Self { task: task.abort_handle(), armed: None }
     }

@@ -22,14 +22,14 @@ impl SlotCell {
         if !self.is_waiting() {
             return Vec::new();
         }
-        let now = self.env.clock.elapsed();
+        let now = self.env.clock.ticks_ns();
         let mut waits = Vec::new();
         self.env.asks.of_actors(|asker, question| {
             if *asker == self.path {
                 waits.push(WaitView {
                     on: question.asked.cell().path.clone(),
                     message: question.message,
-                    waiting: now.saturating_sub(question.since),
+                    waiting: Duration::from_nanos(now.saturating_sub(question.since)),
                 });
             }
         });

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use crate::actor::{FailureRecord, MessageView, Recorded, WaitView};
+use crate::actor::{FailureRecord, MessageView, Picture, Recorded, WaitView};
 use crate::actor_system::ActorSystem;
-use crate::error::SupervisorError;
+use crate::error::{AskError, SupervisorError};
 use crate::lifecycle::{Action, Timeline};
 use crate::path::Path;
 use crate::supervisor::{ChildPolicy, Plan, Shutdown, rehearse};
+use crate::thread_pool::ThreadPoolView;
 use crate::tree::{Heat, Look, SupervisionTree, Waits};
 
 /// What is known of one actor besides its [`NodeView`](crate::NodeView).
@@ -82,6 +84,32 @@ impl ActorSystem {
             totals.handled += cell.kinds(|kinds| kinds.handled(&cell.stats));
         });
         totals
+    }
+
+    /// What the system's thread pools do now, and have done.
+    #[must_use]
+    pub fn thread_pools(&self) -> Vec<ThreadPoolView> {
+        self.slot.cell().env.thread_pools.views()
+    }
+
+    /// A picture of the state of the actor at `path`, made between two messages. `None`: it shows
+    /// none.
+    ///
+    /// # Errors
+    /// Nothing lives there, it has no life now, or does not come to it before the deadline.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub async fn inspect(
+        &self,
+        path: &str,
+        deadline: Duration,
+    ) -> Result<Option<Picture>, AskError> {
+        let path = Path::parse(path);
+        match self.root.find(&path) {
+            Some(slot) => crate::actor::inspect::ask(&slot, deadline).await,
+            None => Err(AskError::Stopped { path }),
+        }
     }
 
     /// Every slot as a byte, in the order of the tree.

@@ -55,20 +55,23 @@ impl History {
         let seq = self.last.load(Ordering::Relaxed) + 1;
         event.seq = seq;
         let event = Arc::new(event);
+        // Dropped outside the lock: what an event tells of may be the application's.
+        let (mut oldest, mut missed) = (None, None);
         if ring.len() == self.capacity {
-            ring.pop_front();
+            oldest = ring.pop_front();
         }
         ring.push_back(Arc::clone(&event));
         if let Some(unheard) = &self.unheard {
             // Under the lock of the ring, so that observers hear the same order.
             let mut unheard = lock(unheard);
             if unheard.len() == OBSERVER_BACKLOG {
-                unheard.pop_front();
+                missed = unheard.pop_front();
             }
             unheard.push_back(Arc::clone(&event));
         }
         self.last.store(seq, Ordering::Release);
         drop(ring);
+        drop((oldest, missed));
         self.grown.notify_waiters();
         event
     }

@@ -1,8 +1,10 @@
 //! How a child of each kind gets its slot and starts a life.
 
 use std::any::{Any, TypeId};
+use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef};
@@ -10,6 +12,7 @@ use ractor::{ActorCell, ActorRef};
 use crate::actor::cell::{Running, SlotCell};
 use crate::actor::guard::{Guard, Outcome};
 use crate::actor::life::{self, Report};
+use crate::actor::panic::Theirs;
 use crate::actor::slot::{AnySlot, MailboxFacts, Slot};
 use crate::actor::state::{SlotInfo, SlotKind};
 use crate::actor::{Actor, short_type_name};
@@ -17,6 +20,7 @@ use crate::component::Hooks;
 use crate::environment::{Environment, spawn};
 use crate::error::{ExitReason, Failure, SpecError};
 use crate::path::Path;
+use crate::supervisor::arrivals::Arrival;
 use crate::supervisor::orders::Key;
 use crate::supervisor::policy::Policies;
 use crate::supervisor::spec::{ChildSpec, SupervisorKind, SupervisorSpec};
@@ -48,6 +52,8 @@ pub(crate) struct StartContext {
     pub(crate) cause_seq: Option<u64>,
     /// How long the start may take.
     pub(crate) deadline: Option<Duration>,
+    /// It may say itself that it is up.
+    pub(crate) arrival: Option<Box<Arrival>>,
 }
 
 /// A kind of child: makes the slot once, and a life at every start.
@@ -64,6 +70,10 @@ pub(crate) trait ChildFactory: Send + Sync {
     fn fits(&self, slot: &Arc<dyn AnySlot>) -> bool;
     /// Begins a life. What comes of it is told to the supervisor.
     fn start(&self, slot: Arc<dyn AnySlot>, at: StartContext);
+    /// Whether dropping it runs anything of the application's.
+    fn owns_something(&self) -> bool {
+        true
+    }
     /// What a supervisor is declared to be.
     fn supervisor(&self) -> Option<&SupervisorSpec> {
         None
@@ -72,13 +82,13 @@ pub(crate) trait ChildFactory: Send + Sync {
 
 /// A child that is an [`Actor`], with the hooks `H`.
 pub(crate) struct ActorChild<A: Actor, H> {
-    args: Arc<A::Args>,
+    args: Arc<Theirs<A::Args>>,
     hooks: PhantomData<fn() -> H>,
 }
 
 impl<A: Actor, H: Hooks<A>> ActorChild<A, H> {
     pub(crate) fn new(args: A::Args) -> Self {
-        Self { args: Arc::new(args), hooks: PhantomData }
+        Self { args: Arc::new(Theirs::new(args)), hooks: PhantomData }
     }
 }
 
@@ -89,6 +99,10 @@ impl<A: Actor, H: Hooks<A>> ChildFactory for ActorChild<A, H> {
 
     fn kind(&self) -> SlotKind {
         SlotKind::Actor
+    }
+
+    fn owns_something(&self) -> bool {
+        std::mem::needs_drop::<A::Args>()
     }
 
     fn message_type(&self) -> Option<(TypeId, &'static str)> {
@@ -300,13 +314,13 @@ impl Reports for Report {
 
 /// A child that is a raw ractor actor.
 pub(crate) struct RawChild<R, F> {
-    make: Arc<F>,
+    make: Arc<Theirs<F>>,
     actor: PhantomData<fn() -> R>,
 }
 
 impl<R, F> RawChild<R, F> {
     pub(crate) fn new(make: F) -> Self {
-        Self { make: Arc::new(make), actor: PhantomData }
+        Self { make: Arc::new(Theirs::new(make)), actor: PhantomData }
     }
 }
 
@@ -346,6 +360,12 @@ where
         let env = Arc::clone(&slot.cell().env);
         let (key, life) = (at.key, at.life);
         spawn(&env, async move {
+            // A start that is taken back ends now, and not when it likes.
+            poll_fn(|cx| {
+                slot.cell().register(life, cx.waker());
+                Poll::Ready(())
+            })
+            .await;
             let mut guard = Guard::new(Arc::clone(&slot), life);
             let parent = at.parent.get_cell();
             let spawned = guard
@@ -357,11 +377,16 @@ where
             let result = match spawned {
                 Outcome::Done(Ok((actor, _))) => {
                     slot.cell().up(life, Running::Ractor(actor.get_cell()));
+                    if slot.cell().gate.is_killed(life) {
+                        actor.kill();
+                    }
                     StartResult::StartedRaw(actor.get_cell())
                 }
-                Outcome::Done(Err(error)) => {
-                    StartResult::Failed(ExitReason::Error(Failure::transient(error.to_string())))
-                }
+                // The error is the application's, and so is how it is shown.
+                Outcome::Done(Err(error)) => match guard.within(|| error.to_string()) {
+                    Ok(text) => StartResult::Failed(ExitReason::Error(Failure::transient(text))),
+                    Err(panic) => StartResult::Failed(ExitReason::Panic(panic)),
+                },
                 Outcome::Panicked(report) => StartResult::Failed(ExitReason::Panic(report)),
                 Outcome::Killed => StartResult::Failed(ExitReason::Killed),
             };

@@ -13,6 +13,7 @@ use crate::environment::lock;
 use crate::error::{ExitReason, SpecError, SupervisorError};
 use crate::lifecycle::LifecycleKind;
 use crate::path::{Path, unescape};
+use crate::supervisor::arrivals::{Arrival, Waiting};
 use crate::supervisor::brain::Brain;
 use crate::supervisor::child::StartResult;
 use crate::supervisor::crowd::Crowd;
@@ -41,6 +42,8 @@ pub(crate) struct Driver {
     feed: Option<Feed>,
     /// There is a message on its way to go on with what is left.
     goes_on: bool,
+    /// The child that is about to be started for somebody who waits.
+    arriving: Option<(Key, Box<Arrival>)>,
     /// The policy of the last child: most have the same.
     policy: Arc<ChildPolicy>,
     /// The last field: its drop tells the tree that this life is over.
@@ -55,7 +58,7 @@ enum Pending {
         spec: Option<Box<ChildSpec>>,
         /// As soon as it is.
         slot: Option<Arc<dyn AnySlot>>,
-        answer: Answer<Arc<dyn AnySlot>>,
+        waiting: Waiting,
     },
 }
 
@@ -78,6 +81,7 @@ impl Driver {
         };
         let brain = Arc::new(Mutex::new(brain));
         *lock(&common.link.brain) = Some(Arc::clone(&brain));
+        common.link.arrivals.open(common.life);
         Self {
             brain,
             requests: BTreeMap::new(),
@@ -85,12 +89,23 @@ impl Driver {
             ending: None,
             feed: None,
             goes_on: false,
+            arriving: None,
             policy: Arc::new(ChildPolicy::OTP),
             common,
         }
     }
 
     pub(crate) fn message(&mut self, message: SupervisorMessage) {
+        let link = Arc::clone(&self.common.link);
+        for (key, life) in link.arrivals.begin() {
+            self.start_done(key, life, StartResult::Started);
+        }
+        self.take(message);
+        self.carry_out();
+        link.arrivals.done();
+    }
+
+    fn take(&mut self, message: SupervisorMessage) {
         match message {
             SupervisorMessage::Init => match self.common.spec.kind {
                 SupervisorKind::Static => self.init(),
@@ -112,6 +127,7 @@ impl Driver {
                     self.common.lives.killed(key, life);
                 }
             }
+            SupervisorMessage::StopNow { key, life } => self.common.lives.stop_now(key, life),
             SupervisorMessage::Tick => {
                 for due in self.common.lives.due() {
                     self.due(due);
@@ -124,7 +140,6 @@ impl Driver {
             }
             SupervisorMessage::Request(request) => self.request(request),
         }
-        self.carry_out();
     }
 
     /// Whether there is more to do than was done in one go.
@@ -178,11 +193,6 @@ impl Driver {
             let key = self.common.next_key();
             children.push((key, self.declared(&spec, Some(&slot))));
             self.common.lives.insert(key, spec, slot);
-        }
-        for spec in &self.common.spec.children {
-            if let Some(slot) = index.get(&spec.id) {
-                self.common.lives.register_again(spec, slot);
-            }
         }
         let before = std::mem::replace(&mut *write(&self.common.link.children), index);
         self.common.link.hold_all();
@@ -239,12 +249,25 @@ impl Driver {
             id: Arc::clone(&spec.id),
             policy,
             significant: spec.significant,
-            depends_on: spec.metadata.depends_on.iter().map(|id| id.as_str().into()).collect(),
+            depends_on: spec.siblings_needed().map(Into::into).collect(),
+            blocked: self.needs_across(spec),
             // Who was held stays so until somebody resumes it.
             suspended: slot.is_some_and(|slot| slot.cell().is_suspended()),
             supervisor: spec.child.supervisor().is_some(),
             life: slot.map_or(0, |slot| slot.cell().life()),
         }
+    }
+
+    /// Enters what a child needs of other branches, and says whether any of that is not up.
+    fn needs_across(&self, spec: &ChildSpec) -> bool {
+        let mut needed = spec.paths_needed().peekable();
+        if needed.peek().is_none() {
+            return false;
+        }
+        let env = &self.common.lives.env;
+        let path = self.common.path().child(&spec.id);
+        needed.for_each(|needed| env.across.add(needed, path.clone()));
+        env.across_missing(&path).is_some()
     }
 
     fn shared(&mut self, policy: ChildPolicy) -> Arc<ChildPolicy> {
@@ -261,7 +284,6 @@ impl Driver {
         if self.keeps() && !temporary {
             lock(&self.common.link.kept).insert(Arc::clone(&id), spec.clone());
         }
-        self.common.lives.register_again(&spec, &slot);
         self.common.link.insert(id, Arc::clone(&slot));
         self.common.lives.insert(key, spec, slot);
     }
@@ -319,16 +341,19 @@ impl Driver {
 
     fn add(&mut self, from: Option<Key>, spec: Box<ChildSpec>, answer: Answer<Arc<dyn AnySlot>>) {
         if let Err(error) = check_child(&spec, &self.common.spec, self.common.lives.policies()) {
+            self.common.lives.put_away_spec(Some(*spec));
             refuse(answer, error.into());
             return;
         }
         if let Err(error) = self.common.lives.name_is_free(&spec, &self.common.link.path) {
+            self.common.lives.put_away_spec(Some(*spec));
             refuse(answer, error.into());
             return;
         }
         let key = self.common.next_key();
         let child = self.declared(&spec, None);
-        let asker = self.asker(from, Pending::Start { spec: Some(spec), slot: None, answer });
+        let waiting = Arc::new(Mutex::new(Some(answer)));
+        let asker = self.asker(from, Pending::Start { spec: Some(spec), slot: None, waiting });
         self.input(Input::Command { asker, command: Command::Add { key, child } }, None);
     }
 
@@ -354,7 +379,9 @@ impl Driver {
         // An asker that is gone does not mind.
         match pending {
             Pending::Change(answer) => drop(answer.send(result)),
-            Pending::Start { slot, answer, .. } => {
+            Pending::Start { spec, slot, waiting } => {
+                self.common.lives.put_away_spec(spec.map(|spec| *spec));
+                let Some(answer) = lock(&waiting).take() else { return };
                 let stopping = || self.common.stopping();
                 let slot = result.and_then(|()| slot.ok_or_else(stopping));
                 drop(answer.send(slot));
@@ -413,7 +440,8 @@ impl Driver {
             Order::Admit { key, token } => self.admit(key, token),
             Order::Start { key, life } => {
                 lives.because(key, cause_seq);
-                lives.start(key);
+                let arriving = self.arriving.take().filter(|(of, _)| *of == key);
+                lives.start(key, arriving.map(|(_, arrival)| arrival));
                 let slot = lives.children.get(&key).map(|child| &child.slot);
                 debug_assert!(slot.is_none_or(|slot| slot.cell().life() == life));
             }
@@ -463,11 +491,19 @@ impl Driver {
     }
 
     fn admit(&mut self, key: Key, token: Token) {
-        let Some(Pending::Start { spec, slot, .. }) = self.requests.get_mut(&token) else { return };
+        let Some(Pending::Start { spec, slot, waiting }) = self.requests.get_mut(&token) else {
+            return;
+        };
         let Some(spec) = spec.take() else { return };
         let path = self.common.path().child(&spec.id);
         let made = spec.child.slot(&spec, path, &self.common.lives.env);
         *slot = Some(Arc::clone(&made));
+        if self.common.link.dynamic {
+            let (link, reader) = (Arc::clone(&self.common.link), self.common.life);
+            let (slot, waiting) = (Arc::clone(&made), Arc::clone(waiting));
+            let arrival = Arrival { link, reader, slot, waiting };
+            self.arriving = Some((key, Box::new(arrival)));
+        }
         self.take_in(key, *spec, made);
     }
 

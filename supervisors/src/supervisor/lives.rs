@@ -19,10 +19,12 @@ use crate::error::{ExitReason, SpecError};
 use crate::health::{Health, HealthSpec};
 use crate::lifecycle::LifecycleKind;
 use crate::path::Path;
-use crate::supervisor::child::{StartContext, StartResult};
+use crate::supervisor::across;
+use crate::supervisor::arrivals::Arrival;
+use crate::supervisor::child::{ChildFactory, StartContext, StartResult};
 use crate::supervisor::orders::Key;
 use crate::supervisor::policy::{ChildPolicy, Policies, Terms};
-use crate::supervisor::spec::{ChildSpec, Shutdown};
+use crate::supervisor::spec::{ChildSpec, Registered, Shutdown};
 use crate::supervisor::{SupervisorMessage, SupervisorRef};
 use crate::tree::TreeRoot;
 
@@ -45,9 +47,32 @@ pub(crate) enum Alarm {
     Health,
 }
 
+/// What is needed of a spec for as long as its child is there. There may be a million.
+pub(crate) struct Needed {
+    pub(crate) id: Arc<str>,
+    child: Arc<dyn ChildFactory>,
+    shutdown: Shutdown,
+    start_deadline: Option<Duration>,
+    registered: Option<Arc<Registered>>,
+    health: Option<Box<HealthSpec>>,
+}
+
+impl From<ChildSpec> for Needed {
+    fn from(spec: ChildSpec) -> Self {
+        Self {
+            id: spec.id,
+            child: spec.child,
+            shutdown: spec.shutdown,
+            start_deadline: spec.start_deadline,
+            registered: spec.registered,
+            health: spec.health.map(Box::new),
+        }
+    }
+}
+
 /// One child as the driver sees it.
 pub(crate) struct LiveChild {
-    pub(crate) spec: ChildSpec,
+    pub(crate) spec: Needed,
     pub(crate) slot: Arc<dyn AnySlot>,
     /// The event that led to what happens to it now: a restart names the failure before it.
     pub(crate) cause_seq: Option<u64>,
@@ -61,6 +86,10 @@ pub(crate) struct LiveChild {
     stopping: bool,
     /// Another life will follow the one that is stopped.
     planned: bool,
+    /// The number of its entering into names and groups.
+    entered: u64,
+    /// It depends on something in another branch.
+    needs_across: bool,
     /// Its start has not been reported yet.
     starting: bool,
     /// The start took too long, and its end is awaited.
@@ -72,7 +101,13 @@ pub(crate) struct LiveChild {
 }
 
 impl LiveChild {
-    fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>, policy: Option<Arc<ChildPolicy>>) -> Box<Self> {
+    fn new(
+        spec: ChildSpec,
+        slot: Arc<dyn AnySlot>,
+        policy: Option<Arc<ChildPolicy>>,
+    ) -> Box<Self> {
+        let needs_across = spec.paths_needed().next().is_some();
+        let spec = Needed::from(spec);
         let shutdown = spec.shutdown;
         slot.cell().terms(|terms| *terms = Terms { policy, shutdown });
         Box::new(Self {
@@ -84,6 +119,8 @@ impl LiveChild {
             up: false,
             stopping: false,
             planned: false,
+            entered: 0,
+            needs_across,
             starting: false,
             timed_out: None,
             alarm: None,
@@ -159,7 +196,10 @@ impl Lives {
             Some(known) if **known == policy => Arc::clone(known),
             _ => Arc::clone(self.policy.insert(Arc::new(policy))),
         });
-        self.children.insert(key, LiveChild::new(spec, slot, policy));
+        let entered = self.register(&spec, &slot);
+        let mut child = LiveChild::new(spec, slot, policy);
+        child.entered = entered;
+        self.children.insert(key, child);
     }
 
     /// Refuses a child whose name somebody else has.
@@ -172,18 +212,28 @@ impl Lives {
 
     /// Enters a child under the name and into the groups that its spec gives it. A name that
     /// somebody took meanwhile stays with them.
-    pub(crate) fn register_again(&self, spec: &ChildSpec, slot: &Arc<dyn AnySlot>) {
-        if let Some(given) = &spec.registered
-            && let Err(error) = self.env.groups.enter(slot, given.name.as_ref(), &given.groups)
-        {
-            tracing::error!(actor.path = %slot.cell().path, %error, "an actor goes without its name");
+    fn register(&self, spec: &ChildSpec, slot: &Arc<dyn AnySlot>) -> u64 {
+        let Some(given) = &spec.registered else { return 0 };
+        match self.env.groups.enter(slot, given.name.as_ref(), &given.groups) {
+            Ok(entered) => entered,
+            Err(error) => {
+                let path = &slot.cell().path;
+                tracing::error!(actor.path = %path, %error, "an actor goes without its name");
+                0
+            }
         }
     }
 
     /// A spec that is not needed any more holds the application's arguments: dropped elsewhere.
     pub(crate) fn put_away_spec(&self, spec: Option<ChildSpec>) {
-        if let Some(spec) = spec.filter(ChildSpec::is_last) {
-            self.env.dispose_elsewhere(spec);
+        if let Some(spec) = spec {
+            self.put_away_child(spec.child);
+        }
+    }
+
+    fn put_away_child(&self, child: Arc<dyn ChildFactory>) {
+        if Arc::strong_count(&child) == 1 && child.owns_something() {
+            self.env.dispose_elsewhere(child);
         }
     }
 
@@ -203,14 +253,16 @@ impl Lives {
     // --- starts --------------------------------------------------------------------------------
 
     /// Starts the next life of a child. What comes of it arrives as `StartDone`.
-    pub(crate) fn start(&mut self, key: Key) {
+    pub(crate) fn start(&mut self, key: Key, arrival: Option<Box<Arrival>>) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let slot = Arc::clone(&child.slot);
         let cell = slot.cell();
         let life = cell.next_life();
         child.life = life;
         child.starting = true;
-        child.stopping = false;
+        if std::mem::take(&mut child.stopping) {
+            self.env.in_between.fetch_sub(1, Ordering::SeqCst);
+        }
         child.timed_out = None;
         // A slot whose last life has not let go stays stuck until it does.
         if cell.state() != SlotState::Stuck {
@@ -228,6 +280,8 @@ impl Lives {
             life,
             cause_seq: child.cause_seq,
             deadline,
+            // What is checked has to be known at once.
+            arrival: arrival.filter(|_| child.spec.health.is_none()),
         };
         child.spec.child.start(Arc::clone(&slot), context);
         if let Some(after) = deadline {
@@ -261,6 +315,7 @@ impl Lives {
                 child.failed_checks = 0;
                 if !child.stopping {
                     cell.set_state(SlotState::Up);
+                    self.env.across_up(&cell.path);
                 }
                 if let StartResult::StartedRaw(actor) = &result {
                     self.raw.by_actor.insert(actor.get_id(), (key, life));
@@ -277,7 +332,7 @@ impl Lives {
                 }
             }
         }
-        let health = child.spec.health.filter(|_| child.up && !child.stopping);
+        let health = child.spec.health.as_deref().copied().filter(|_| child.up && !child.stopping);
         if !child.stopping {
             self.disarm(key);
         }
@@ -337,25 +392,44 @@ impl Lives {
     /// that does not end it. `planned`: another life will follow.
     pub(crate) fn stop(&mut self, key: Key, planned: bool) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        let cause_seq = child.cause_seq;
         let cell = child.slot.cell();
         cell.set_state(SlotState::Stopping);
         if !planned {
             cell.refuse_asks(true);
         }
         child.planned = planned;
-        child.stopping = true;
         child.health_check = None;
         let life = child.life;
-        self.env.in_between.fetch_add(1, Ordering::SeqCst);
+        if !std::mem::replace(&mut child.stopping, true) {
+            self.env.in_between.fetch_add(1, Ordering::SeqCst);
+        }
+        if child.spec.shutdown != Shutdown::BrutalKill && self.env.across.has_dependents(&cell.path)
+        {
+            let path = cell.path.clone();
+            let message = SupervisorMessage::StopNow { key, life };
+            across::stop_after_dependents(&self.env, self.myself.clone(), path, message);
+            return self.disarm(key);
+        }
+        self.stop_now(key, life);
+    }
+
+    /// The stop itself, once no dependent in another branch stands in its way.
+    pub(crate) fn stop_now(&mut self, key: Key, life: u64) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if child.life != life || !child.stopping || !(child.up || child.starting) {
+            return;
+        }
+        let (cause_seq, planned) = (child.cause_seq, child.planned);
+        let cell = child.slot.cell();
         let limit = match (child.spec.shutdown, child.slot.supervisor()) {
             (Shutdown::BrutalKill, _) => None,
             (shutdown, Some(link)) => {
-                let told = link.send(SupervisorMessage::ShutDown { cause_seq });
                 if child.starting {
-                    // It may be too early for the message.
+                    // It may be too early for the message. First the sign: one that begins now sees
+                    // it, or gets the message.
                     cell.gate.stop(life);
                 }
+                let told = link.send(SupervisorMessage::ShutDown { cause_seq });
                 (told || child.starting).then_some(shutdown)
             }
             (shutdown, None) => {
@@ -441,6 +515,9 @@ impl Lives {
         if stopping && !planned {
             self.env.asks.fail_asked(&*child.slot);
         }
+        if !stopping {
+            self.env.across_down(&child.slot.cell().path);
+        }
         self.fail_blocked();
         true
     }
@@ -478,9 +555,8 @@ impl Lives {
         }
         let id = actor.get_id();
         let known = self.raw.by_actor.remove(&id);
-        let stopping = known.is_some_and(|(key, _)| {
-            self.children.get(&key).is_some_and(|child| child.stopping)
-        });
+        let stopping = known
+            .is_some_and(|(key, _)| self.children.get(&key).is_some_and(|child| child.stopping));
         let reason = match end {
             RawEnd::Terminated(Some(word)) if word == "killed" => ExitReason::Killed,
             RawEnd::Terminated(_) if stopping => ExitReason::Shutdown,
@@ -526,6 +602,9 @@ impl Lives {
             child.slot.cell().set_state(SlotState::Down);
         }
         child.slot.close(reason);
+        if let Some(handover) = child.slot.cell().take_handover() {
+            self.env.dispose_elsewhere(handover);
+        }
         Some(self.put_away(*child))
     }
 
@@ -539,10 +618,14 @@ impl Lives {
     /// The spec holds the application's arguments: not dropped here.
     fn put_away(&self, child: LiveChild) -> Arc<str> {
         let id = Arc::clone(&child.spec.id);
-        if let Some(given) = &child.spec.registered {
-            self.env.groups.leave(&child.slot, given.name.as_ref(), &given.groups);
+        if child.needs_across {
+            self.env.across.forget(&child.slot.cell().path);
         }
-        self.put_away_spec(Some(child.spec));
+        if let Some(given) = &child.spec.registered {
+            let path = &child.slot.cell().path;
+            self.env.groups.leave(child.entered, path, given.name.as_ref(), &given.groups);
+        }
+        self.put_away_child(child.spec.child);
         id
     }
 
@@ -608,10 +691,13 @@ impl Lives {
                 child.alarm = None;
             }
             match alarm {
-                Alarm::Start => due.extend(
-                    self.start_timed_out(key)
-                        .map(|(life, result)| Due::StartDone { key, life, result }),
-                ),
+                Alarm::Start => {
+                    due.extend(self.start_timed_out(key).map(|(life, result)| Due::StartDone {
+                        key,
+                        life,
+                        result,
+                    }))
+                }
                 Alarm::Stop => {
                     let life = child.life;
                     self.env.not_in_order.fetch_add(1, Ordering::SeqCst);
@@ -620,11 +706,7 @@ impl Lives {
                 Alarm::Kill => {
                     let abandoned = self.abandon(key);
                     due.extend(abandoned.map(|(life, stopping)| {
-                        if stopping {
-                            Due::Stuck { key, life }
-                        } else {
-                            Due::Lost { key, life }
-                        }
+                        if stopping { Due::Stuck { key, life } } else { Due::Lost { key, life } }
                     }));
                 }
                 Alarm::Retry(epoch) => due.push(Due::Retry { key, epoch }),
@@ -650,7 +732,7 @@ impl Lives {
     /// and its answer comes as `HealthChecked`.
     fn check_health(&mut self, key: Key) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        let Some(health) = child.spec.health.filter(|_| child.up && !child.stopping) else {
+        let Some(health) = child.spec.health.as_deref().copied().filter(|_| child.up && !child.stopping) else {
             return;
         };
         let life = child.life;
@@ -659,9 +741,8 @@ impl Lives {
             return self.check_again(key, health);
         }
         let now = self.env.clock.ticks_ns();
-        let busy = cell.stats.began_ns().map(|since| {
-            Duration::from_nanos(now.saturating_sub(since))
-        });
+        let busy =
+            cell.stats.began_ns().map(|since| Duration::from_nanos(now.saturating_sub(since)));
         let (reply, answer) = tokio::sync::oneshot::channel();
         let known = match busy {
             Some(busy) if busy >= health.stuck_after => Some(Health::unhealthy(format!(
@@ -700,7 +781,7 @@ impl Lives {
         health: Health,
     ) -> Option<ExitReason> {
         let child = self.children.get_mut(&key)?;
-        let spec = child.spec.health?;
+        let spec = *child.spec.health.as_deref()?;
         if child.life != life || !child.up || child.stopping {
             return None;
         }
@@ -752,9 +833,9 @@ impl Drop for Lives {
     fn drop(&mut self) {
         for (_, child) in std::mem::take(&mut self.children) {
             let cell = child.slot.cell();
-            if child.starting || (child.up && child.stopping) {
-                self.env.in_between.fetch_sub(1, Ordering::SeqCst);
-            }
+            // One that starts may have been told to stop already.
+            let in_between = usize::from(child.starting) + usize::from(child.stopping);
+            self.env.in_between.fetch_sub(in_between, Ordering::SeqCst);
             if child.up || child.starting {
                 cell.end_life(child.life);
             }
@@ -764,7 +845,9 @@ impl Drop for Lives {
             if child.is_supervisor() {
                 cell.gate.stop(child.life);
             }
-            self.put_away(*child);
+            // What it needs of other branches it still needs when it comes back.
+            let child = LiveChild { needs_across: false, ..*child };
+            self.put_away(child);
         }
     }
 }

@@ -33,9 +33,12 @@ mod steps;
 #[derive(Clone, Debug)]
 struct Child {
     key: Key,
+    path: Path,
     declared: Declared,
     phase: Phase,
     suspended: bool,
+    /// Something in another branch that it needs is not up.
+    blocked: bool,
     /// It would have been started, had it not been suspended, or without what it depends on. It
     /// is started as soon as nothing stands in the way.
     due: bool,
@@ -151,7 +154,7 @@ impl Machine {
         self.now = now;
         self.cause = Cause::of(cause);
         self.children =
-            children.into_iter().map(|(key, declared)| Child::new(key, declared)).collect();
+            children.into_iter().map(|(key, child)| Child::new(&self.path, key, child)).collect();
         let steps: Vec<Step> = self.children.iter().map(|child| Step::Start(child.key)).collect();
         self.begin(steps, Purpose::Init, None);
         self.advance();
@@ -315,7 +318,7 @@ impl Machine {
         let ready: Vec<Key> = self
             .children
             .iter()
-            .filter(|child| child.due && child.phase == Phase::Down && !child.suspended)
+            .filter(|child| child.due && child.phase == Phase::Down && !child.is_held())
             .filter(|child| self.missing(&child.declared).is_none())
             .map(|child| child.key)
             .collect();
@@ -408,7 +411,7 @@ impl Machine {
     }
 
     fn reaction(&self, key: Key, outcome: Outcome, affected: &[Key]) -> Reaction {
-        let path = |key: &Key| self.path.child(&self.id_of(*key));
+        let path = |key: &Key| self.path_of(*key);
         let child = self.child(key);
         let backoff = match (outcome, child) {
             (Outcome::Restarts, Some(child)) => {
@@ -426,6 +429,10 @@ impl Machine {
             intensity: self.window.in_use(self.now, self.policy.intensity),
             in_a_row: child.map_or(0, |child| child.record.failures_in_a_row),
         }
+    }
+
+    fn path_of(&self, key: Key) -> Path {
+        self.child(key).map_or_else(|| self.path.clone(), |child| child.path.clone())
     }
 
     // --- children ------------------------------------------------------------------------------
@@ -485,7 +492,7 @@ impl Machine {
                 restart: child.declared.policy.restart,
                 significant: child.declared.significant,
                 alive: child.phase != Phase::Down || child.due,
-                suspended: child.suspended,
+                suspended: child.is_held(),
                 depends_on: child.declared.depends_on.iter().filter_map(at).collect(),
             })
             .collect()
@@ -493,10 +500,12 @@ impl Machine {
 }
 
 impl Child {
-    fn new(key: Key, declared: Declared) -> Self {
+    fn new(parent: &Path, key: Key, declared: Declared) -> Self {
         Self {
             key,
+            path: parent.child(&declared.id),
             suspended: declared.suspended,
+            blocked: declared.blocked,
             life: declared.life,
             declared,
             phase: Phase::Down,
@@ -504,6 +513,11 @@ impl Child {
             record: Record::default(),
             epoch: 0,
         }
+    }
+
+    /// Whether somebody else says when it starts.
+    fn is_held(&self) -> bool {
+        self.suspended || self.blocked
     }
 
     fn is_temporary(&self) -> bool {

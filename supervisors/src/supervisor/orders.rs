@@ -194,6 +194,8 @@ pub(crate) struct Declared {
     pub(crate) depends_on: Vec<Arc<str>>,
     /// Held since an earlier life of its supervisor.
     pub(crate) suspended: bool,
+    /// Something in another branch that it needs is not up.
+    pub(crate) blocked: bool,
     /// A supervisor stops in order even while it starts.
     pub(crate) supervisor: bool,
     /// The number of its last life; 0 for none.

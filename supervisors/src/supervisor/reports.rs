@@ -67,13 +67,15 @@ impl Lives {
 
 fn up(env: &Environment, child: &mut LiveChild, life: u64, restart: bool) {
     let cell = child.slot.cell();
-    let kind = if restart {
-        LifecycleKind::Restarted { restarts: cell.count_restart() }
-    } else {
-        LifecycleKind::Started
-    };
-    cell.set_reported_up(true);
-    env.emit(cell, life, child.cause_seq.take(), kind);
+    let cause = child.cause_seq.take();
+    let told = cell.set_reported_up(true);
+    if restart {
+        let restarts = cell.count_restart();
+        env.emit(cell, life, cause, LifecycleKind::Restarted { restarts });
+    } else if !told {
+        // One that told of it itself is not told of again.
+        env.emit(cell, life, cause, LifecycleKind::Started);
+    }
 }
 
 /// Tells of an end in order.

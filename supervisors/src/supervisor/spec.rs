@@ -12,8 +12,9 @@ use crate::component::{ComponentHooks, PlainHooks, SupervisedComponent, Supervis
 use crate::dependency::start_order;
 use crate::error::{Failure, SpecError};
 use crate::health::HealthSpec;
-use crate::path::check_id;
+use crate::path::{Path, check_id};
 use crate::resilience::Backoff;
+use crate::supervisor::across;
 use crate::supervisor::child::{ActorChild, ChildFactory, RawChild, SupervisorChild};
 use crate::supervisor::intensity::Intensity;
 use crate::supervisor::policy::{ChildPolicy, ComponentType, Policies};
@@ -202,11 +203,6 @@ impl ChildSpec {
         }
     }
 
-    /// Whether nothing else holds the child's arguments.
-    pub(crate) fn is_last(&self) -> bool {
-        Arc::strong_count(&self.child) == 1
-    }
-
     /// Refuses a child that does not take messages of type `M`.
     pub(crate) fn takes<M: 'static>(&self) -> Result<(), SpecError> {
         match self.child.message_type() {
@@ -309,7 +305,10 @@ impl ChildSpec {
         self
     }
 
-    /// Siblings that must be up before it; their restart restarts it.
+    /// What must be up before it, and whose restart restarts it: siblings by id, and what lives in
+    /// other branches by its path, such as `/resources/pool`. What it needs of another branch must be
+    /// declared so that it starts earlier. Dependents are stopped first and started last, whoever
+    /// restarts what they need; a [`plan`](crate::ActorSystem::plan) shows siblings only.
     #[must_use]
     pub fn depends_on<I: Into<String>>(mut self, ids: impl IntoIterator<Item = I>) -> Self {
         self.metadata = self.metadata.depends_on(ids);
@@ -328,6 +327,17 @@ impl ChildSpec {
     pub fn component_type(mut self, component: ComponentType) -> Self {
         self.metadata.component_type = Some(component);
         self
+    }
+
+    /// Siblings that it needs.
+    pub(crate) fn siblings_needed(&self) -> impl Iterator<Item = &str> {
+        self.metadata.depends_on.iter().map(String::as_str).filter(|id| !across::is_path(id))
+    }
+
+    /// What it needs of other branches.
+    pub(crate) fn paths_needed(&self) -> impl Iterator<Item = Path> {
+        let paths = self.metadata.depends_on.iter().filter(|id| across::is_path(id));
+        paths.map(|path| Path::parse(path))
     }
 
     /// Refuses settings of a mailbox, on what has none.
@@ -544,15 +554,13 @@ impl SupervisorSpec {
         let mut depends_on = Vec::with_capacity(ids.len());
         for child in &self.children {
             let needed: Result<Vec<usize>, SpecError> = child
-                .metadata
-                .depends_on
-                .iter()
+                .siblings_needed()
                 .map(|needed| {
-                    ids.iter().position(|id| id == needed).ok_or_else(|| {
+                    ids.iter().position(|id| *id == needed).ok_or_else(|| {
                         SpecError::UnknownDependency {
                             supervisor: self.id.to_string(),
                             child: child.id.to_string(),
-                            dependency: needed.clone(),
+                            dependency: needed.to_owned(),
                         }
                     })
                 })

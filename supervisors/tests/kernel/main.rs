@@ -6,10 +6,10 @@
 //! | [`rules`] | OTP's rules, a test each |
 //! | [`beyond`] | what goes beyond OTP, a test each |
 //! | [`mailboxes`] | bounds and overflow, dead letters, questions and answers |
-//! | [`context`] | timers, watches, urgent and stashed messages, batches, streams, pictures |
-//! | [`many`] | pools, crowds in parts, names and groups, supervised tasks, thread pools |
+//! | [`corners`] | where two features meet, and where they end |
 //! | [`storm`] | actors killed by seed while messages come in |
 //! | [`crowd`] | 100,000 children |
+//! | [`habits`] | what users of other runtimes look for |
 //! | [`laws`] | random trees and random failures |
 //! | [`causes`] | why: every event leads back to its beginning |
 //! | [`plans`] | what was planned is what happens, and who did it |
@@ -21,13 +21,13 @@
 mod beyond;
 mod causes;
 mod classes;
-mod context;
+mod corners;
 mod crowd;
+mod habits;
 mod kit;
 mod laws;
 mod lookout;
 mod mailboxes;
-mod many;
 mod plans;
 mod rules;
 mod storm;

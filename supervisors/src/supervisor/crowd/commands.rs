@@ -98,6 +98,8 @@ impl Crowd {
                 self.unsuspend(key);
                 self.reply(asker, Reply::Done);
             }
+            // Nobody in a crowd depends on anything.
+            (Change::Block | Change::Unblock, _) => self.reply(asker, Reply::Done),
         }
     }
 

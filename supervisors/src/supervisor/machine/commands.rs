@@ -39,6 +39,14 @@ impl Machine {
             Change::PlannedRestart => self.planned_restart(asker, key),
             Change::Suspend => self.suspend(asker, key),
             Change::Resume => self.resume(asker, key),
+            Change::Block => self.block(asker, key),
+            Change::Unblock => {
+                if let Some(child) = self.child_mut(key) {
+                    child.blocked = false;
+                }
+                // If it is due, it is started as soon as this is answered.
+                self.reply(asker, Reply::Done);
+            }
         }
     }
 
@@ -59,7 +67,8 @@ impl Machine {
             return self.reply(asker, Reply::NeedsDependency { id, dependency });
         }
         self.order(Order::Admit { key, token: asker.token });
-        self.children.push(Child::new(key, child));
+        let child = Child::new(&self.path, key, child);
+        self.children.push(child);
         let purpose = Purpose::StartChild { key, added: true };
         self.begin([Step::Start(key)], purpose, Some(asker));
     }
@@ -87,10 +96,32 @@ impl Machine {
         self.reply(asker, Reply::Done);
     }
 
+    /// Something in another branch that the child needs is about to be down, or is.
+    fn block(&mut self, asker: Asker, key: Key) {
+        let Some(child) = self.child_mut(key) else { return };
+        child.blocked = true;
+        match child.phase.clone() {
+            Phase::Up => {
+                child.due = true;
+                self.begin([Step::Stop(key)], Purpose::Hold, Some(asker));
+            }
+            Phase::Waiting { start } => {
+                child.due = true;
+                self.cancel_retry(key);
+                let others = start.into_iter().filter(|k| *k != key).map(Step::Start);
+                self.begin(others, Purpose::Restart, Some(asker));
+            }
+            _ => self.reply(asker, Reply::Done),
+        }
+    }
+
     fn resume(&mut self, asker: Asker, key: Key) {
         self.unsuspend(key);
         let starts = self.child(key).is_some_and(|child| {
-            child.due && child.phase == Phase::Down && self.missing(&child.declared).is_none()
+            child.due
+                && child.phase == Phase::Down
+                && !child.blocked
+                && self.missing(&child.declared).is_none()
         });
         if starts {
             self.begin(self.start_steps(key), Purpose::Resume, Some(asker));

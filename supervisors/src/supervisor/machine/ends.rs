@@ -30,8 +30,8 @@ impl Machine {
         if matches!(news, News::Ended(_)) {
             child.phase = Phase::Down;
         }
-        if child.suspended {
-            // Held: it stays so, and comes back with `resume`.
+        if child.is_held() {
+            // It stays so, and comes back when that is over.
             child.due = true;
             let held = self.reaction(key, Outcome::Held, &[]);
             self.report(key, news, Some(held), false);

@@ -53,7 +53,7 @@ impl Machine {
     /// Whether another life will take the place of the one that is stopped now.
     fn comes_back(&self, key: Key) -> bool {
         let Some(job) = &self.job else { return false };
-        let held = |child: &Child| child.suspended && !child.is_temporary();
+        let held = |child: &Child| child.is_held() && !child.is_temporary();
         job.steps.contains(&Step::Start(key))
             || matches!(job.purpose, Purpose::Hold)
             || matches!(&job.purpose, Purpose::BackOff { start, .. } if start.contains(&key))
@@ -76,7 +76,7 @@ impl Machine {
             && let Some(child) = self.child_mut(key)
         {
             // The group goes on without it; `resume` starts it.
-            child.due |= child.suspended;
+            child.due |= child.is_held();
         }
     }
 
@@ -106,7 +106,7 @@ impl Machine {
         if child.phase == Phase::Up {
             return;
         }
-        let may = !child.suspended && self.missing(&child.declared).is_none();
+        let may = !child.is_held() && self.missing(&child.declared).is_none();
         let Some(child) = self.child_mut(key) else { return };
         child.due = !may;
         if !may {

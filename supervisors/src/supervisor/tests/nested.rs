@@ -108,6 +108,7 @@ impl Paper {
                     significant: child.significant,
                     depends_on: Vec::new(),
                     suspended: false,
+                    blocked: false,
                     supervisor: child.supervisor.is_some(),
                     life: 0,
                 };
