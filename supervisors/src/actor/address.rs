@@ -16,7 +16,7 @@ use crate::actor::mailbox::{Refused, Taken};
 use crate::actor::recipient::Recipient;
 use crate::actor::recorder::Sent;
 use crate::actor::reply::{AskCell, AskOutcome, ReplyPort, Settled};
-use crate::actor::slot::{AnySlot, Entry, Extra, Overflow, Slot};
+use crate::actor::slot::{AnySlot, Call, Entry, Extra, Overflow, Slot};
 use crate::actor::state::SlotState;
 use crate::actor::watch::{Ended, ended};
 use crate::error::{AskError, ExitReason, TellError};
@@ -307,6 +307,29 @@ impl<M: Send + 'static> Address<M> {
         KillHandle { address: self.clone(), life: self.life() }
     }
 
+    /// Ends the life that runs now, in order, once it has handled what waits for it at this moment;
+    /// its reason is `Normal`. What comes later waits for the next life, if its restart policy
+    /// brings one, and else is a dead letter. A life that fails before takes the order with it.
+    /// `false`: no life is up.
+    ///
+    /// To stop an actor for good, whatever its restart policy says, ask its supervisor
+    /// ([`SupervisorRef::terminate_child`](crate::SupervisorRef::terminate_child)).
+    #[must_use]
+    pub fn stop(&self) -> bool {
+        self.stop_after(self.depth())
+    }
+
+    /// Like [`stop`](Self::stop), and leaves what waits to the next life: only the message in
+    /// flight is handled.
+    #[must_use]
+    pub fn stop_now(&self) -> bool {
+        self.stop_after(0)
+    }
+
+    fn stop_after(&self, waiting: usize) -> bool {
+        self.cell().call(Call::StopAfter(waiting))
+    }
+
     /// Waits until the actor has ended: it has no life, and none will follow. At once, if it has.
     ///
     /// # Cancel safety
@@ -410,14 +433,12 @@ impl<M: Send + 'static> Address<M> {
             Refused::Full(entry) => (true, entry),
             Refused::Closed(entry) => (false, entry),
         };
-        if let Some(extra) = &mut entry.extra {
-            if let Some(armed) = extra.armed.take() {
-                armed.take(0);
-                if !full {
-                    // The actor is gone, and its timers with it.
-                    self.cell().env.dispose(entry.message);
-                    return;
-                }
+        if let Some(armed) = entry.extra.as_mut().and_then(|extra| extra.armed.take()) {
+            armed.take(0);
+            if !full {
+                // The actor is gone, and its timers with it.
+                self.cell().env.dispose(entry.message);
+                return;
             }
         }
         self.slot.bury(entry, &DeadLetterCause::Undeliverable { full });

@@ -58,6 +58,8 @@ pub struct Context<A: Actor> {
     owned: Own<Option<Box<Owned<A::Message>>>>,
 }
 
+type OwnedBox<M> = Option<Box<Owned<M>>>;
+
 /// What few actors need: the others pay a pointer for it.
 pub(crate) struct Owned<M> {
     handover: Option<Box<dyn Any + Send>>,
@@ -110,7 +112,7 @@ impl<A: Actor> Context<A> {
     }
 
     /// The right to the slot, and what the actor owned.
-    pub(crate) fn into_parts(self) -> (LifeToken<A::Message>, Option<Box<Owned<A::Message>>>) {
+    pub(crate) fn into_parts(self) -> (LifeToken<A::Message>, OwnedBox<A::Message>) {
         (self.token.into_inner(), self.owned.into_inner())
     }
 

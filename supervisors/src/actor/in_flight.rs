@@ -34,11 +34,13 @@ struct Aside<M> {
     batch: Vec<InFlight<M>>,
     /// Put aside by the actor: back in front when it says so, or when its life ends.
     stash: VecDeque<Entry<M>>,
+    /// The life ends once it has handled so many messages.
+    stop_after: Option<usize>,
 }
 
 impl<M> Default for Aside<M> {
     fn default() -> Self {
-        Self { batch: Vec::new(), stash: VecDeque::new() }
+        Self { batch: Vec::new(), stash: VecDeque::new(), stop_after: None }
     }
 }
 
@@ -57,12 +59,37 @@ impl<M: Send + 'static> LifeToken<M> {
         &mut self.aside.get_or_insert_default().stash
     }
 
-    /// The handler is done with all that it took.
+    /// The handler is done with all that it took. `true`: that was the last the life was to handle.
     #[inline]
-    pub(crate) fn handled_batch(&mut self) {
-        if let Some(aside) = &mut self.aside {
-            aside.batch.clear();
+    pub(crate) fn handled_batch(&mut self) -> bool {
+        let Some(aside) = &mut self.aside else { return false };
+        let taken = 1 + aside.batch.len();
+        aside.batch.clear();
+        let Some(left) = &mut aside.stop_after else { return false };
+        *left = left.saturating_sub(taken);
+        *left == 0
+    }
+
+    /// The life ends once it has handled so many messages, or fewer if it was told so before.
+    /// `true`: there are none.
+    pub(crate) fn stop_after(&mut self, messages: usize) -> bool {
+        let left = &mut self.aside.get_or_insert_default().stop_after;
+        let least = left.map_or(messages, |left| left.min(messages));
+        *left = Some(least);
+        least == 0
+    }
+
+    /// Whether the life ends with what waits.
+    pub(crate) fn stops_when_empty(&self) -> bool {
+        self.aside.as_ref().is_some_and(|aside| aside.stop_after.is_some())
+    }
+
+    /// Puts messages in front of what waits.
+    pub(crate) fn put_in_front(&mut self, entries: VecDeque<Entry<M>>) {
+        if let Some(left) = self.aside.as_mut().and_then(|aside| aside.stop_after.as_mut()) {
+            *left += entries.len();
         }
+        self.slot.mailbox.put_back(&mut self.receiver, entries.into_iter());
     }
 
     /// Puts a message aside, as often tried as the one in hand: mostly it is that one.
@@ -76,8 +103,8 @@ impl<M: Send + 'static> LifeToken<M> {
     /// What was put aside goes back in front of what waits, in its order.
     pub(crate) fn unstash(&mut self) {
         if let Some(aside) = &mut self.aside {
-            let entries = std::mem::take(&mut aside.stash).into_iter();
-            self.slot.mailbox.put_back(&mut self.receiver, entries);
+            let entries = std::mem::take(&mut aside.stash);
+            self.put_in_front(entries);
         }
     }
 }

@@ -82,7 +82,7 @@ impl Report {
     /// The life is up.
     pub(crate) fn up(&mut self) {
         let arrival = self.arrival.take();
-        if arrival.is_some_and(|arrival| arrival.is_up(self.key, self.life)) {
+        if arrival.is_some_and(|arrival| arrival.come_up(self.key, self.life)) {
             self.started = true;
         } else {
             self.start_done(StartResult::Started);
@@ -309,6 +309,9 @@ impl<A: Actor> Living<A> {
             }
             let token = cx.token.get_mut();
             let Some(Entry { message, extra }) = slot.mailbox.next(&mut token.receiver) else {
+                if token.stops_when_empty() {
+                    return Ok(ExitReason::Normal);
+                }
                 cell.stats.idle();
                 match cx.receive_timeout() {
                     None => park().await,
@@ -317,8 +320,8 @@ impl<A: Actor> Living<A> {
                         // What the life is asked beside its mailbox wakes it, and is no message.
                         let now = clock.elapsed();
                         let since = *quiet.get_or_insert(now);
-                        let limit = since.saturating_add(after).saturating_sub(now);
-                        if !Box::pin(park_for(limit)).await {
+                        let wait = since.saturating_add(after).saturating_sub(now);
+                        if !Box::pin(park_for(wait)).await {
                             cx.receive_timed_out();
                         }
                     }
@@ -332,6 +335,9 @@ impl<A: Actor> Living<A> {
             {
                 // From a timer that was cancelled, or of an earlier life.
                 drop(message);
+                if token.handled_batch() {
+                    return Ok(ExitReason::Normal);
+                }
                 continue;
             }
             quiet = None;
@@ -360,7 +366,9 @@ impl<A: Actor> Living<A> {
                 cell.record(name, life, extra, (began, ended), Handled::Ok);
             }
             drop(done);
-            token.handled_batch();
+            if token.handled_batch() {
+                cx.ending.get_or_insert(ExitReason::Normal);
+            }
             unanswered::settle_here(|| Settled::NoReply);
             if let Some(reason) = cx.ending.take() {
                 return Ok(reason);
@@ -444,6 +452,12 @@ async fn answer<A: Actor, H: Hooks<A>>(
             let _ = reply.send(actor.inspect());
         }
         Call::Urgent => put_in_front(slot, cx),
+        // Those that it has handled since it was told are not waited for again.
+        Call::StopAfter(waiting) => {
+            if cx.token.get_mut().stop_after(waiting.min(slot.mailbox.depth())) {
+                cx.stop();
+            }
+        }
     }
     unanswered::settle_here(|| Settled::NoReply);
     Ok(())
@@ -453,8 +467,7 @@ async fn answer<A: Actor, H: Hooks<A>>(
 fn put_in_front<A: Actor>(slot: &Arc<Slot<A::Message>>, cx: &mut Context<A>) {
     let urgent = slot.take_urgent();
     if !urgent.is_empty() {
-        let token = cx.token.get_mut();
-        slot.mailbox.put_back(&mut token.receiver, urgent.into_iter());
+        cx.token.get_mut().put_in_front(urgent);
     }
 }
 

@@ -98,6 +98,8 @@ impl Extra {
 pub(crate) enum Call {
     Health(oneshot::Sender<Health>),
     Inspect(oneshot::Sender<Option<Picture>>),
+    /// To end in order, once it has handled so many of the messages that wait.
+    StopAfter(usize),
     /// Urgent messages wait.
     Urgent,
 }
@@ -226,7 +228,7 @@ impl<M: Send + 'static> Slot<M> {
     pub(crate) fn push_urgent(&self, entry: Entry<M>) -> Result<(), (bool, Entry<M>)> {
         {
             let mut urgent = lock(&self.urgent);
-            // Under the lock: who closes looks here after it has closed.
+            // Under the lock: whoever closes the mailbox looks for urgent messages after that.
             if self.mailbox.is_closed() {
                 return Err((true, entry));
             }
@@ -373,30 +375,5 @@ impl<M: Send + 'static> AnySlot for Slot<M> {
 impl<M> fmt::Debug for Slot<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot").field("path", &self.cell.path).finish_non_exhaustive()
-    }
-}
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn print() {
-        use std::mem::size_of;
-        eprintln!("Slot<u64> {}", size_of::<super::Slot<u64>>());
-        eprintln!("SlotCell {}", size_of::<super::SlotCell>());
-        eprintln!("Mailbox {}", size_of::<super::Mailbox<super::Entry<u64>>>());
-        eprintln!("Stats {}", size_of::<crate::actor::stats::Stats>());
-        eprintln!("Terms {}", size_of::<crate::supervisor::Terms>());
-        eprintln!("ChildSpec {}", size_of::<crate::ChildSpec>());
-        eprintln!("SupervisorMessage {}", size_of::<crate::supervisor::SupervisorMessage>());
-        eprintln!("ExitReason {}", size_of::<crate::ExitReason>());
-        eprintln!("LifecycleEvent {}", size_of::<crate::LifecycleEvent>());
-        eprintln!("SupervisorRef {}", size_of::<crate::SupervisorRef>());
-        eprintln!("StartContext {}", size_of::<crate::supervisor::child::StartContext>());
-        struct W(u64);
-        impl crate::Actor for W { type Message = u64; type Args = ();
-            async fn start(_: &(), _: &mut crate::Context<Self>) -> Result<Self, crate::StartError> { Ok(W(0)) }
-            async fn handle(&mut self, m: u64, _: &mut crate::Context<Self>) -> Result<(), crate::Failure> { self.0 += m; Ok(()) } }
-        fn size<F: Future, A, B, C>(_: impl Fn(A, B, C) -> F) -> usize { size_of::<F>() }
-        eprintln!("run {}", size(crate::actor::life::run::<W, crate::component::PlainHooks>));
-        eprintln!("Context {}", size_of::<crate::Context<W>>());
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct Arrival {
 
 impl Arrival {
     /// The life is up. `false`: its supervisor is busy and has to hear of it.
-    pub(crate) fn is_up(self, key: Key, life: u64) -> bool {
+    pub(crate) fn come_up(self, key: Key, life: u64) -> bool {
         let cell = self.slot.cell();
         if !self.link.arrivals.note(self.reader, key, life) {
             return false;

@@ -101,11 +101,7 @@ pub(crate) struct LiveChild {
 }
 
 impl LiveChild {
-    fn new(
-        spec: ChildSpec,
-        slot: Arc<dyn AnySlot>,
-        policy: Option<Arc<ChildPolicy>>,
-    ) -> Box<Self> {
+    fn new(spec: ChildSpec, slot: Arc<dyn AnySlot>, policy: Option<Arc<ChildPolicy>>) -> Box<Self> {
         let needs_across = spec.paths_needed().next().is_some();
         let spec = Needed::from(spec);
         let shutdown = spec.shutdown;
@@ -732,7 +728,9 @@ impl Lives {
     /// and its answer comes as `HealthChecked`.
     fn check_health(&mut self, key: Key) {
         let Some(child) = self.children.get_mut(&key) else { return };
-        let Some(health) = child.spec.health.as_deref().copied().filter(|_| child.up && !child.stopping) else {
+        let Some(health) =
+            child.spec.health.as_deref().copied().filter(|_| child.up && !child.stopping)
+        else {
             return;
         };
         let life = child.life;

@@ -58,7 +58,8 @@ impl Lives {
                 child.cause_seq = Some(seq);
             }
         }
-        let over = matches!(report.news, News::Ended(_) | News::Stopped(_));
+        // A supervisor that is killed while it starts leaves children too.
+        let over = matches!(report.news, News::Ended(_) | News::Stopped(_) | News::StartFailed(_));
         if let (true, Some(link)) = (over, child.slot.supervisor()) {
             report_lost(env, link, child.cause_seq);
         }

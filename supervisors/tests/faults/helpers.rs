@@ -112,7 +112,10 @@ async fn a_timer_that_finds_no_room_is_undeliverable() {
     a.try_tell(call(|_| {})).unwrap();
     tokio::time::sleep(secs(60)).await;
     let causes = causes.lock().unwrap();
-    assert!(matches!(causes[..], [(DeadLetterCause::Undeliverable { full: true }, true)]), "{causes:?}");
+    assert!(
+        matches!(causes[..], [(DeadLetterCause::Undeliverable { full: true }, true)]),
+        "{causes:?}"
+    );
 }
 
 /// A timer that rang when its actor had stopped for good told nobody.

@@ -50,7 +50,10 @@ fn scripted(id: &str, log: &Log) -> ChildSpec {
     ChildSpec::actor::<Scripted>(id, log.clone())
 }
 
-fn run(address: &Address<Message>, job: impl FnOnce(&Log, &mut Context<Scripted>) + Send + 'static) {
+fn run(
+    address: &Address<Message>,
+    job: impl FnOnce(&Log, &mut Context<Scripted>) + Send + 'static,
+) {
     address.try_tell(Message::Do(Box::new(job))).unwrap();
 }
 
@@ -66,7 +69,9 @@ async fn the_end_of_another_actor_is_told_once_with_its_reason_and_a_restart_is_
     let (a, b) = (find(&system, "/a"), find(&system, "/b"));
     let watched = b.clone();
     run(&a, move |_, cx| {
-        cx.watch(&watched, |end| Message::Note(format!("{} life {}: {}", end.path, end.life, end.reason)));
+        cx.watch(&watched, |end| {
+            Message::Note(format!("{} life {}: {}", end.path, end.life, end.reason))
+        });
     });
     b.try_tell(Message::Fail).unwrap();
     settle().await;
@@ -257,7 +262,9 @@ async fn a_pool_shares_its_work_and_a_key_always_finds_the_same_worker() {
 #[tokio::test(start_paused = true)]
 async fn a_name_finds_its_actor_and_belongs_to_one() {
     let log = Log::default();
-    let system = start(root().child(puppet("a", &log).name("boss")).child(SupervisorSpec::dynamic("d"))).await;
+    let system =
+        start(root().child(puppet("a", &log).name("boss")).child(SupervisorSpec::dynamic("d")))
+            .await;
     assert_eq!(system.named::<Do>("boss").unwrap().path().as_str(), "/a");
     assert!(matches!(system.named::<Do>("nobody"), Err(LookupError::NoSuchName { .. })));
     let d = system.supervisor("/d").unwrap();
@@ -469,7 +476,12 @@ async fn what_depends_on_another_branch_is_stopped_first_and_started_last() {
     let system = start(root().child(resources).child(app)).await;
     assert_eq!(log.take(), ["start pool", "start free", "start user"]);
     let line = |text: &str| text.to_owned();
-    let turn = [line("stop user shutdown"), line("stop pool shutdown"), line("start pool"), line("start user")];
+    let turn = [
+        line("stop user shutdown"),
+        line("stop pool shutdown"),
+        line("start pool"),
+        line("start user"),
+    ];
 
     system.restart("/resources/pool").await.unwrap();
     settle().await;

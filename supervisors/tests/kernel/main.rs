@@ -6,7 +6,8 @@
 //! | [`rules`] | OTP's rules, a test each |
 //! | [`beyond`] | what goes beyond OTP, a test each |
 //! | [`mailboxes`] | bounds and overflow, dead letters, questions and answers |
-//! | [`corners`] | where two features meet, and where they end |
+//! | [`context`] | timers, watches, urgent and stashed messages, batches, streams, pictures |
+//! | [`many`] | pools, crowds in parts, names and groups, supervised tasks, thread pools |
 //! | [`storm`] | actors killed by seed while messages come in |
 //! | [`crowd`] | 100,000 children |
 //! | [`habits`] | what users of other runtimes look for |
@@ -21,13 +22,14 @@
 mod beyond;
 mod causes;
 mod classes;
-mod corners;
+mod context;
 mod crowd;
 mod habits;
 mod kit;
 mod laws;
 mod lookout;
 mod mailboxes;
+mod many;
 mod plans;
 mod rules;
 mod storm;

@@ -52,7 +52,7 @@ impl Paper {
             significant: child.significant,
             depends_on: Vec::new(),
             suspended: false,
-                    blocked: false,
+            blocked: false,
             supervisor: false,
             life: 0,
         };

@@ -30,7 +30,7 @@ pub(super) fn child(id: &str) -> Make {
         significant: false,
         depends_on: Vec::new(),
         suspended: false,
-                    blocked: false,
+        blocked: false,
         supervisor: false,
         life: 0,
     })
