@@ -53,8 +53,21 @@ const LONG_FILES: [(&str, &str); 1] =
     [("supervisors/src/supervisor/machine.rs", "OTP's supervisor is one state machine, told once")];
 
 /// What the kernel may depend on. No format, no socket, no file.
-const KERNEL_DEPENDENCIES: [&str; 7] =
-    ["indexmap", "pin-project-lite", "ractor", "rand", "thiserror", "tokio", "tracing"];
+const KERNEL_DEPENDENCIES: [&str; 13] = [
+    "backtrace",
+    "erased-serde",
+    "futures-core",
+    "indexmap",
+    "pin-project-lite",
+    "quanta",
+    "ractor",
+    "rand",
+    "serde",
+    "slab",
+    "thiserror",
+    "tokio",
+    "tracing",
+];
 
 /// A source file outside the tests.
 struct Source {

@@ -1,6 +1,6 @@
 //! What the documents show is what the program does: the README's code is the example's and its tree
-//! the one that is printed; an example prints the lines in its head; what `docs/coming-from.md`
-//! names is there.
+//! the one that is printed; an example prints the lines in its head; the calls in `docs/coming-from.md`
+//! and the tests in `docs/guarantees.md` are there.
 
 use std::path::Path;
 
@@ -128,4 +128,27 @@ fn what_the_tables_for_newcomers_name_is_there() {
         }
     }
     assert!(missing.is_empty() && checked > 150, "{checked} names, not there: {missing:?}");
+}
+
+#[test]
+fn the_tests_that_show_the_kernels_guarantees_are_there() {
+    let page = read("docs/guarantees.md");
+    let (mut checked, mut missing) = (0, Vec::new());
+    for name in page.split('`').skip(1).step_by(2) {
+        let parts: Vec<_> = name.split("::").collect();
+        let (file, test) = match parts[..] {
+            ["supervisor", "tests", file, test] => {
+                (format!("supervisors/src/supervisor/tests/{file}.rs"), test)
+            }
+            [binary @ ("kernel" | "faults" | "review"), file, test] => {
+                (format!("supervisors/tests/{binary}/{file}.rs"), test)
+            }
+            _ => continue,
+        };
+        checked += 1;
+        if !read(&file).contains(&format!("fn {test}(")) {
+            missing.push(name.to_owned());
+        }
+    }
+    assert!(missing.is_empty() && checked > 80, "{checked} tests, not there: {missing:?}");
 }

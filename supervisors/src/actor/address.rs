@@ -313,7 +313,7 @@ impl<M: Send + 'static> Address<M> {
     /// `false`: no life is up.
     ///
     /// To stop an actor for good, whatever its restart policy says, ask its supervisor
-    /// ([`SupervisorRef::stop_child`](crate::SupervisorRef::stop_child)).
+    /// ([`SupervisorRef::terminate_child`](crate::SupervisorRef::terminate_child)).
     #[must_use]
     pub fn stop(&self) -> bool {
         self.stop_after(self.depth())
