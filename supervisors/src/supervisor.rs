@@ -19,28 +19,22 @@
 //! that gives up ends with the abnormal reason `Escalated`; a suspended child stays suspended
 //! through a restart of its group.
 
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::sync::Arc;
 
-use indexmap::IndexMap;
 use ractor::{ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use crate::actor::cell::Running;
 use crate::actor::slot::AnySlot;
-use crate::actor::{Actor, Address, typed};
-use crate::environment::{Environment, lock};
+use crate::environment::lock;
 use crate::error::{ExitReason, SupervisorError};
 use crate::health::Health;
 use crate::lifecycle::Action;
 use crate::path::Path;
-use crate::supervisor::arrivals::Arrivals;
-use crate::supervisor::brain::Brain;
 use crate::supervisor::child::{Reports, StartResult};
 use crate::supervisor::driver::Driver;
-use crate::supervisor::lives::{Lives, RawEnd};
+use crate::supervisor::lives::Lives;
+use crate::supervisor::lives::raw::RawEnd;
 use crate::supervisor::orders::Key;
 use crate::tree::TreeRoot;
 
@@ -48,6 +42,7 @@ pub use intensity::{Intensity, IntensityUse, Window};
 pub use plan::{Plan, PlannedEnd, PlannedStop};
 pub use policy::{ChildPolicy, ComponentType, Policies};
 pub use reaction::{Outcome, Reaction, ReactionCell};
+pub use reference::SupervisorRef;
 pub use spec::{
     ChildSpec, DEFAULT_SHUTDOWN, DEFAULT_START_DEADLINE, OnCrash, Shutdown, SupervisorSpec,
 };
@@ -57,9 +52,9 @@ pub use strategy::{
 };
 
 pub(crate) use lives::KILL_GRACE;
+pub(crate) use place::{SupervisorLink, SupervisorPlace};
 pub(crate) use policy::Terms;
 pub(crate) use rehearsal::rehearse;
-use spec::SupervisorKind;
 
 pub(crate) mod across;
 pub(crate) mod arrivals;
@@ -72,9 +67,11 @@ mod intensity;
 mod lives;
 mod machine;
 pub(crate) mod orders;
+mod place;
 mod plan;
 pub(crate) mod policy;
 mod reaction;
+mod reference;
 mod rehearsal;
 mod reports;
 pub(crate) mod spec;
@@ -179,394 +176,6 @@ impl Change {
             Action::Suspend => Some(Self::Suspend),
             Action::Resume => Some(Self::Resume),
         }
-    }
-}
-
-/// A supervisor's place in the tree, shared by its slot and everybody who refers to it.
-pub(crate) type SupervisorLink = Arc<SupervisorPlace>;
-
-pub(crate) struct SupervisorPlace {
-    pub(crate) path: Path,
-    pub(crate) strategy: Strategy,
-    pub(crate) dynamic: bool,
-    intensity: Mutex<Intensity>,
-    /// Children in start order (a dynamic supervisor's in no promised one). Written only by the
-    /// supervisor's current life.
-    pub(crate) children: RwLock<IndexMap<Arc<str>, Arc<dyn AnySlot>>>,
-    current: Mutex<Option<(u64, ActorRef<SupervisorMessage>)>>,
-    /// Specs of the children that a dynamic supervisor starts again in its next life.
-    kept: Mutex<IndexMap<Arc<str>, ChildSpec>>,
-    /// What a fresh life starts with.
-    declared: Mutex<SupervisorSpec>,
-    /// What decides in the current life. Only its driver changes it, and never holds it while it
-    /// carries orders out; everybody may copy it.
-    brain: Mutex<Option<Arc<Mutex<Brain>>>>,
-    /// It is suspended, or a supervisor above it is: so are all that live below.
-    holds: AtomicBool,
-    pub(crate) arrivals: Arrivals,
-}
-
-impl SupervisorPlace {
-    pub(crate) fn shared(path: Path, spec: &SupervisorSpec) -> SupervisorLink {
-        Arc::new(Self {
-            path,
-            strategy: spec.strategy,
-            dynamic: spec.kind != SupervisorKind::Static,
-            intensity: Mutex::new(spec.intensity),
-            children: RwLock::new(IndexMap::new()),
-            current: Mutex::new(None),
-            kept: Mutex::new(IndexMap::new()),
-            declared: Mutex::new(spec.clone()),
-            brain: Mutex::new(None),
-            holds: AtomicBool::new(false),
-            arrivals: Arrivals::default(),
-        })
-    }
-
-    /// Whether a life of the supervisor is there.
-    pub(crate) fn is_up(&self) -> bool {
-        lock(&self.current).is_some()
-    }
-
-    /// A copy of what decides here now, to try something out on the child with this id.
-    pub(crate) fn copy_for(&self, id: &str) -> Option<Brain> {
-        let brain = lock(&self.brain).clone()?;
-        let copy = lock(&brain).copy_for(id);
-        Some(copy)
-    }
-
-    /// How much of its intensity is used up at `now`.
-    pub(crate) fn intensity_use(&self, now: Duration) -> IntensityUse {
-        let brain = lock(&self.brain).clone();
-        match brain {
-            Some(brain) => lock(&brain).intensity_use(now),
-            None => Window::default().in_use(now, self.intensity()),
-        }
-    }
-
-    /// Whether its children go with its life.
-    pub(crate) fn forgets_children(&self) -> bool {
-        matches!(lock(&self.declared).kind, SupervisorKind::Dynamic { keep: false, .. })
-    }
-
-    /// The children that its next life starts, in order.
-    pub(crate) fn declared(&self) -> SupervisorSpec {
-        let mut spec = lock(&self.declared).clone();
-        let declared = spec.children.len();
-        for kept in lock(&self.kept).values() {
-            if spec.children[..declared].iter().all(|child| child.id != kept.id) {
-                spec.children.push(kept.clone());
-            }
-        }
-        spec
-    }
-
-    pub(crate) fn intensity(&self) -> Intensity {
-        *lock(&self.intensity)
-    }
-
-    pub(crate) fn child(&self, id: &str) -> Option<Arc<dyn AnySlot>> {
-        read(&self.children).get(id).cloned()
-    }
-
-    /// The children as they are now.
-    pub(crate) fn slots(&self) -> Vec<Arc<dyn AnySlot>> {
-        self.first_slots(usize::MAX)
-    }
-
-    /// The first children as they are now, at most this many.
-    pub(crate) fn first_slots(&self, most: usize) -> Vec<Arc<dyn AnySlot>> {
-        read(&self.children).values().take(most).cloned().collect()
-    }
-
-    /// Looks at each child, without copying the list. `look` must not wait for anybody.
-    pub(crate) fn each(&self, mut look: impl FnMut(&Arc<dyn AnySlot>)) {
-        read(&self.children).values().for_each(&mut look);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        read(&self.children).len()
-    }
-
-    fn insert(&self, id: Arc<str>, slot: Arc<dyn AnySlot>) {
-        write(&self.children).insert(id, Arc::clone(&slot));
-        self.hold_new(&slot);
-    }
-
-    /// A child that is new here is held with all others. Looked at after it is in the list, so that
-    /// a hold which begins meanwhile finds it there.
-    fn hold_new(&self, slot: &Arc<dyn AnySlot>) {
-        if self.holds.load(Ordering::SeqCst) {
-            self.hold_child(&**slot, &slot.cell().env);
-        }
-    }
-
-    /// O(1) for a dynamic supervisor, whose order means nothing; order is kept for a static one.
-    fn remove(&self, id: &str) {
-        let mut children = write(&self.children);
-        if self.dynamic {
-            children.swap_remove(id);
-        } else {
-            children.shift_remove(id);
-        }
-    }
-
-    pub(crate) fn send(&self, message: SupervisorMessage) -> bool {
-        let current = lock(&self.current).clone();
-        current.is_some_and(|(_, actor)| actor.send_message(message).is_ok())
-    }
-
-    /// The system has ended: what the specs hold of the application's is let go, so that nothing it
-    /// points at lives on in a circle.
-    pub(crate) fn forget_specs(&self) {
-        let declared = std::mem::take(&mut lock(&self.declared).children);
-        let kept = std::mem::take(&mut *lock(&self.kept));
-        let env = self.first_slots(1).first().map(|slot| Arc::clone(&slot.cell().env));
-        match env {
-            Some(env) => env.dispose((declared, kept)),
-            None => drop((declared, kept)),
-        }
-    }
-
-    pub(crate) fn close_children(&self, reason: &ExitReason) {
-        for slot in self.slots() {
-            slot.close(reason);
-        }
-    }
-
-    /// Holds a child or lets it go on: it is held if it is suspended, or its supervisor, or any
-    /// supervisor above.
-    pub(crate) fn hold_child(&self, child: &dyn AnySlot, env: &Environment) {
-        let _one_at_a_time = lock(&env.holds);
-        child.hold(self.holds.load(Ordering::SeqCst) || child.cell().is_suspended());
-    }
-
-    /// All children that are here now are held, if the supervisor is.
-    fn hold_all(&self) {
-        if self.holds.load(Ordering::SeqCst) {
-            for slot in self.slots() {
-                self.hold_new(&slot);
-            }
-        }
-    }
-
-    /// The supervisor itself is held, or not any more. Under the lock of all holds.
-    pub(crate) fn hold_children(&self, held: bool) {
-        self.holds.store(held, Ordering::SeqCst);
-        self.each(|child| {
-            child.hold(held || child.cell().is_suspended());
-        });
-    }
-}
-
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// A handle to a supervisor: survives its restarts, as an address does.
-///
-/// # Cancel safety
-/// Every method sends one request and waits for the answer. Dropping the future does not take the
-/// request back.
-#[derive(Clone)]
-pub struct SupervisorRef {
-    link: SupervisorLink,
-    caller: Option<Path>,
-}
-
-impl SupervisorRef {
-    pub(crate) fn new(link: SupervisorLink) -> Self {
-        Self { link, caller: None }
-    }
-
-    pub(crate) fn place(&self) -> &SupervisorPlace {
-        &self.link
-    }
-
-    /// The same handle in the hands of the actor at `path`.
-    pub(crate) fn called_by(&self, path: &Path) -> Self {
-        Self { link: Arc::clone(&self.link), caller: Some(path.clone()) }
-    }
-
-    /// Where the supervisor stands.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.link.path
-    }
-
-    /// How many children it has, running or not. O(1).
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.link.len()
-    }
-
-    /// The ids of its children, in start order where it has one.
-    #[must_use]
-    pub fn which_children(&self) -> Vec<String> {
-        read(&self.link.children).keys().map(ToString::to_string).collect()
-    }
-
-    /// Starts an actor as a child and returns its address.
-    ///
-    /// # Errors
-    /// As [`start_child`](Self::start_child).
-    pub async fn spawn<A: Actor>(
-        &self,
-        id: impl Into<Arc<str>>,
-        args: A::Args,
-    ) -> Result<Address<A::Message>, SupervisorError> {
-        self.spawn_spec(ChildSpec::actor::<A>(id, args)).await
-    }
-
-    /// Starts a child that takes messages of type `M` and returns its address.
-    ///
-    /// # Errors
-    /// As [`start_child`](Self::start_child); `Spec` also when it takes other messages.
-    pub async fn spawn_spec<M: Send + 'static>(
-        &self,
-        spec: ChildSpec,
-    ) -> Result<Address<M>, SupervisorError> {
-        let path = self.link.path.child(&spec.id);
-        spec.takes::<M>()?;
-        let slot = self.ask(|answer| Ask::Start(Box::new(spec), answer)).await?;
-        typed::<M>(slot, &path).map_err(|error| SupervisorError::StartFailed {
-            path,
-            reason: ExitReason::Error(error.into()),
-        })
-    }
-
-    /// Starts a child, OTP's `start_child`. It is added after all others.
-    ///
-    /// # Errors
-    /// A child of that id is there, the spec cannot work, the start failed (then it is not
-    /// added), or the supervisor is down.
-    pub async fn start_child(&self, spec: impl Into<ChildSpec>) -> Result<(), SupervisorError> {
-        let spec = spec.into();
-        self.ask(|answer| Ask::Start(Box::new(spec), answer)).await.map(|_| ())
-    }
-
-    /// Finds a child's address. O(1).
-    #[must_use]
-    pub fn child<M: Send + 'static>(&self, id: &str) -> Option<Address<M>> {
-        let slot = self.link.child(id)?;
-        typed::<M>(slot, &self.link.path).ok()
-    }
-
-    /// Stops a child in order and keeps its spec, OTP's `terminate_child`; a temporary child and a
-    /// dynamic supervisor's child is forgotten.
-    ///
-    /// # Errors
-    /// No such child, or the supervisor is down.
-    pub async fn terminate_child(&self, id: &str) -> Result<(), SupervisorError> {
-        self.change(Change::Terminate, id).await
-    }
-
-    /// Starts a child that is down, OTP's `restart_child`.
-    ///
-    /// # Errors
-    /// No such child, it runs or is being restarted, the start failed, or the supervisor is down.
-    pub async fn restart_child(&self, id: &str) -> Result<(), SupervisorError> {
-        self.change(Change::Restart, id).await
-    }
-
-    /// Forgets a child that is down, OTP's `delete_child`.
-    ///
-    /// # Errors
-    /// No such child, it runs or is being restarted, or the supervisor is down.
-    pub async fn delete_child(&self, id: &str) -> Result<(), SupervisorError> {
-        self.change(Change::Delete, id).await
-    }
-
-    /// Stops a child and whoever its strategy says, in order and with time to hand over, and
-    /// starts them again. Not counted as a failure.
-    ///
-    /// # Errors
-    /// No such child, a start failed, or the supervisor is down.
-    pub async fn planned_restart(&self, id: &str) -> Result<(), SupervisorError> {
-        self.change(Change::PlannedRestart, id).await
-    }
-
-    /// Holds a child: its messages wait, it keeps its state, and no restart of its group starts
-    /// it until [`resume`](Self::resume). Suspending a supervisor holds all actors below it.
-    ///
-    /// # Errors
-    /// No such child, or the supervisor is down.
-    pub async fn suspend(&self, id: &str) -> Result<(), SupervisorError> {
-        self.change(Change::Suspend, id).await
-    }
-
-    /// Ends a hold; a child that would have been started meanwhile is started now.
-    ///
-    /// # Errors
-    /// No such child, its start failed, or the supervisor is down.
-    pub async fn resume(&self, id: &str) -> Result<(), SupervisorError> {
-        self.change(Change::Resume, id).await
-    }
-
-    /// Sets the intensity from now on, until the supervisor is restarted.
-    ///
-    /// # Errors
-    /// The supervisor is down.
-    pub async fn set_intensity(&self, intensity: Intensity) -> Result<(), SupervisorError> {
-        self.ask(|answer| Ask::SetIntensity(intensity, answer)).await
-    }
-
-    /// Sets how a child is restarted, from now on, until the supervisor is restarted.
-    ///
-    /// # Errors
-    /// No such child, or the supervisor is down.
-    pub async fn set_policy(&self, id: &str, policy: ChildPolicy) -> Result<(), SupervisorError> {
-        self.ask(|answer| Ask::SetPolicy(id.into(), policy, answer)).await
-    }
-
-    /// Restarts left before it gives up.
-    ///
-    /// # Errors
-    /// The supervisor is down.
-    pub async fn restarts_left(&self) -> Result<u32, SupervisorError> {
-        self.ask(Ask::RestartsLeft).await
-    }
-
-    pub(crate) async fn change(&self, change: Change, id: &str) -> Result<(), SupervisorError> {
-        self.change_given(change, id, Given::default()).await
-    }
-
-    pub(crate) async fn change_given(
-        &self,
-        change: Change,
-        id: &str,
-        given: Given,
-    ) -> Result<(), SupervisorError> {
-        self.ask_given(|answer| Ask::Change(change, id.into(), answer), given).await
-    }
-
-    async fn ask<T>(&self, ask: impl FnOnce(Answer<T>) -> Ask) -> Result<T, SupervisorError> {
-        self.ask_given(ask, Given::default()).await
-    }
-
-    async fn ask_given<T>(
-        &self,
-        ask: impl FnOnce(Answer<T>) -> Ask,
-        given: Given,
-    ) -> Result<T, SupervisorError> {
-        let (answer, answered) = oneshot::channel();
-        let request = Request { caller: self.caller.clone(), ask: ask(answer), given };
-        let down = || SupervisorError::Down { supervisor: self.link.path.clone() };
-        if !self.link.send(SupervisorMessage::Request(request)) {
-            return Err(down());
-        }
-        // A supervisor that ends with the request in its hands drops the answer.
-        answered.await.unwrap_or_else(|_| Err(down()))
-    }
-}
-
-impl fmt::Debug for SupervisorRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SupervisorRef({})", self.link.path)
     }
 }
 

@@ -6,6 +6,7 @@
 //! earlier hook.
 
 use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Deref;
@@ -69,7 +70,7 @@ pub(crate) fn install_hook() {
 
 /// Whether `RUST_BACKTRACE` asks for stacks.
 fn asked_for() -> bool {
-    std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0")
+    Backtrace::capture().status() == BacktraceStatus::Captured
 }
 
 /// What is known of a panic that was caught.

@@ -18,15 +18,16 @@ use crate::supervisor::brain::Brain;
 use crate::supervisor::child::StartResult;
 use crate::supervisor::crowd::Crowd;
 use crate::supervisor::feed::Feed;
-use crate::supervisor::lives::Due;
+use crate::supervisor::lives::clock::Due;
 use crate::supervisor::machine::Machine;
 use crate::supervisor::orders::{
     Asker, Cause, Command, Declared, Input, Key, News, Order, Reply, Report, StartOutcome, Token,
 };
+use crate::supervisor::place::write;
 use crate::supervisor::policy::ChildPolicy;
 use crate::supervisor::spec::{ChildSpec, SupervisorKind, check_child};
 use crate::supervisor::strategy::RestartPolicy;
-use crate::supervisor::{Answer, Ask, Common, Policy, Request, SupervisorMessage, write};
+use crate::supervisor::{Answer, Ask, Common, Policy, Request, SupervisorMessage};
 
 /// How much is done before others may run.
 const SLICE: usize = 256;

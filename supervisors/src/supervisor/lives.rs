@@ -9,43 +9,34 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ractor::{ActorCell, ActorId, ActorRef};
+use ractor::ActorRef;
 
 use crate::actor::TaskGuard;
-use crate::actor::slot::{AnySlot, Call};
+use crate::actor::slot::AnySlot;
 use crate::actor::state::{SlotKind, SlotState};
 use crate::environment::Environment;
 use crate::error::{ExitReason, SpecError};
-use crate::health::{Health, HealthSpec};
+use crate::health::HealthSpec;
 use crate::lifecycle::LifecycleKind;
 use crate::path::Path;
 use crate::supervisor::across;
 use crate::supervisor::arrivals::Arrival;
 use crate::supervisor::child::{ChildFactory, StartContext, StartResult};
+use crate::supervisor::lives::clock::Alarm;
+use crate::supervisor::lives::raw::RawActors;
 use crate::supervisor::orders::Key;
 use crate::supervisor::policy::{ChildPolicy, Policies, Terms};
 use crate::supervisor::spec::{ChildSpec, Registered, Shutdown};
 use crate::supervisor::{SupervisorMessage, SupervisorRef};
 use crate::tree::TreeRoot;
 
+pub(super) mod clock;
+mod health;
+pub(super) mod raw;
+
 /// How long a killed life may take to end before its slot is shown as stuck. A kill takes effect
 /// at the next `await`.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(1);
-
-/// What a supervisor waits for by the clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Alarm {
-    /// A start has taken too long.
-    Start,
-    /// A life that was told to stop has not.
-    Stop,
-    /// A life that was killed has not ended.
-    Kill,
-    /// The backoff of this epoch is over.
-    Retry(u64),
-    /// Time to look at its health.
-    Health,
-}
 
 /// What is needed of a spec for as long as its child is there. There may be a million.
 pub(crate) struct Needed {
@@ -148,14 +139,6 @@ pub(crate) struct Lives {
     /// Lives that were given up as stuck; their ends come late.
     abandoned: BTreeMap<(Key, u64), Arc<dyn AnySlot>>,
     raw: RawActors,
-}
-
-/// Raw ractor actors report to ractor, not to us.
-#[derive(Default)]
-struct RawActors {
-    by_actor: BTreeMap<ActorId, (Key, u64)>,
-    /// Ends that arrived before the report of the start.
-    early: BTreeMap<ActorId, ExitReason>,
 }
 
 impl Lives {
@@ -545,37 +528,6 @@ impl Lives {
         }
     }
 
-    // --- raw ractor actors ---------------------------------------------------------------------
-
-    /// ractor says that an actor of its own has ended.
-    pub(crate) fn raw_ended(&mut self, actor: &ActorCell, end: RawEnd) {
-        // Our supervisors report themselves.
-        if actor.is_message_type_of::<SupervisorMessage>() == Some(true) {
-            return;
-        }
-        let id = actor.get_id();
-        let known = self.raw.by_actor.remove(&id);
-        let stopping = known
-            .is_some_and(|(key, _)| self.children.get(&key).is_some_and(|child| child.stopping));
-        let reason = match end {
-            RawEnd::Terminated(Some(word)) if word == "killed" => ExitReason::Killed,
-            RawEnd::Terminated(_) if stopping => ExitReason::Shutdown,
-            RawEnd::Terminated(_) => ExitReason::Normal,
-            RawEnd::Failed(text) => ExitReason::Error(crate::error::Failure::permanent(text)),
-        };
-        match known {
-            Some((key, life)) => {
-                let message = SupervisorMessage::Ended { key, life, reason };
-                let _ = self.myself.send_message(message);
-            }
-            // Its start is reported by now, or was taken back: then nobody waits for the end.
-            None if self.children.values().any(|child| child.starting) => {
-                self.raw.early.insert(id, reason);
-            }
-            None => self.raw.early.clear(),
-        }
-    }
-
     // --- waits ---------------------------------------------------------------------------------
 
     /// Waits before a restart; the end of the wait is an alarm.
@@ -637,195 +589,6 @@ impl Lives {
         let kind = if paused { LifecycleKind::Suspended } else { LifecycleKind::Resumed };
         self.env.emit(cell, cell.life(), cause_seq, kind);
     }
-
-    // --- the clock -----------------------------------------------------------------------------
-
-    fn arm(&mut self, key: Key, delay: Duration, alarm: Alarm) {
-        self.disarm(key);
-        let Some(child) = self.children.get_mut(&key) else { return };
-        let at = self.env.clock.elapsed().saturating_add(delay);
-        child.alarm = Some((at, alarm));
-        self.ring_at(at, key, alarm);
-    }
-
-    fn disarm(&mut self, key: Key) {
-        if let Some((at, alarm)) = self.children.get_mut(&key).and_then(|child| child.alarm.take())
-        {
-            self.alarms.remove(&(at, key, alarm));
-        }
-    }
-
-    fn ring_at(&mut self, at: Duration, key: Key, alarm: Alarm) {
-        self.alarms.insert((at, key, alarm));
-        self.wind();
-    }
-
-    /// Sees to it that the clock rings at the first alarm, or earlier.
-    fn wind(&mut self) {
-        let Some(&(first, _, _)) = self.alarms.first() else { return };
-        if self.clock.as_ref().is_some_and(|(at, _)| *at <= first) {
-            return;
-        }
-        let wait = first.saturating_sub(self.env.clock.elapsed());
-        let to = self.myself.clone();
-        let guard = TaskGuard::spawn(async move {
-            tokio::time::sleep(wait).await;
-            let _ = to.send_message(SupervisorMessage::Tick);
-        });
-        self.clock = Some((first, guard));
-    }
-
-    /// The clock has rung: what is due, in order.
-    pub(crate) fn due(&mut self) -> Vec<Due> {
-        self.clock = None;
-        let now = self.env.clock.elapsed();
-        let mut due = Vec::new();
-        while let Some(&(at, key, alarm)) = self.alarms.first()
-            && at <= now
-        {
-            self.alarms.pop_first();
-            let Some(child) = self.children.get_mut(&key) else { continue };
-            if alarm == Alarm::Health {
-                child.health_at = None;
-            } else {
-                child.alarm = None;
-            }
-            match alarm {
-                Alarm::Start => {
-                    due.extend(self.start_timed_out(key).map(|(life, result)| Due::StartDone {
-                        key,
-                        life,
-                        result,
-                    }))
-                }
-                Alarm::Stop => {
-                    let life = child.life;
-                    self.env.not_in_order.fetch_add(1, Ordering::SeqCst);
-                    self.kill(key, life);
-                }
-                Alarm::Kill => {
-                    let abandoned = self.abandon(key);
-                    due.extend(abandoned.map(|(life, stopping)| {
-                        if stopping { Due::Stuck { key, life } } else { Due::Lost { key, life } }
-                    }));
-                }
-                Alarm::Retry(epoch) => due.push(Due::Retry { key, epoch }),
-                Alarm::Health => self.check_health(key),
-            }
-        }
-        self.wind();
-        due
-    }
-
-    // --- health --------------------------------------------------------------------------------
-
-    fn check_again(&mut self, key: Key, health: HealthSpec) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        let at = self.env.clock.elapsed().saturating_add(health.every);
-        if let Some(before) = child.health_at.replace(at) {
-            self.alarms.remove(&(before, key, Alarm::Health));
-        }
-        self.ring_at(at, key, Alarm::Health);
-    }
-
-    /// Time for a check. A stuck handler shows in the slot; everything else is asked of the life,
-    /// and its answer comes as `HealthChecked`.
-    fn check_health(&mut self, key: Key) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        let Some(health) =
-            child.spec.health.as_deref().copied().filter(|_| child.up && !child.stopping)
-        else {
-            return;
-        };
-        let life = child.life;
-        let cell = child.slot.cell();
-        if cell.is_suspended() || cell.gate.is_held() {
-            return self.check_again(key, health);
-        }
-        let now = self.env.clock.ticks_ns();
-        let busy =
-            cell.stats.began_ns().map(|since| Duration::from_nanos(now.saturating_sub(since)));
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let known = match busy {
-            Some(busy) if busy >= health.stuck_after => Some(Health::unhealthy(format!(
-                "stuck in {} for more than {:?}",
-                cell.in_flight_name().unwrap_or("a message"),
-                health.stuck_after
-            ))),
-            _ if child.slot.checks_health() && cell.call(Call::Health(reply)) => None,
-            _ => Some(cell.reported_health().unwrap_or(Health::Healthy)),
-        };
-        let slot = Arc::clone(&child.slot);
-        let myself = self.myself.clone();
-        let deadline = health.deadline;
-        child.health_check = Some(TaskGuard::spawn(async move {
-            let health = match known {
-                Some(health) => health,
-                None => match tokio::time::timeout(deadline, answer).await {
-                    Ok(Ok(health)) => health,
-                    Ok(Err(_)) => return,
-                    // It answers between two messages: a long one is no fault until it is stuck.
-                    Err(_) if slot.cell().stats.began_ns().is_some() => {
-                        Health::degraded(format!("busy, no answer within {deadline:?}"))
-                    }
-                    Err(_) => Health::unhealthy(format!("no answer within {deadline:?}")),
-                },
-            };
-            let _ = myself.send_message(SupervisorMessage::HealthChecked { key, life, health });
-        }));
-    }
-
-    /// Takes the result of a check. `Some` when it is time to treat it as a failure.
-    pub(crate) fn health_checked(
-        &mut self,
-        key: Key,
-        life: u64,
-        health: Health,
-    ) -> Option<ExitReason> {
-        let child = self.children.get_mut(&key)?;
-        let spec = *child.spec.health.as_deref()?;
-        if child.life != life || !child.up || child.stopping {
-            return None;
-        }
-        let cell = child.slot.cell();
-        let was = cell.health().unwrap_or(Health::Healthy);
-        if was != health {
-            let healthy = !matches!(health, Health::Unhealthy(_));
-            let detail = health.detail().cloned().unwrap_or_else(|| "".into());
-            self.env.emit(cell, life, None, LifecycleKind::Health { healthy, detail });
-        }
-        cell.set_health(health.clone());
-        child.failed_checks = match &health {
-            Health::Unhealthy(_) => child.failed_checks + 1,
-            _ => 0,
-        };
-        if let (Health::Unhealthy(why), true) =
-            (health, child.failed_checks >= spec.unhealthy_after)
-        {
-            return Some(ExitReason::Unhealthy(why));
-        }
-        self.check_again(key, spec);
-        None
-    }
-}
-
-/// What the clock has brought.
-pub(crate) enum Due {
-    /// A start took too long, and has failed.
-    StartDone { key: Key, life: u64, result: StartResult },
-    /// A backoff is over.
-    Retry { key: Key, epoch: u64 },
-    /// A life that was told to stop is given up as stuck.
-    Stuck { key: Key, life: u64 },
-    /// A life that somebody killed is.
-    Lost { key: Key, life: u64 },
-}
-
-/// What ractor says about an end.
-#[derive(Clone, Debug)]
-pub(crate) enum RawEnd {
-    Terminated(Option<String>),
-    Failed(String),
 }
 
 impl Drop for Lives {
