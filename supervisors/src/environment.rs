@@ -19,7 +19,7 @@ use crate::actor::panic::caught;
 use crate::actor::reply::unanswered;
 use crate::actor::{DeadLetter, DeadLetters};
 use crate::groups::Groups;
-use crate::lifecycle::history::History;
+use crate::inspect::timeline::History;
 use crate::lifecycle::{LifecycleEvent, LifecycleKind, Observer};
 use crate::supervisor::across::Across;
 use crate::thread_pool::ThreadPools;

@@ -54,6 +54,7 @@ mod environment;
 mod error;
 mod groups;
 mod health;
+mod inspect;
 mod lifecycle;
 mod path;
 mod pool;
@@ -65,10 +66,10 @@ mod tree;
 
 pub use actor::{
     Actor, Address, Context, DEFAULT_ASK_DEADLINE, DEFAULT_CAPACITY, DEFAULT_SEND_DEADLINE,
-    DeadLetter, DeadLetterCause, DeadLetters, Ended, FAILURES_KEPT, FailureRecord, Handled,
-    HandlingView, KillHandle, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS, MessageView, Offered,
-    Overflow, Picture, RECORDER_LENGTH, Recipient, RecipientError, Recorded, ReplyPort, SlotKind,
-    SlotState, Stack, TaskContext, TaskGuard, URGENT_CAPACITY, WaitView,
+    DeadLetter, DeadLetterCause, DeadLetters, Ended, FAILURES_KEPT, FailureRecord, HandlingView,
+    KillHandle, LATENCY_BUCKETS_NS, MAX_MESSAGE_KINDS, MessageView, Offered, Overflow, Recipient,
+    RecipientError, ReplyPort, SlotKind, SlotState, Stack, TaskContext, TaskGuard, URGENT_CAPACITY,
+    WaitView,
 };
 pub use actor_system::{Act, Acted, ActorSystem, ActorSystemBuilder, ActorView, Totals, check};
 pub use chaos::{ActorKiller, Kill};
@@ -80,21 +81,20 @@ pub use error::{
 };
 pub use groups::Group;
 pub use health::{Health, HealthSpec};
-pub use lifecycle::{
-    Action, DEFAULT_HISTORY, Deed, LifecycleEvent, LifecycleKind, Lineage, Missed, Observer,
-    Origin, PastNode, PastTree, Timeline, TimelinePage,
+pub use inspect::{
+    DEFAULT_HISTORY, Handled, Heat, HeatSpan, Lineage, Look, Missed, PastNode, PastTree, Picture,
+    Plan, PlannedEnd, PlannedStop, RECORDER_LENGTH, Recorded, Sort, Timeline, TimelinePage,
+    WaitEdge, Waits,
 };
+pub use lifecycle::{Action, Deed, LifecycleEvent, LifecycleKind, Observer, Origin};
 pub use path::{MAX_ID_BYTES, Path};
 pub use pool::{Partitions, Pool};
 pub use resilience::{Backoff, ErrorClass};
 pub use supervisor::{
     AutoShutdown, ChildPolicy, ChildSpec, ChildView, ComponentType, DEFAULT_SHUTDOWN,
-    DEFAULT_START_DEADLINE, Decision, Intensity, IntensityUse, OnCrash, Outcome, Plan, PlannedEnd,
-    PlannedStop, Policies, Policy, Reaction, ReactionCell, RestartPolicy, Shutdown, Situation,
-    Strategy, SupervisorRef, SupervisorSpec, Window, affected, decide, decide_restart, group,
+    DEFAULT_START_DEADLINE, Decision, Intensity, IntensityUse, OnCrash, Outcome, Policies, Policy,
+    Reaction, ReactionCell, RestartPolicy, Shutdown, Situation, Strategy, SupervisorRef,
+    SupervisorSpec, Window, affected, decide, decide_restart, group,
 };
 pub use thread_pool::{ComputeError, ThreadPoolSpec, ThreadPoolView, Work};
-pub use tree::{
-    Depth, Heat, HeatSpan, Look, MailboxView, NodeView, Sort, StateCounts, SupervisionTree,
-    SupervisorView, WaitEdge, Waits,
-};
+pub use tree::{Depth, MailboxView, NodeView, StateCounts, SupervisionTree, SupervisorView};

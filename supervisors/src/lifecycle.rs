@@ -9,17 +9,11 @@ use std::time::Duration;
 
 use crate::actor::SlotKind;
 use crate::error::ExitReason;
+use crate::inspect::Missed;
 use crate::path::Path;
 use crate::supervisor::{Reaction, ReactionCell};
 
-pub use fold::{PastNode, PastTree};
-pub use history::{DEFAULT_HISTORY, Missed, Timeline, TimelinePage};
-pub use lineage::Lineage;
-
 pub(crate) mod dispatch;
-mod fold;
-pub(crate) mod history;
-mod lineage;
 #[cfg(test)]
 mod tests;
 

@@ -39,7 +39,6 @@ use crate::supervisor::orders::Key;
 use crate::tree::TreeRoot;
 
 pub use intensity::{Intensity, IntensityUse, Window};
-pub use plan::{Plan, PlannedEnd, PlannedStop};
 pub use policy::{ChildPolicy, ComponentType, Policies};
 pub use reaction::{Outcome, Reaction, ReactionCell};
 pub use reference::SupervisorRef;
@@ -54,11 +53,10 @@ pub use strategy::{
 pub(crate) use lives::KILL_GRACE;
 pub(crate) use place::{SupervisorLink, SupervisorPlace};
 pub(crate) use policy::Terms;
-pub(crate) use rehearsal::rehearse;
 
 pub(crate) mod across;
 pub(crate) mod arrivals;
-mod brain;
+pub(crate) mod brain;
 pub(crate) mod child;
 mod crowd;
 mod driver;
@@ -68,11 +66,9 @@ mod lives;
 mod machine;
 pub(crate) mod orders;
 mod place;
-mod plan;
 pub(crate) mod policy;
 mod reaction;
 mod reference;
-mod rehearsal;
 mod reports;
 pub(crate) mod spec;
 pub(crate) mod strategy;

@@ -15,14 +15,6 @@ use crate::health::Health;
 use crate::path::{Path, unescape};
 use crate::supervisor::{ComponentType, Intensity, RestartPolicy, SupervisorLink, SupervisorRef};
 
-pub use heat::{Heat, HeatSpan};
-pub use look::{Look, Sort};
-pub use waits::{WaitEdge, Waits};
-
-mod heat;
-mod look;
-mod waits;
-
 /// A way to the tree for those who live in it. It does not keep the tree alive.
 #[derive(Clone)]
 pub(crate) struct TreeRoot(Weak<dyn AnySlot>);
@@ -231,7 +223,7 @@ impl SupervisionTree {
         Self::with(view(&**slot, depth), slot, name)
     }
 
-    fn with(mut root: NodeView, slot: &Arc<dyn AnySlot>, name: &str) -> Self {
+    pub(crate) fn with(mut root: NodeView, slot: &Arc<dyn AnySlot>, name: &str) -> Self {
         if root.path.is_root() {
             name.clone_into(&mut root.id);
         }
@@ -284,7 +276,7 @@ pub(crate) async fn lives_ended(slot: &Arc<dyn AnySlot>, within: Duration) {
 }
 
 /// What a slot is doing, as it is shown.
-fn shown_state(slot: &dyn AnySlot) -> SlotState {
+pub(crate) fn shown_state(slot: &dyn AnySlot) -> SlotState {
     let cell = slot.cell();
     match cell.state() {
         // Killed, and not gone yet; its supervisor gives it up as stuck before long.
@@ -306,7 +298,7 @@ fn view(slot: &dyn AnySlot, depth: Depth) -> NodeView {
     node(slot, children)
 }
 
-fn node(slot: &dyn AnySlot, children: Vec<NodeView>) -> NodeView {
+pub(crate) fn node(slot: &dyn AnySlot, children: Vec<NodeView>) -> NodeView {
     let cell = slot.cell();
     let state = shown_state(slot);
     let running = matches!(state, SlotState::Up | SlotState::Stopping | SlotState::Suspended)

@@ -11,15 +11,15 @@ use crate::actor::ask::{Question, SWEPT_FROM, blocked};
 use crate::actor::cell::SlotCell;
 use crate::actor::current;
 use crate::actor::dead_letter::DeadLetterCause;
-use crate::actor::inspect::Picture;
 use crate::actor::mailbox::{Refused, Taken};
 use crate::actor::recipient::Recipient;
-use crate::actor::recorder::Sent;
 use crate::actor::reply::{AskCell, AskOutcome, ReplyPort, Settled};
 use crate::actor::slot::{AnySlot, Call, Entry, Extra, Overflow, Slot};
 use crate::actor::state::SlotState;
 use crate::actor::watch::{Ended, ended};
 use crate::error::{AskError, ExitReason, TellError};
+use crate::inspect::picture::Picture;
+use crate::inspect::recorder::Sent;
 use crate::path::Path;
 
 /// How long an ask waits for its answer when it does not say.
@@ -346,7 +346,7 @@ impl<M: Send + 'static> Address<M> {
     /// # Cancel safety
     /// Nothing is lost by dropping it.
     pub async fn inspect(&self, deadline: Duration) -> Result<Option<Picture>, AskError> {
-        crate::actor::inspect::ask(&self.any_slot(), deadline).await
+        crate::inspect::picture::ask(&self.any_slot(), deadline).await
     }
 
     /// The same actor, for those who hold actors of different types by what they accept.

@@ -11,7 +11,6 @@ use tokio::sync::Notify;
 
 use crate::actor::gate::Gate;
 use crate::actor::kinds::Kinds;
-use crate::actor::recorder::{Handled, Recorded, Recorder};
 use crate::actor::slot::{Call, Extra};
 use crate::actor::state::{FAILURES_KEPT, FailureRecord, SlotInfo, SlotState};
 use crate::actor::stats::Stats;
@@ -19,6 +18,7 @@ use crate::actor::watch::Ended;
 use crate::environment::Environment;
 use crate::error::{ExitReason, SupervisorError};
 use crate::health::Health;
+use crate::inspect::recorder::{Handled, Recorded, Recorder};
 use crate::path::{Path, unescape};
 use crate::supervisor::{ReactionCell, SupervisorMessage, Terms};
 use crate::sync::lock;

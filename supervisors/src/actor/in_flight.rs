@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::actor::dead_letter::{DeadLetter, DeadLetterCause};
 use crate::actor::mailbox::Receiver;
-use crate::actor::recorder::Handled;
 use crate::actor::slot::{Entry, Extra, Slot};
 use crate::error::ExitReason;
+use crate::inspect::recorder::Handled;
 
 /// Everything about a message in flight but the message: its handler owns that.
 pub(crate) struct InFlight<M> {

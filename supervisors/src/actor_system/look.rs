@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::actor::{FailureRecord, MessageView, Picture, Recorded, WaitView};
+use crate::actor::{FailureRecord, MessageView, WaitView};
 use crate::actor_system::ActorSystem;
 use crate::error::{AskError, SupervisorError};
-use crate::lifecycle::{Action, Timeline};
+use crate::inspect::rehearsal::rehearse;
+use crate::inspect::{Heat, Look, Picture, Plan, Recorded, Timeline, Waits};
+use crate::lifecycle::Action;
 use crate::path::Path;
-use crate::supervisor::{ChildPolicy, Plan, Shutdown, rehearse};
+use crate::supervisor::{ChildPolicy, Shutdown};
 use crate::thread_pool::ThreadPoolView;
-use crate::tree::{Heat, Look, SupervisionTree, Waits};
+use crate::tree::SupervisionTree;
 
 /// What is known of one actor besides its [`NodeView`](crate::NodeView).
 #[derive(Clone, Debug)]
@@ -107,7 +109,7 @@ impl ActorSystem {
     ) -> Result<Option<Picture>, AskError> {
         let path = Path::parse(path);
         match self.root.find(&path) {
-            Some(slot) => crate::actor::inspect::ask(&slot, deadline).await,
+            Some(slot) => crate::inspect::picture::ask(&slot, deadline).await,
             None => Err(AskError::Stopped { path }),
         }
     }

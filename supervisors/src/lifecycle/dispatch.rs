@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::environment::{Environment, spawn};
-use crate::lifecycle::{Missed, Timeline};
+use crate::inspect::{Missed, Timeline};
 
 /// Events after which others have their turn.
 const PAGE: u64 = 64;

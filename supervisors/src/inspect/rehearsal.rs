@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::actor::slot::AnySlot;
 use crate::error::ExitReason;
+use crate::inspect::plan::{Plan, PlannedEnd, PlannedStop};
 use crate::lifecycle::Action;
 use crate::path::{Path, unescape};
 use crate::supervisor::brain::Brain;
 use crate::supervisor::orders::{Asker, Awaited, Command, Input, Order, Reply, StartOutcome};
-use crate::supervisor::plan::{Plan, PlannedEnd, PlannedStop};
 use crate::supervisor::spec::{Shutdown, SupervisorSpec};
 use crate::supervisor::{Change, SupervisorLink, SupervisorPlace};
 use crate::tree::TreeRoot;

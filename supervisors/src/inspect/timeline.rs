@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use crate::environment::lock;
-use crate::lifecycle::{LifecycleEvent, LifecycleKind, Lineage, PastTree};
+use crate::inspect::{Lineage, PastTree};
+use crate::lifecycle::{LifecycleEvent, LifecycleKind};
 
 /// How many lifecycle events a system keeps when its builder does not say; about 10 MB when full.
 pub const DEFAULT_HISTORY: usize = 65_536;

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::lifecycle::Action;
 use crate::path::{Path, unescape};
-use crate::supervisor::intensity::IntensityUse;
-use crate::supervisor::reaction::{Outcome, Reaction};
+use crate::supervisor::{IntensityUse, Outcome, Reaction};
 
 /// What an action would do. Made by the supervisors' own decisions, see
 /// [`ActorSystem::plan`](crate::ActorSystem::plan).
