@@ -31,6 +31,7 @@ use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
 use mister_smith_actors::store::{EventFilter, RecordedType};
 use mister_smith_supervisors::{
     ActorSystem, Clock, DeadLetters as Undeliverable, HealthSpec, LookupError, Observer,
+    ThreadPoolSpec, Work,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -64,6 +65,7 @@ pub struct SystemBuilder {
     servers: Vec<CommandServerArgs>,
     brokers: Vec<Broker>,
     production: bool,
+    threads: Vec<(Work, ThreadPoolSpec)>,
 }
 
 impl SystemBuilder {
@@ -88,6 +90,7 @@ impl SystemBuilder {
             servers: Vec::new(),
             brokers: Vec::new(),
             production: false,
+            threads: Vec::new(),
         }
     }
 
@@ -102,6 +105,14 @@ impl SystemBuilder {
     #[must_use]
     pub fn store(mut self, url: impl Into<String>) -> Self {
         self.store = url.into();
+        self
+    }
+
+    /// The size of one of the pools of threads for work that computes or blocks; see
+    /// [`ActorSystemBuilder::thread_pool`](mister_smith_supervisors::ActorSystemBuilder::thread_pool).
+    #[must_use]
+    pub fn thread_pool(mut self, work: Work, spec: ThreadPoolSpec) -> Self {
+        self.threads.push((work, spec));
         self
     }
 
@@ -326,6 +337,9 @@ impl SystemBuilder {
             .clock(clock)
             .observer(log_event)
             .observer(lifecycle);
+        for (work, spec) in self.threads {
+            builder = builder.thread_pool(work, spec);
+        }
         for observer in self.observers {
             builder = builder.observer(move |event: &_| observer.on_event(event));
         }

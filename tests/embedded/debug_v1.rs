@@ -207,12 +207,14 @@ async fn an_actor_shows_its_state_to_an_admin() {
 
 #[tokio::test]
 async fn the_threads_of_a_node_are_shown() {
-    let node = Node::start().await;
+    let two = ThreadPoolSpec::new(2, 10);
+    let node = Node::made(Limits::default(), |b| b.thread_pool(Work::Compute, two)).await;
     node.core.actors().run_on(Work::Compute, || ()).await.unwrap();
     let info = node.get("/debug/v1/node").await;
     let pools = info["thread_pools"].as_array().unwrap();
     let names: Vec<_> = pools.iter().map(|pool| pool["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["compute", "io", "blocking"]);
+    assert_eq!((&pools[0]["threads"], &pools[0]["queue"]), (&json!(2), &json!(10)));
     assert_eq!((&pools[0]["done"], &pools[0]["running"]), (&json!(1), &json!(0)), "{info}");
 }
 
