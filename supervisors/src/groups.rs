@@ -14,6 +14,7 @@ use crate::actor::slot::AnySlot;
 use crate::actor::{Address, typed};
 use crate::error::{LookupError, SpecError};
 use crate::path::Path;
+use crate::sync::{read, write};
 
 /// See the module's page.
 #[derive(Default)]
@@ -128,14 +129,6 @@ fn taken(name: &Arc<str>, path: &Path, holder: &Arc<dyn AnySlot>) -> SpecError {
         child: path.to_string(),
         holder: holder.cell().path.to_string(),
     }
-}
-
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// The members of a group as they were when it was looked up, in the order of their paths: those

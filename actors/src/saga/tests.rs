@@ -5,7 +5,7 @@ mod decisions;
 mod faults;
 mod laws;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ struct Agency {
     booked: Mutex<BTreeMap<String, u32>>,
     /// Every call, in order.
     calls: Mutex<Vec<String>>,
+    /// What was refused, by key: it is refused again, however often it is asked for.
+    refused: Mutex<BTreeSet<String>>,
     /// What to answer to the next calls of a step, its own keys apart.
     plan: Mutex<BTreeMap<String, Vec<Answer>>>,
     /// Called before the effect of each call, and after it.
@@ -74,7 +76,9 @@ impl Agency {
         self.call("before");
         // A kill that came with the call takes the caller here.
         tokio::task::yield_now().await;
-        let answer = {
+        let answer = if self.refused.lock().unwrap().contains(key) {
+            Answer::Refuse
+        } else {
             let mut plan = self.plan.lock().unwrap();
             match plan.get_mut(step) {
                 Some(answers) if !answers.is_empty() => answers.remove(0),
@@ -82,7 +86,13 @@ impl Agency {
             }
         };
         match answer {
-            Answer::Refuse => return Err(StepError::refused("no")),
+            Answer::Refuse => {
+                // An undo that was refused is tried again.
+                if !undo {
+                    self.refused.lock().unwrap().insert(key.to_owned());
+                }
+                return Err(StepError::refused("no"));
+            }
             Answer::Busy => return Err(StepError::retry("busy")),
             Answer::Hang => std::future::pending().await,
             Answer::Yes | Answer::Lost | Answer::Panic => {}

@@ -23,11 +23,11 @@ use crate::supervisor::machine::Machine;
 use crate::supervisor::orders::{
     Asker, Cause, Command, Declared, Input, Key, News, Order, Reply, Report, StartOutcome, Token,
 };
-use crate::supervisor::place::write;
 use crate::supervisor::policy::ChildPolicy;
 use crate::supervisor::spec::{ChildSpec, SupervisorKind, check_child};
 use crate::supervisor::strategy::RestartPolicy;
 use crate::supervisor::{Answer, Ask, Common, Policy, Request, SupervisorMessage};
+use crate::sync::write;
 
 /// How much is done before others may run.
 const SLICE: usize = 256;

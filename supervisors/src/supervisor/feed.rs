@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::actor::slot::AnySlot;
 use crate::environment::lock;
 use crate::error::ExitReason;
-use crate::supervisor::place::write;
 use crate::supervisor::spec::ChildSpec;
 use crate::supervisor::{Request, SupervisorLink};
+use crate::sync::write;
 
 pub(crate) struct Feed {
     link: SupervisorLink,

@@ -17,6 +17,7 @@ use crate::supervisor::brain::Brain;
 use crate::supervisor::intensity::{Intensity, IntensityUse, Window};
 use crate::supervisor::spec::{ChildSpec, SupervisorKind, SupervisorSpec};
 use crate::supervisor::strategy::Strategy;
+use crate::sync::{read, write};
 
 /// A supervisor's place in the tree, shared by its slot and everybody who refers to it.
 pub(crate) type SupervisorLink = Arc<SupervisorPlace>;
@@ -193,12 +194,4 @@ impl SupervisorPlace {
             child.hold(held || child.cell().is_suspended());
         });
     }
-}
-
-pub(super) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-pub(super) fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

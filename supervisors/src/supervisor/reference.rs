@@ -9,10 +9,11 @@ use crate::actor::{Actor, Address, typed};
 use crate::error::{ExitReason, SupervisorError};
 use crate::path::Path;
 use crate::supervisor::intensity::Intensity;
-use crate::supervisor::place::{SupervisorLink, SupervisorPlace, read};
+use crate::supervisor::place::{SupervisorLink, SupervisorPlace};
 use crate::supervisor::policy::ChildPolicy;
 use crate::supervisor::spec::ChildSpec;
 use crate::supervisor::{Answer, Ask, Change, Given, Request, SupervisorMessage};
+use crate::sync::read;
 
 /// A handle to a supervisor: survives its restarts, as an address does.
 ///
