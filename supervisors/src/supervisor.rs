@@ -300,6 +300,8 @@ impl ractor::Actor for SupervisorActor {
         if slot.cell().gate.is_killed(life) {
             return Err("killed before it began".into());
         }
+        // First in its mailbox: what is asked of it before it knows its children would make them anew.
+        myself.send_message(SupervisorMessage::Init)?;
         *lock(&link.current) = Some((life, myself.clone()));
         *lock(&link.intensity) = spec.intensity;
         // Checked by now, and with its children in start order.
@@ -320,7 +322,6 @@ impl ractor::Actor for SupervisorActor {
             finished: None,
             report,
         };
-        myself.send_message(SupervisorMessage::Init)?;
         if common.slot.cell().gate.is_ending(life) {
             // Its start was taken back before it began.
             myself.send_message(SupervisorMessage::ShutDown { cause_seq })?;
