@@ -36,7 +36,7 @@ impl Actor for Counter {
     type Args = Counts;
 
     async fn start(counts: &Counts, cx: &mut Context<Self>) -> Result<Self, StartError> {
-        if cx.random_u64() % 8 == 0 {
+        if cx.random_u64().is_multiple_of(8) {
             tokio::task::yield_now().await;
         }
         Ok(Self { counts: counts.clone(), kept: Vec::new() })
@@ -61,7 +61,7 @@ impl Actor for Counter {
             }
             Said::Stash => {
                 // Handled when it comes back.
-                if cx.stashed() == 0 && cx.random_u64() % 2 == 0 {
+                if cx.stashed() == 0 && cx.random_u64().is_multiple_of(2) {
                     return cx.stash(Said::Stash).map_err(|_| Failure::permanent("no room"));
                 }
                 cx.unstash_all();
@@ -115,7 +115,7 @@ async fn tells(system: ActorSystem, counts: Counts, over: Arc<AtomicBool>, mut s
                     1 => to.ask_within(secs(10), Said::HelpAsk).await,
                     _ => to.ask_within(secs(10), Said::Ask).await,
                 };
-                if n % 5 != 0 {
+                if !n.is_multiple_of(5) {
                     let late = matches!(answer, Err(AskError::Timeout { .. }));
                     assert!(
                         !late,
