@@ -290,11 +290,10 @@ impl<A: Actor> Living<A> {
                     continue;
                 }
                 Sign::Call => {
-                    for call in cell.take_calls() {
-                        answer::<A, H>(call, actor, cx, slot).await?;
-                        if let Some(reason) = cx.ending.take() {
-                            return Ok(reason);
-                        }
+                    // In a box: it is rare, and all would carry it.
+                    Box::pin(answer::<A, H>(actor, cx, slot)).await?;
+                    if let Some(reason) = cx.ending.take() {
+                        return Ok(reason);
                     }
                     began = clock.ticks_ns();
                     continue;
@@ -439,35 +438,39 @@ impl<A: Actor> Living<A> {
 
 /// Answers what the life was asked beside its mailbox.
 async fn answer<A: Actor, H: Hooks<A>>(
-    call: Call,
     actor: &mut A,
     cx: &mut Context<A>,
     slot: &Arc<Slot<A::Message>>,
 ) -> Result<(), Failure> {
-    match call {
-        Call::Health(reply) => {
-            let health = H::health_check(actor, cx).await;
-            let _ = reply.send(health);
-        }
-        Call::Inspect(reply) => {
-            // Who only looks must not end it.
-            match catch_unwind(AssertUnwindSafe(|| actor.inspect())) {
-                Ok(picture) => drop(reply.send(picture)),
-                Err(payload) => {
-                    let panic = report_of(payload);
-                    tracing::error!(path = %slot.cell.path, %panic, "`inspect` panicked");
+    for call in slot.cell.take_calls() {
+        match call {
+            Call::Health(reply) => {
+                let health = H::health_check(actor, cx).await;
+                let _ = reply.send(health);
+            }
+            Call::Inspect(reply) => {
+                // Who only looks must not end it.
+                match catch_unwind(AssertUnwindSafe(|| actor.inspect())) {
+                    Ok(picture) => drop(reply.send(picture)),
+                    Err(payload) => {
+                        let panic = report_of(payload);
+                        tracing::error!(path = %slot.cell.path, %panic, "`inspect` panicked");
+                    }
+                }
+            }
+            Call::Urgent => put_in_front(slot, cx),
+            // Those that it has handled since it was told are not waited for again.
+            Call::StopAfter(waiting) => {
+                if cx.token.get_mut().stop_after(waiting.min(slot.mailbox.depth())) {
+                    cx.stop();
                 }
             }
         }
-        Call::Urgent => put_in_front(slot, cx),
-        // Those that it has handled since it was told are not waited for again.
-        Call::StopAfter(waiting) => {
-            if cx.token.get_mut().stop_after(waiting.min(slot.mailbox.depth())) {
-                cx.stop();
-            }
+        unanswered::settle_here(|| Settled::NoReply);
+        if cx.ending.is_some() {
+            break;
         }
     }
-    unanswered::settle_here(|| Settled::NoReply);
     Ok(())
 }
 
