@@ -231,7 +231,7 @@ impl Environment {
         self.dead_letter_count.fetch_add(1, Ordering::Relaxed);
         let settled = letter.cause.settled();
         unanswered::collect(&settled, || {
-            self.guarded("dead letter hook", || match &self.dead_letters {
+            caught("dead letter hook", || match &self.dead_letters {
                 Some(hook) => hook.on_dead_letter(letter),
                 None => tracing::warn!(
                     actor.path = %letter.path,
@@ -247,16 +247,10 @@ impl Environment {
         self.dead_letter_count.load(Ordering::Relaxed)
     }
 
-    /// Runs code of the application that does not belong to an actor. A panic in it is logged, and
-    /// nobody else's.
-    pub(crate) fn guarded<T>(&self, what: &'static str, run: impl FnOnce() -> T) -> Option<T> {
-        caught(what, run)
-    }
-
     /// Drops what belongs to the application.
     pub(crate) fn dispose<T>(&self, value: T) {
         if std::mem::needs_drop::<T>() {
-            self.guarded("drop", || drop(value));
+            caught("drop", || drop(value));
         }
     }
 

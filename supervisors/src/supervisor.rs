@@ -25,6 +25,7 @@ use ractor::{ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use crate::actor::cell::Running;
+use crate::actor::panic::caught;
 use crate::actor::slot::AnySlot;
 use crate::environment::lock;
 use crate::error::{ExitReason, SupervisorError};
@@ -359,7 +360,7 @@ impl ractor::Actor for SupervisorActor {
             }
             SupervisionEvent::ActorFailed(actor, error) => {
                 // So are its errors, and how they are shown.
-                let text = lives.env.guarded("error of a raw actor", || error.to_string());
+                let text = caught("error of a raw actor", || error.to_string());
                 lives.env.dispose_elsewhere(error);
                 let text = text.unwrap_or_else(|| "an error that cannot be shown".to_owned());
                 lives.raw_ended(&actor, RawEnd::Failed(text));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use crate::actor::panic::message_of;
+use crate::actor::panic::said;
 use crate::environment::Clock;
 
 /// Which pool work is for.
@@ -229,7 +229,7 @@ impl ThreadPool {
             pool.threads.add_permits(1);
             let counter = if result.is_ok() { &pool.done } else { &pool.panicked };
             counter.fetch_add(1, Ordering::Relaxed);
-            result.map_err(|payload| message_of(&*payload))
+            result.map_err(said)
         });
         match ran.await {
             Ok(Ok(value)) => Ok(value),

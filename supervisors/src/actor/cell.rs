@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::actor::gate::Gate;
 use crate::actor::kinds::Kinds;
+use crate::actor::panic::caught;
 use crate::actor::slot::{Call, Extra};
 use crate::actor::state::{FAILURES_KEPT, FailureRecord, SlotInfo, SlotState};
 use crate::actor::stats::Stats;
@@ -478,7 +479,7 @@ impl SlotCell {
         // The closure is an actor's own code: it runs outside the lock, and a panic in it is not
         // whoever looks.
         let status = lock(&self.slow).status.clone()?;
-        Some(self.env.guarded("status", || status()).unwrap_or_else(|| "(panicked)".to_owned()))
+        Some(caught("status", || status()).unwrap_or_else(|| "(panicked)".to_owned()))
     }
 
     /// Keeps what one life leaves to the next, unless something is there already.

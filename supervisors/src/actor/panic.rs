@@ -78,10 +78,10 @@ fn asked_for() -> bool {
 /// A report is the panic's only if it says the same: a handler may catch a panic itself, and another
 /// may come past our hook (`resume_unwind`).
 pub(crate) fn report_of(payload: Box<dyn Any + Send>) -> Arc<PanicReport> {
-    let message = message_of(&*payload);
-    let known = REPORT.take().filter(|report| report.message == message);
-    // A payload is anything, and so is its drop.
-    drop(Theirs::new(payload));
+    // Before the payload is dropped: that may panic in its turn.
+    let known = REPORT.take();
+    let message = said(payload);
+    let known = known.filter(|report| report.message == message);
     Arc::new(known.unwrap_or_else(|| PanicReport {
         message,
         location: None,
@@ -89,7 +89,15 @@ pub(crate) fn report_of(payload: Box<dyn Any + Send>) -> Arc<PanicReport> {
     }))
 }
 
-pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
+/// What a panic said, of a payload that nobody else wants.
+pub(crate) fn said(payload: Box<dyn Any + Send>) -> String {
+    let message = message_of(&*payload);
+    // A payload is anything, and so is its drop.
+    drop(Theirs::new(payload));
+    message
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&str>() {
         (*text).to_owned()
     } else if let Some(text) = payload.downcast_ref::<String>() {

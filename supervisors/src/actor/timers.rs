@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 
 use crate::actor::address::Address;
 use crate::actor::guard::{Guard, Outcome};
+use crate::actor::panic::caught;
 use crate::actor::reply::Settled;
 use crate::actor::slot::{AnySlot, Entry, Extra, Slot};
 use crate::environment::{spawn, spawn_on};
@@ -38,17 +39,8 @@ impl TaskGuard {
         let future = async move {
             let mut future = std::pin::pin!(future);
             let run = std::future::poll_fn(|cx| {
-                let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    future.as_mut().poll(cx)
-                }));
-                match polled {
-                    Ok(polled) => polled,
-                    Err(payload) => {
-                        let panic = crate::actor::panic::message_of(&*payload);
-                        tracing::error!(panic, "a task without an actor panicked");
-                        std::task::Poll::Ready(())
-                    }
-                }
+                caught("a task without an actor", || future.as_mut().poll(cx))
+                    .unwrap_or(std::task::Poll::Ready(()))
             });
             run.await;
         };

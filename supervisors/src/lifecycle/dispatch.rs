@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::actor::panic::caught;
 use crate::environment::{Environment, spawn};
 use crate::inspect::{Missed, Timeline};
 
@@ -39,9 +40,9 @@ impl Dispatch {
                         .then(|| Missed { from: seen + 1, to: event.seq - 1 });
                     for observer in &told.observers {
                         if let Some(missed) = missed {
-                            told.guarded("observer", || observer.on_missed(missed));
+                            caught("observer", || observer.on_missed(missed));
                         }
-                        told.guarded("observer", || observer.on_event(&event));
+                        caught("observer", || observer.on_event(&event));
                     }
                     seen = event.seq;
                     if seen % PAGE == 0 {

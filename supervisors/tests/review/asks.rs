@@ -6,17 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use mister_smith_supervisors::*;
 
 use crate::kit::*;
+use crate::takes;
 use crate::workers::*;
-
-/// Handled after this long.
-fn takes(long: std::time::Duration) -> Job {
-    job(move |_| {
-        Box::pin(async move {
-            tokio::time::sleep(long).await;
-            Ok(())
-        })
-    })
-}
 
 #[tokio::test(start_paused = true)]
 async fn the_wait_for_room_is_part_of_the_deadline() {

@@ -344,3 +344,18 @@ async fn a_helper_that_is_cut_off_is_dropped_as_its_actors_code() {
         "{answer:?}"
     );
 }
+
+/// What work on a thread pool panics with may itself panic when it is dropped.
+#[tokio::test]
+async fn what_work_on_a_thread_pool_panics_with_hurts_nobody() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a payload panics");
+        }
+    }
+    let system = start(root()).await;
+    let ran = system.run_on(Work::Compute, || std::panic::panic_any(Bomb)).await;
+    assert!(matches!(ran, Err::<(), _>(ComputeError::Panicked { .. })), "{ran:?}");
+    assert_eq!(system.run_on(Work::Compute, || 7).await, Ok(7));
+}

@@ -25,3 +25,13 @@ mod timers;
 #[path = "../faults/workers.rs"]
 #[allow(dead_code, reason = "shared with the other tests of the kernel")]
 mod workers;
+
+/// Handled after this long.
+fn takes(long: std::time::Duration) -> workers::Job {
+    workers::job(move |_| {
+        Box::pin(async move {
+            tokio::time::sleep(long).await;
+            Ok(())
+        })
+    })
+}

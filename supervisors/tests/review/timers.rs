@@ -3,17 +3,8 @@
 use mister_smith_supervisors::*;
 
 use crate::kit::*;
+use crate::takes;
 use crate::workers::*;
-
-/// Handled after this long.
-fn takes(long: std::time::Duration) -> Job {
-    job(move |_| {
-        Box::pin(async move {
-            tokio::time::sleep(long).await;
-            Ok(())
-        })
-    })
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_tick_that_found_no_place_does_not_end_its_timer() {
