@@ -306,7 +306,7 @@ async fn fill(core: &SystemCore, goal: u64, filled: &mut u64) {
         });
         let batch: Vec<_> = batch.collect();
         *filled += batch.len() as u64;
-        store.append_batch(batch).await.unwrap();
+        store.append_batch(batch.into()).await.unwrap();
     }
     *filled = store.head().await.unwrap().get();
 }
