@@ -56,6 +56,8 @@ pub mod tail;
 pub use filter::{DEAD_LETTERS, EventFilter, MAX_SCAN, MatchingPage, RecordedType};
 
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod tests;
 
 /// The most events of one page; a larger limit is read as this one.
