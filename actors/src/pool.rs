@@ -17,6 +17,7 @@ use mister_smith_supervisors::{
 };
 
 use crate::component;
+use crate::store::claims::Claims;
 use crate::store::messages::MessageTables;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
@@ -37,6 +38,8 @@ pub struct Lease {
     pub snapshots: Arc<dyn SnapshotStore>,
     /// The documents of projections.
     pub documents: Arc<dyn Documents>,
+    /// Who follows the log under which name, and how far.
+    pub claims: Arc<dyn Claims>,
     /// Messages of applications' own transactions.
     pub messages: Arc<dyn MessageTables>,
     /// Keeps the store's files small.

@@ -34,10 +34,12 @@ use crate::{
 };
 
 pub mod archive;
+pub mod claims;
 pub mod committer;
 pub mod conformance;
 pub mod feed;
 mod filter;
+pub mod follow;
 pub mod memory;
 pub mod messages;
 mod plan;

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Connect, Connections, Lease, Upkeep};
 use crate::store::StoreError;
+use crate::store::claims::postgres::PgClaims;
 use crate::store::postgres::{PgOptions, PgStore};
 use crate::store::read_model::documents::postgres::PgDocuments;
 
@@ -27,8 +28,9 @@ impl Connect for PgConnect {
             let store = PgStore::open(&self.url, PgOptions::default()).await?;
             store.make_partitions_ahead().await?;
             let documents = PgDocuments::new(Arc::clone(store.database()));
-            let connections =
-                PgConnections { store: Arc::new(store), documents: Arc::new(documents) };
+            let claims = Arc::new(PgClaims::new(Arc::clone(store.database())));
+            let (store, documents) = (Arc::new(store), Arc::new(documents));
+            let connections = PgConnections { store, documents, claims };
             Ok(Arc::new(connections) as Arc<dyn Connections>)
         }
         .boxed()
@@ -39,6 +41,7 @@ impl Connect for PgConnect {
 struct PgConnections {
     store: Arc<PgStore>,
     documents: Arc<PgDocuments>,
+    claims: Arc<PgClaims>,
 }
 
 impl Connections for PgConnections {
@@ -47,6 +50,7 @@ impl Connections for PgConnections {
             store: Arc::clone(&self.store) as _,
             snapshots: Arc::clone(&self.store) as _,
             documents: Arc::clone(&self.documents) as _,
+            claims: Arc::clone(&self.claims) as _,
             messages: Arc::clone(&self.store) as _,
             upkeep: Arc::clone(&self.store) as _,
             shared: true,
