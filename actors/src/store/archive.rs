@@ -321,7 +321,7 @@ type Page = Vec<RecordedEvent>;
 impl EventStore for ArchivedStore {
     fn append_batch(
         &self,
-        batch: Vec<Append>,
+        batch: Arc<[Append]>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
         self.store.append_batch(batch)
     }
