@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use mister_smith::actors::event::{Position, StreamId, Version};
-use mister_smith::actors::store::archive::{ArchivedStore, manifests};
+use mister_smith::actors::store::archive::{ArchiveRules, ArchivedStore, manifests};
 use mister_smith::actors::store::replay::{Replay, ReplayFrom};
 use mister_smith::actors::store::{EventFilter, EventStore, StoreError, conformance};
+use mister_smith::archive::Directory;
 use mister_smith_testkit::Postgres;
 use tempfile::TempDir;
 
 use crate::server::{database, name_of, numbered, open};
 
 /// A database whose partitions hold a hundred events.
-async fn small_partitions(server: &Postgres) -> String {
+pub(crate) async fn small_partitions(server: &Postgres) -> String {
     let url = database(server).await;
     let text = "do $$ declare t record; begin \
                 for t in select tablename from pg_tables where tablename like 'events\\_p%' loop \
@@ -90,12 +91,15 @@ async fn what_was_archived_is_replayed_from_its_files() {
     let before = conformance::whole_log(&*store, 100).await;
     assert_eq!(before.len(), 550);
     let directory = TempDir::new().unwrap();
-    let written = store.archive(directory.path(), 2).await.unwrap();
+    let cold = Directory::shared(directory.path());
+    let rules = ArchiveRules::default().keep(2).mounted(true);
+    let written = store.archive(&*cold, &rules).await.unwrap().archived;
     let ranges: Vec<_> = written.iter().map(|one| (one.from.get(), one.to.get())).collect();
     assert_eq!(ranges, [(1, 100), (101, 200), (201, 300)], "five are full, two stay");
     assert_eq!(store.archived_up_to().await.unwrap(), Position::new(300));
-    assert_eq!(manifests(directory.path()).unwrap(), written);
-    assert_eq!(store.archive(directory.path(), 2).await.unwrap(), [], "nothing more to do");
+    assert_eq!(manifests(&*cold).await.unwrap(), written);
+    let again = store.archive(&*cold, &rules).await.unwrap();
+    assert_eq!((again.archived, again.up_to.get()), (vec![], 300), "nothing more to do");
 
     // The database says where the rest is, and reads what it has.
     let error = store.read_all(Position::new(100), 10).await.unwrap_err();
@@ -103,7 +107,7 @@ async fn what_was_archived_is_replayed_from_its_files() {
     assert_eq!(store.read_all(Position::new(300), 500).await.unwrap(), before[300..]);
     assert_eq!(store.read_all(Position::new(550), 500).await.unwrap(), []);
 
-    let whole = Arc::new(ArchivedStore::open(store.clone(), directory.path()).unwrap());
+    let whole = Arc::new(ArchivedStore::open(store.clone(), cold.clone()).await.unwrap());
     assert_eq!(conformance::whole_log(&*whole, 64).await, before);
     let from = ReplayFrom::Position(Position::new(250));
     let mut replay = Replay::begin(whole, from).await.unwrap().page(30);
@@ -142,7 +146,7 @@ async fn what_was_archived_is_replayed_from_its_files() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    let whole = ArchivedStore::open(store.clone(), directory.path()).unwrap();
+    let whole = ArchivedStore::open(store.clone(), cold.clone()).await.unwrap();
     let error = whole.read_all(Position::new(150), 10).await.unwrap_err();
-    assert!(error.to_string().contains("its SHA-256 is"), "{error}");
+    assert!(error.to_string().contains("the SHA-256 of the block"), "{error}");
 }
