@@ -22,6 +22,7 @@ use crate::store::archive::{ArchiveError, ArchiveReport, ArchiveRules, Cold};
 use crate::store::messages::MessageTables;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
+use crate::store::tail::{DEFAULT_BYTES, Tail};
 use crate::store::{EventStore, StoreError};
 
 mod mounted;
@@ -33,7 +34,7 @@ mod sqlite;
 /// What can be done with the store, until the pool that gave it ends.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// The log.
+    /// The log; its last events are in memory ([`Tail`]).
     pub store: Arc<dyn EventStore>,
     /// States of streams, kept to read less.
     pub snapshots: Arc<dyn SnapshotStore>,
@@ -178,13 +179,22 @@ const PRUNE_FIRST: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct PoolArgs {
     connect: Arc<dyn Connect>,
+    recent_bytes: usize,
 }
 
 impl PoolArgs {
     /// A pool of connections made by `connect`.
     #[must_use]
     pub fn new(connect: Arc<dyn Connect>) -> Self {
-        Self { connect }
+        Self { connect, recent_bytes: DEFAULT_BYTES }
+    }
+
+    /// How much of the end of the log is kept in memory for those who follow it; 32 MiB unless
+    /// this is called, nothing with 0.
+    #[must_use]
+    pub const fn recent_bytes(mut self, bytes: usize) -> Self {
+        self.recent_bytes = bytes;
+        self
     }
 }
 
@@ -192,6 +202,7 @@ impl PoolArgs {
 #[derive(Debug)]
 pub struct Pool {
     connections: Arc<dyn Connections>,
+    tail: Arc<Tail>,
     /// The next pruning.
     timer: TaskGuard,
     /// The one that is under way.
@@ -209,13 +220,18 @@ impl Actor for Pool {
             let (used, most) = shown.usage();
             format!("{used}/{most} in use")
         });
+        let Lease { store, shared, .. } = connections.lease();
+        let tail = Tail::over(store, !shared, args.recent_bytes).await.map_err(store_failure)?;
         let timer = cx.tell_after(PRUNE_FIRST, PoolMessage::Prune);
-        Ok(Self { connections, timer, pruning: None })
+        Ok(Self { connections, tail: Arc::new(tail), timer, pruning: None })
     }
 
     async fn handle(&mut self, message: PoolMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
         match message {
-            PoolMessage::Lease(reply) => reply.send(self.connections.lease()),
+            PoolMessage::Lease(reply) => {
+                let store = Arc::clone(&self.tail) as _;
+                reply.send(Lease { store, ..self.connections.lease() });
+            }
             PoolMessage::Prune => {
                 self.timer = cx.tell_after(PRUNE_EVERY, PoolMessage::Prune);
                 if self.pruning.as_ref().is_none_or(TaskGuard::is_finished) {
@@ -273,6 +289,7 @@ impl Drop for Pool {
     /// However it ends: nobody goes on working with what it owned.
     fn drop(&mut self) {
         self.connections.mark_closed();
+        self.tail.close();
     }
 }
 

@@ -19,7 +19,7 @@
 //! The port carries bytes and pages. Pages rather than row streams, so that a slow reader never
 //! holds a connection and can checkpoint at any event.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -51,6 +51,7 @@ pub mod snapshot;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod subscription;
+pub mod tail;
 
 pub use filter::{DEAD_LETTERS, EventFilter, MAX_SCAN, MatchingPage, RecordedType};
 
@@ -89,7 +90,7 @@ pub trait EventStore: Send + Sync + fmt::Debug {
     /// error.
     fn append_batch(
         &self,
-        batch: Vec<Append>,
+        batch: Arc<[Append]>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>>;
 
     /// The events of `stream` after a version, oldest first.

@@ -253,7 +253,7 @@ async fn what_was_archived_is_put_back() {
     let stream = StreamId::new("s-3").unwrap();
     let own = log.iter().filter(|event| event.stream == stream).count();
     assert_eq!(store.read_stream(&stream, Version::ZERO, 500).await.unwrap().len(), own);
-    store.append_batch(vec![numbered("s-3", 10_000)]).await.unwrap();
+    store.append_batch([numbered("s-3", 10_000)].into()).await.unwrap();
 
     // The files are still good, and taken as they are.
     assert_eq!(archive(&store, directory.path(), &mounted(1)).await, first);

@@ -74,7 +74,7 @@ async fn what_is_rare_is_found_above_what_was_archived_and_below_with_the_files(
     for batch in 0..11_u128 {
         let mut appends: Vec<_> = (0..49).map(|n| numbered("s-1", batch * 50 + n + 1)).collect();
         appends.push(rare("r-1", 1_000_000 + batch as u64));
-        store.append_batch(appends).await.unwrap();
+        store.append_batch(appends.into()).await.unwrap();
     }
     let directory = TempDir::new().unwrap();
     let place = directory.path().display().to_string();
@@ -112,13 +112,13 @@ async fn statistics_end_on_a_busy_log() {
     let server = Postgres::start().await;
     let url = database(&server).await;
     let store = Arc::new(open(&url).await);
-    store.append_batch(vec![conformance::append("s", ExpectedVersion::Any, 0, 5_000)]).await.unwrap();
+    store.append_batch([conformance::append("s", ExpectedVersion::Any, 0, 5_000)].into()).await.unwrap();
     let (busy, writer) = (Arc::new(AtomicBool::new(true)), Arc::clone(&store));
     let goes_on = Arc::clone(&busy);
     let load = tokio::spawn(async move {
         let mut seed = 10_000;
         while goes_on.load(Ordering::Relaxed) {
-            let batch = vec![conformance::append("s", ExpectedVersion::Any, seed, 2_000)];
+            let batch = [conformance::append("s", ExpectedVersion::Any, seed, 2_000)].into();
             writer.append_batch(batch).await.unwrap();
             seed += 2_000;
         }

@@ -140,7 +140,7 @@ async fn what_was_archived_is_replayed_from_its_files() {
     assert_eq!(page.events, before[300..]);
 
     // Appends go on, and a file that was changed is refused.
-    store.append_batch(vec![numbered("s-1", 10_000)]).await.unwrap();
+    store.append_batch([numbered("s-1", 10_000)].into()).await.unwrap();
     let file = directory.path().join(&written[1].file);
     let mut bytes = std::fs::read(&file).unwrap();
     let middle = bytes.len() / 2;

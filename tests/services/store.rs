@@ -70,9 +70,9 @@ async fn memory_and_postgres_cannot_be_told_apart() {
         let memory = MemoryStore::new();
         let stores = [open(&url).await, open(&url).await];
         for (n, batch) in history.iter().enumerate() {
-            let expected = memory.append_batch(batch.clone()).await.unwrap();
+            let expected = memory.append_batch(batch.clone().into()).await.unwrap();
             // Runs of batches by one store, so that its memory is used and gets old.
-            let outcomes = stores[(n / 2) % 2].append_batch(batch.clone()).await.unwrap();
+            let outcomes = stores[(n / 2) % 2].append_batch(batch.clone().into()).await.unwrap();
             assert_eq!(outcomes, expected, "batch {n} of {history:?}");
         }
         let postgres = &stores[0];
@@ -117,7 +117,7 @@ async fn another_stores_append_wakes_who_waits() {
     for number in 1..=20 {
         let (page, written) = tokio::join!(
             tokio::time::timeout(DEADLINE, subscription.next()),
-            writer.append_batch(vec![numbered("s", number)])
+            writer.append_batch([numbered("s", number)].into())
         );
         written.unwrap();
         let page = page.expect("it is woken").unwrap();

@@ -231,7 +231,7 @@ impl Committer {
         self.untidy_bytes += bytes + COMMIT_BYTES;
         let store = Arc::clone(&self.lease.store);
         cx.spawn_tell(async move {
-            let result = store.append_batch(batch).await.map_err(Arc::new).map(|outcomes| {
+            let result = store.append_batch(batch.into()).await.map_err(Arc::new).map(|outcomes| {
                 let written = outcomes.iter().flatten().filter(|written| !written.duplicate);
                 let last = written.map(|written| written.last_position).max();
                 (outcomes, last.unwrap_or(Position::ZERO))

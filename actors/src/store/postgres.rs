@@ -127,7 +127,7 @@ impl PgStore {
         read().await
     }
 
-    async fn append(&self, batch: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
+    async fn append(&self, batch: Arc<[Append]>) -> Result<Vec<AppendOutcome>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -139,7 +139,7 @@ impl PgStore {
             Some(writer) => writer,
             None => recover::open(&self.database, &self.types).await?,
         };
-        let written = recover::append(&mut writer, &self.database, batch).await?;
+        let written = recover::append(&mut writer, &self.database, &batch).await?;
         *slot = Some(writer);
         self.ear.wrote(written.head);
         Ok(written.outcomes)
@@ -149,7 +149,7 @@ impl PgStore {
 impl EventStore for PgStore {
     fn append_batch(
         &self,
-        batch: Vec<Append>,
+        batch: Arc<[Append]>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
         self.append(batch).boxed()
     }

@@ -43,7 +43,7 @@ pub(crate) enum When {
 #[derive(Default)]
 pub(crate) struct Faults {
     plan: Mutex<VecDeque<Fault>>,
-    late: Mutex<Vec<Vec<Append>>>,
+    late: Mutex<Vec<Arc<[Append]>>>,
     commits: Mutex<Vec<usize>>,
     hook: Mutex<Option<Hook>>,
 }
@@ -137,14 +137,14 @@ fn lost() -> StoreError {
 }
 
 impl FaultyStore {
-    async fn append(&self, batch: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
+    async fn append(&self, batch: Arc<[Append]>) -> Result<Vec<AppendOutcome>, StoreError> {
         self.faults.call(When::Before);
         let result = self.faulty_append(batch).await;
         self.faults.call(When::After);
         result
     }
 
-    async fn faulty_append(&self, batch: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
+    async fn faulty_append(&self, batch: Arc<[Append]>) -> Result<Vec<AppendOutcome>, StoreError> {
         self.faults.commits.lock().unwrap().push(batch.len());
         let late = std::mem::take(&mut *self.faults.late.lock().unwrap());
         for late in late {
@@ -164,7 +164,7 @@ impl FaultyStore {
             }
             Fault::After(mut other) => {
                 other.expected = ExpectedVersion::Any;
-                self.inner.append_batch(vec![other]).await?;
+                self.inner.append_batch([other].into()).await?;
                 self.inner.append_batch(batch).await
             }
         }
@@ -174,7 +174,7 @@ impl FaultyStore {
 impl EventStore for FaultyStore {
     fn append_batch(
         &self,
-        batch: Vec<Append>,
+        batch: Arc<[Append]>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
         self.append(batch).boxed()
     }

@@ -168,7 +168,7 @@ impl ArchivedStore {
 impl EventStore for ArchivedStore {
     fn append_batch(
         &self,
-        batch: Vec<Append>,
+        batch: Arc<[Append]>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
         self.store.append_batch(batch)
     }
