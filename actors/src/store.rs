@@ -247,6 +247,23 @@ pub trait EventStore: Send + Sync + fmt::Debug {
     /// The name of this log, made with it. Messages derived from events carry it, so that two
     /// logs on one bus are told apart.
     fn store_id(&self) -> Uuid;
+
+    /// Where the events of a stream lie: the positions of its first and its last one, for whoever
+    /// looks for them in files. `None` if it takes no events, or is not known.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn span<'a>(
+        &'a self,
+        _: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Option<(Position, Position)>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// The type of the event that ends a stream. Types of applications do not begin with `$`.
@@ -493,8 +510,8 @@ pub enum StoreError {
     },
     /// What is asked for is in files, and no longer in the database.
     #[error(
-        "{store} holds only what comes after position {up_to}, the rest was archived; read on from \
-         there, or replay with the archive's directory"
+        "{store} holds only what comes after position {up_to}, the rest was archived; give the \
+         archive's directory (--archive-dir), or put it back (`smith archive restore`)"
     )]
     Archived {
         /// Path or address of the store.

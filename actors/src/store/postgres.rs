@@ -7,7 +7,8 @@
 //! | `statement` | that statement |
 //! | `recover` | what became of a batch whose connection was lost |
 //! | `read`, `lookup` | pages and single facts |
-//! | `partition` | parts of the log, made ahead and archived |
+//! | `partition` | parts of the log, made ahead |
+//! | `archiver` | old partitions into files, and back |
 //! | `listen` | hearing of what other nodes append |
 //! | `fault` | what an error of the database means |
 //!
@@ -28,6 +29,7 @@ use super::{
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 
 mod append;
+mod archiver;
 pub mod database;
 mod fault;
 mod listen;
@@ -219,5 +221,12 @@ impl EventStore for PgStore {
 
     fn store_id(&self) -> Uuid {
         self.store_id
+    }
+
+    fn span<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Option<(Position, Position)>, StoreError>> {
+        self.read(move || lookup::span(&self.database, stream)).boxed()
     }
 }
