@@ -107,6 +107,8 @@ impl PgStore {
         directory: &Path,
         keep: usize,
     ) -> Result<Vec<Manifest>, ArchiveError> {
+        // The rows of streams are brought forward from the events, which are needed for it.
+        self.settle().await?;
         let head = lookup::head(&self.database).await?;
         let mut full = self.partitions().await?;
         full.retain(|partition| partition.to <= head);
@@ -141,9 +143,11 @@ impl PgStore {
         // The name is this module's own: letters, digits and an underscore.
         let table = &partition.table;
         let detach = format!("alter table events detach partition {table} concurrently");
-        sqlx::query(AssertSqlSafe(detach)).execute(pool).await.map_err(fault)?;
+        // It waits for everybody who reads.
+        let mut patient = self.database.connect_patient().await?;
+        sqlx::query(AssertSqlSafe(detach)).execute(&mut patient).await.map_err(fault)?;
         let drop_it = format!("drop table {table}");
-        sqlx::query(AssertSqlSafe(drop_it)).execute(pool).await.map_err(fault)?;
+        sqlx::query(AssertSqlSafe(drop_it)).execute(&mut patient).await.map_err(fault)?;
         tracing::info!(from = %partition.from, to = %partition.to, file = file.file, "archived");
         Ok(())
     }
