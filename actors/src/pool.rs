@@ -20,6 +20,7 @@ use crate::component;
 use crate::store::messages::MessageTables;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
+use crate::store::tail::{DEFAULT_BYTES, Tail};
 use crate::store::{EventStore, StoreError};
 
 #[cfg(feature = "postgres")]
@@ -30,7 +31,7 @@ mod sqlite;
 /// What can be done with the store, until the pool that gave it ends.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// The log.
+    /// The log; its last events are in memory ([`Tail`]).
     pub store: Arc<dyn EventStore>,
     /// States of streams, kept to read less.
     pub snapshots: Arc<dyn SnapshotStore>,
@@ -137,13 +138,22 @@ pub enum PoolMessage {
 #[derive(Clone, Debug)]
 pub struct PoolArgs {
     connect: Arc<dyn Connect>,
+    recent_bytes: usize,
 }
 
 impl PoolArgs {
     /// A pool of connections made by `connect`.
     #[must_use]
     pub fn new(connect: Arc<dyn Connect>) -> Self {
-        Self { connect }
+        Self { connect, recent_bytes: DEFAULT_BYTES }
+    }
+
+    /// How much of the end of the log is kept in memory for those who follow it; 32 MiB unless
+    /// this is called, nothing with 0.
+    #[must_use]
+    pub const fn recent_bytes(mut self, bytes: usize) -> Self {
+        self.recent_bytes = bytes;
+        self
     }
 }
 
@@ -151,6 +161,7 @@ impl PoolArgs {
 #[derive(Debug)]
 pub struct Pool {
     connections: Arc<dyn Connections>,
+    tail: Arc<Tail>,
 }
 
 impl Actor for Pool {
@@ -164,12 +175,17 @@ impl Actor for Pool {
             let (used, most) = shown.usage();
             format!("{used}/{most} in use")
         });
-        Ok(Self { connections })
+        let Lease { store, shared, .. } = connections.lease();
+        let tail = Tail::over(store, !shared, args.recent_bytes).await.map_err(store_failure)?;
+        Ok(Self { connections, tail: Arc::new(tail) })
     }
 
     async fn handle(&mut self, message: PoolMessage, _: &mut Context<Self>) -> Result<(), Failure> {
         match message {
-            PoolMessage::Lease(reply) => reply.send(self.connections.lease()),
+            PoolMessage::Lease(reply) => {
+                let store = Arc::clone(&self.tail) as _;
+                reply.send(Lease { store, ..self.connections.lease() });
+            }
         }
         Ok(())
     }
@@ -204,6 +220,7 @@ impl Drop for Pool {
     /// However it ends: nobody goes on working with what it owned.
     fn drop(&mut self) {
         self.connections.mark_closed();
+        self.tail.close();
     }
 }
 

@@ -51,6 +51,7 @@ pub mod snapshot;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod subscription;
+pub mod tail;
 
 pub use filter::{DEAD_LETTERS, EventFilter, MAX_SCAN, MatchingPage, RecordedType};
 

@@ -22,6 +22,7 @@ use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 
 mod append;
 mod database;
+mod engine;
 mod fault;
 mod lookup;
 mod read;
