@@ -44,6 +44,7 @@ pub(super) const POSTGRES: &[Migration] = &[
     migration!("postgres", 5, "0005_archives"),
     migration!("postgres", 6, "0006_messages"),
     migration!("postgres", 7, "0007_followers"),
+    migration!("postgres", 8, "0008_append"),
 ];
 
 /// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.

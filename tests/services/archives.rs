@@ -117,9 +117,10 @@ async fn a_partition_that_is_half_detached_is_let_go() {
     sqlx::query("select count(*) from ms_framework.events").execute(&mut *reading).await.unwrap();
 
     let (killed, path) = (open(&url).await, directory.path().to_owned());
-    let work = tokio::spawn(async move {
-        killed.archive(&Directory::new(path), &mounted(4)).await.map(drop)
-    });
+    let work =
+        tokio::spawn(
+            async move { killed.archive(&Directory::new(path), &mounted(4)).await.map(drop) },
+        );
     let pending = "select count(*) from pg_inherits where inhdetachpending";
     eventually(DEADLINE, async || match server.sql(name_of(&url), pending).await.trim() {
         "1" => Ok(()),
@@ -235,13 +236,12 @@ async fn what_was_archived_is_put_back() {
     wire.cut(Cut::Request(b"attach partition"));
     killed.restore(&cold, Position::new(150)).await.unwrap_err();
     assert_eq!(store.archived_up_to().await.unwrap().get(), 400);
-    let restored = eventually(DEADLINE, async || {
-        match store.restore(&cold, Position::new(150)).await {
+    let restored =
+        eventually(DEADLINE, async || match store.restore(&cold, Position::new(150)).await {
             Err(error @ ArchiveError::Busy { .. }) => Err(error),
             result => Ok(result.unwrap()),
-        }
-    })
-    .await;
+        })
+        .await;
     let ranges: Vec<_> = restored.iter().map(|one| (one.from.get(), one.to.get())).collect();
     assert_eq!(ranges, [(301, 400), (201, 300), (101, 200)]);
     assert_eq!(store.read_all(Position::new(100), 500).await.unwrap(), log[100..]);

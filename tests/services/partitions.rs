@@ -67,13 +67,17 @@ async fn reads_leave_out_the_partitions_that_they_do_not_need() {
         names
     };
     // The texts of `read_all` and `read_stream`, with values for their parameters.
-    let by_position = "select e.position, s.name from events e join streams s \
-         on s.id = e.stream_id where e.position > 250 and e.position <= 350 order by e.position";
+    let by_position = "select e.position from events e \
+         where e.position > 250 and e.position <= 350 order by e.position";
     assert_eq!(touched(by_position).await, [201, 301]);
-    let by_stream = "select e.position, e.data, s.version from streams s left join lateral ( \
-         select * from events where stream_id = s.id and position >= s.first_position \
-         and position <= s.last_position and version > 0 order by version limit 500) e on true \
-         where s.name = 's-4' and s.status = 0 order by e.version";
+    let by_stream = "select e.position, e.data from events e \
+         where e.stream_id = (select id from streams where name = 's-4' and status = 0) \
+         and (e.position between (select first_position from streams where name = 's-4') \
+                             and (select last_position from streams where name = 's-4') \
+              or e.position > (select position from store_head where id = 1)) \
+         and e.version > 0 order by e.version limit 500";
+    // What lies behind the rows is looked at, too; there is nothing once they are right.
+    store.settle().await.unwrap();
     assert_eq!(touched(by_stream).await, [301]);
     let stream = StreamId::new("s-4").unwrap();
     assert_eq!(store.read_stream(&stream, Version::ZERO, 500).await.unwrap().len(), 100);

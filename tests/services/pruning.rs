@@ -71,6 +71,8 @@ async fn partitions_are_made_ahead_by_any_number_of_nodes() {
     let (one, two) = (open(&url).await, open(&url).await);
     for round in 0..6 {
         one.append_batch(append("s", round * 7, 7).into()).await.unwrap();
+        // Counted from the place up to which rows are right, which follows by itself.
+        one.settle().await.unwrap();
         let (a, b) = tokio::join!(one.make_partitions_ahead(), two.make_partitions_ahead());
         a.and(b).unwrap();
         let head = 7 * (round + 1);

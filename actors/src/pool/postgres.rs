@@ -82,9 +82,13 @@ impl Connections for PgConnections {
 }
 
 impl Upkeep for PgStore {
-    /// Makes the partitions that the log will need next.
+    /// Makes the partitions that the log will need next, and forgets keys that are old.
     fn tidy(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.make_partitions_ahead().boxed()
+        async {
+            self.make_partitions_ahead().await?;
+            self.forget_old_keys().await
+        }
+        .boxed()
     }
 
     fn archive<'a>(

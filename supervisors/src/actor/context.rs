@@ -368,7 +368,12 @@ impl<A: Actor> Context<A> {
     /// this one gets it. A mailbox that stays full makes it a dead letter.
     #[must_use = "the timer stops when its guard is dropped; see `timer`"]
     pub fn tell_after(&self, delay: Duration, message: A::Message) -> TaskGuard {
-        timers::after(&self.slot, self.life, async move { tokio::time::sleep(delay).await }, message)
+        timers::after(
+            &self.slot,
+            self.life,
+            async move { tokio::time::sleep(delay).await },
+            message,
+        )
     }
 
     /// Tells the actor `message` when the time of day is `wall_us` (microseconds since the Unix
