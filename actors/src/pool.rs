@@ -89,6 +89,15 @@ pub trait Connections: Send + Sync + fmt::Debug {
     fn lease(&self) -> Lease;
     /// Connections in use, and how many there may be.
     fn usage(&self) -> (u32, u32);
+    /// Whether the store answers. Best asked on a connection that is kept for this question: that
+    /// all others are in use says nothing about the store.
+    ///
+    /// # Errors
+    /// It does not.
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        let store = self.lease().store;
+        Box::pin(async move { store.head().await.map(drop) })
+    }
     /// From now on every lease answers `Closed`. Does not wait.
     fn mark_closed(&self);
     /// Closes them and waits until they are closed.
@@ -281,9 +290,15 @@ impl SupervisedComponent for Pool {
     type Handover = ();
 
     async fn health_check(&mut self, _: &mut Context<Self>) -> Health {
-        match self.connections.lease().store.head().await {
-            Ok(_) => Health::Healthy,
-            Err(error) => Health::unhealthy(error.to_string()),
+        if let Err(error) = self.connections.ping().await {
+            return Health::unhealthy(error.to_string());
+        }
+        // Slow readers are no reason to begin anew: that would end them and all that is well.
+        match self.connections.usage() {
+            (used, most) if used >= most => {
+                Health::degraded(format!("all {most} connections are in use"))
+            }
+            _ => Health::Healthy,
         }
     }
 
