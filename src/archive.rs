@@ -182,3 +182,6 @@ impl Drop for Written {
         let _ = fs::remove_file(&self.temporary);
     }
 }
+
+#[cfg(test)]
+mod tests;
