@@ -28,6 +28,9 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "postgres")]
+pub use postgres::PgConnect;
+
 /// What can be done with the store, until the pool that gave it ends.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -69,6 +72,11 @@ pub trait Connections: Send + Sync + fmt::Debug {
     fn lease(&self) -> Lease;
     /// Connections in use, and how many there may be.
     fn usage(&self) -> (u32, u32);
+    /// Whether the store answers. Asked for beside the connections that others use, where that can
+    /// be: who is slow is not dead, and a restart would not make room.
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { self.lease().store.head().await.map(drop) })
+    }
     /// From now on every lease answers `Closed`. Does not wait.
     fn mark_closed(&self);
     /// Closes them and waits until they are closed.
@@ -119,7 +127,7 @@ fn sqlite_connector(_: &str) -> Result<Arc<dyn Connect>, AddressError> {
 
 #[cfg(feature = "postgres")]
 fn postgres_connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
-    Ok(Arc::new(postgres::PgConnect::new(url)))
+    Ok(Arc::new(PgConnect::new(url)))
 }
 
 #[cfg(not(feature = "postgres"))]
@@ -205,9 +213,14 @@ impl SupervisedComponent for Pool {
     type Handover = ();
 
     async fn health_check(&mut self, _: &mut Context<Self>) -> Health {
-        match self.connections.lease().store.head().await {
-            Ok(_) => Health::Healthy,
-            Err(error) => Health::unhealthy(error.to_string()),
+        if let Err(error) = self.connections.ping().await {
+            return Health::unhealthy(error.to_string());
+        }
+        match self.connections.usage() {
+            (used, most) if most > 1 && used >= most => {
+                Health::degraded(format!("all {most} connections are in use"))
+            }
+            _ => Health::Healthy,
         }
     }
 

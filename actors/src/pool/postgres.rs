@@ -10,21 +10,32 @@ use crate::store::StoreError;
 use crate::store::postgres::{PgOptions, PgStore};
 use crate::store::read_model::documents::postgres::PgDocuments;
 
+/// Opens connections to a PostgreSQL database.
 #[derive(Debug)]
-pub(super) struct PgConnect {
+pub struct PgConnect {
     url: String,
+    options: PgOptions,
 }
 
 impl PgConnect {
-    pub(super) fn new(url: &str) -> Self {
-        Self { url: url.to_owned() }
+    /// Connections to the database at a `postgres://` address, by what its parameters say.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), options: PgOptions::default() }
+    }
+
+    /// Options for what the address does not say.
+    #[must_use]
+    pub fn options(mut self, options: PgOptions) -> Self {
+        self.options = options;
+        self
     }
 }
 
 impl Connect for PgConnect {
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Connections>, StoreError>> {
         async {
-            let store = PgStore::open(&self.url, PgOptions::default()).await?;
+            let store = PgStore::open(&self.url, self.options.clone()).await?;
             store.make_partitions_ahead().await?;
             let documents = PgDocuments::new(Arc::clone(store.database()));
             let connections =
@@ -55,6 +66,10 @@ impl Connections for PgConnections {
 
     fn usage(&self) -> (u32, u32) {
         self.store.database().usage()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.database().ping().boxed()
     }
 
     fn mark_closed(&self) {

@@ -30,6 +30,39 @@ pub(super) async fn head(database: &PgDatabase) -> Result<Position, StoreError> 
     Ok(Position::new(head.cast_unsigned()))
 }
 
+/// The positions of one part of the log, as migration 0008 counts them.
+const PART: i64 = 50_000;
+
+/// The end of the log, and the place behind which the first event of one of these categories can
+/// come: not before `after`. What lies between is known to have none.
+pub(super) async fn head_and_next(
+    database: &PgDatabase,
+    categories: &[String],
+    after: i64,
+) -> Result<(Position, i64), StoreError> {
+    const TEXT: &str = concat!(
+        "select l.head, h.parts_from, h.parts_to, \
+                (select min(p.part) from unnest($1::text[]) k (category), lateral ( \
+                    select part from category_parts c \
+                     where c.category = k.category and c.part >= $2 order by part limit 1) p) \
+           from store_head h, (",
+        head_query!(),
+        ") l where h.id = 1"
+    );
+    let row = sqlx::query(TEXT)
+        .bind(categories)
+        .bind(after / PART)
+        .fetch_one(database.pool()?)
+        .await;
+    let read = |row: PgRow| {
+        let (from, to): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+        let part = row.try_get::<Option<i64>, _>(3)?.map_or(to, |part| part * PART);
+        let next = if after >= from { after.max(part.min(to)) } else { after };
+        Ok((Position::new(row.try_get::<i64, _>(0)?.cast_unsigned()), next))
+    };
+    row.and_then(read).map_err(|error| database.fault(error))
+}
+
 /// The version of a stream `s`, whose row may be a little behind; with the row `h` of the head.
 macro_rules! version_of_s {
     () => {

@@ -72,7 +72,7 @@ macro_rules! of_stream {
         "where e.stream_id = (select id from streams where name = $1 and status = 0) \
          and (e.position between (select first_position from streams where name = $1) \
                              and (select last_position from streams where name = $1) \
-              or e.position > (select position from store_head where id = 1)) "
+              or e.position >= (select position + 1 from store_head where id = 1)) "
     };
 }
 
@@ -174,17 +174,22 @@ impl Reader {
         if limit == 0 {
             return Ok(MatchingPage { events: Vec::new(), scanned_to: after });
         }
-        let head = lookup::head(&self.database).await?;
-        let end = head.min(after.plus(MAX_SCAN));
-        if end <= after {
-            return Ok(MatchingPage { events: Vec::new(), scanned_to: after });
-        }
         let names = |names: &[Arc<str>]| -> Option<Vec<String>> {
             (!names.is_empty()).then(|| names.iter().map(|name| name.to_string()).collect())
         };
+        let (types, categories) = (names(&filter.types), names(&filter.categories));
+        let from = saturated(after.get());
+        // Parts of the log without such events are left out.
+        let (head, next) = match &categories {
+            None => (lookup::head(&self.database).await?, from),
+            Some(names) => lookup::head_and_next(&self.database, names, from).await?,
+        };
+        let next = Position::new(next.cast_unsigned());
+        let end = head.min(next.plus(MAX_SCAN));
         let limit = self.fitting(limit);
-        let places = (saturated(after.get()), saturated(end.get()));
-        let found = match (names(&filter.types), names(&filter.categories)) {
+        let places = (saturated(next.get()), saturated(end.get()));
+        let found = match (types, categories) {
+            _ if end <= next => Found { events: Vec::new(), whole: true },
             (None, None) => {
                 let end = places.1.min(places.0.saturating_add(saturated(limit as u64)));
                 self.collect(sqlx::query(ALL).bind(places.0).bind(end), limit).await?
@@ -208,7 +213,7 @@ impl Reader {
         let scanned_to = match found.events.last() {
             // Cut short, so there may be more behind the last one.
             Some(last) if !found.whole => last.position,
-            _ => end.max(after),
+            _ => end.max(next).min(head).max(after),
         };
         Ok(MatchingPage { events: found.events, scanned_to })
     }
