@@ -13,16 +13,20 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use mister_smith_supervisors::{
     Actor, Address, AskError, Context, ErrorClass, ExitReason, Failure, Health, ReplyPort,
-    StartError, SupervisedComponent, SupervisionMetadata,
+    StartError, SupervisedComponent, SupervisionMetadata, TaskGuard,
 };
 
 use crate::component;
+use crate::event::Timestamp;
+use crate::store::archive::{ArchiveError, ArchiveReport, ArchiveRules, Cold};
+use crate::store::claims::Claims;
 use crate::store::messages::MessageTables;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
 use crate::store::tail::{DEFAULT_BYTES, Tail};
 use crate::store::{EventStore, StoreError};
 
+mod mounted;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
@@ -40,6 +44,8 @@ pub struct Lease {
     pub snapshots: Arc<dyn SnapshotStore>,
     /// The documents of projections.
     pub documents: Arc<dyn Documents>,
+    /// Who follows the log under which name, and how far.
+    pub claims: Arc<dyn Claims>,
     /// Messages of applications' own transactions.
     pub messages: Arc<dyn MessageTables>,
     /// Keeps the store's files small.
@@ -55,7 +61,21 @@ pub trait Upkeep: Send + Sync + fmt::Debug {
     /// # Errors
     /// The store failed.
     fn tidy(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Takes old parts of the log out of the store, into files.
+    ///
+    /// # Errors
+    /// The store has no parts; else what the archiver met.
+    fn archive<'a>(
+        &'a self,
+        _: &'a dyn Cold,
+        _: &'a ArchiveRules,
+    ) -> BoxFuture<'a, Result<ArchiveReport, ArchiveError>> {
+        Box::pin(std::future::ready(Err(ArchiveError::NoPartitions)))
+    }
 }
+
+pub use mounted::mounted;
 
 /// Opens connections to one store.
 pub trait Connect: Send + Sync + fmt::Debug {
@@ -115,6 +135,19 @@ pub fn connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
     }
 }
 
+/// The same for who only reads, beside a node or on a replica: nothing is made in the store, and
+/// reading rights are enough.
+///
+/// # Errors
+/// No adapter for that scheme, or not in this program.
+pub fn reader(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        #[cfg(feature = "postgres")]
+        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PgConnect::reader(url))),
+        _ => connector(url),
+    }
+}
+
 #[cfg(feature = "sqlite")]
 fn sqlite_connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
     Ok(Arc::new(sqlite::SqliteConnect::new(url)))
@@ -140,7 +173,18 @@ fn postgres_connector(_: &str) -> Result<Arc<dyn Connect>, AddressError> {
 pub enum PoolMessage {
     /// A lease on the store.
     Lease(ReplyPort<Lease>),
+    /// Forget what is older than anybody may ask for. Sent by the actor to itself.
+    Prune,
 }
+
+/// How long the inbox table knows a message that was handled.
+pub const INBOX_REMEMBERS: Duration = Duration::from_secs(7 * 86_400);
+
+/// The pause between two prunings.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// The pause before the first one: not while everything starts.
+const PRUNE_FIRST: Duration = Duration::from_secs(60);
 
 /// What a fresh start needs.
 #[derive(Clone, Debug)]
@@ -170,6 +214,10 @@ impl PoolArgs {
 pub struct Pool {
     connections: Arc<dyn Connections>,
     tail: Arc<Tail>,
+    /// The next pruning.
+    timer: TaskGuard,
+    /// The one that is under way.
+    pruning: Option<TaskGuard>,
 }
 
 impl Actor for Pool {
@@ -185,14 +233,21 @@ impl Actor for Pool {
         });
         let Lease { store, shared, .. } = connections.lease();
         let tail = Tail::over(store, !shared, args.recent_bytes).await.map_err(store_failure)?;
-        Ok(Self { connections, tail: Arc::new(tail) })
+        let timer = cx.tell_after(PRUNE_FIRST, PoolMessage::Prune);
+        Ok(Self { connections, tail: Arc::new(tail), timer, pruning: None })
     }
 
-    async fn handle(&mut self, message: PoolMessage, _: &mut Context<Self>) -> Result<(), Failure> {
+    async fn handle(&mut self, message: PoolMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
         match message {
             PoolMessage::Lease(reply) => {
                 let store = Arc::clone(&self.tail) as _;
                 reply.send(Lease { store, ..self.connections.lease() });
+            }
+            PoolMessage::Prune => {
+                self.timer = cx.tell_after(PRUNE_EVERY, PoolMessage::Prune);
+                if self.pruning.as_ref().is_none_or(TaskGuard::is_finished) {
+                    self.pruning = Some(self.prune(cx));
+                }
             }
         }
         Ok(())
@@ -205,7 +260,24 @@ impl Actor for Pool {
     fn message_name(message: &PoolMessage) -> &'static str {
         match message {
             PoolMessage::Lease(_) => "Lease",
+            PoolMessage::Prune => "Prune",
         }
+    }
+}
+
+impl Pool {
+    /// Forgets beside the mailbox, for which leases wait.
+    fn prune(&self, cx: &Context<Self>) -> TaskGuard {
+        let remembers = i64::try_from(INBOX_REMEMBERS.as_micros()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_micros(cx.clock().wall_us().saturating_sub(remembers));
+        let messages = self.connections.lease().messages;
+        cx.spawn_guard(async move {
+            match messages.forget(before).await {
+                Ok(0) => {}
+                Ok(count) => tracing::debug!(count, "forgot old messages of the inbox"),
+                Err(error) => tracing::warn!(%error, "old messages are forgotten the next time"),
+            }
+        })
     }
 }
 
@@ -281,3 +353,6 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
     };
     Failure::wrap(class, error)
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests;

@@ -7,7 +7,9 @@ use futures_util::future::BoxFuture;
 
 use super::{Connect, Connections, Lease, Upkeep};
 use crate::store::StoreError;
-use crate::store::postgres::{PgOptions, PgStore};
+use crate::store::archive::{ArchiveError, ArchiveReport, ArchiveRules, Cold};
+use crate::store::claims::postgres::PgClaims;
+use crate::store::postgres::{PgOptions, PgStore, Wake};
 use crate::store::read_model::documents::postgres::PgDocuments;
 
 /// Opens connections to a PostgreSQL database.
@@ -15,13 +17,15 @@ use crate::store::read_model::documents::postgres::PgDocuments;
 pub struct PgConnect {
     url: String,
     options: PgOptions,
+    /// Nothing is made, and nothing listened for, which a replica refuses.
+    reads_only: bool,
 }
 
 impl PgConnect {
     /// Connections to the database at a `postgres://` address, by what its parameters say.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), options: PgOptions::default() }
+        Self { url: url.into(), options: PgOptions::default(), reads_only: false }
     }
 
     /// Options for what the address does not say.
@@ -30,16 +34,25 @@ impl PgConnect {
         self.options = options;
         self
     }
+
+    pub(super) fn reader(url: &str) -> Self {
+        Self { reads_only: true, ..Self::new(url) }
+    }
 }
 
 impl Connect for PgConnect {
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Connections>, StoreError>> {
         async {
-            let store = PgStore::open(&self.url, self.options.clone()).await?;
-            store.make_partitions_ahead().await?;
+            let options = self.options.clone();
+            let options = if self.reads_only { options.wake(Wake::Poll) } else { options };
+            let store = PgStore::open(&self.url, options).await?;
+            if !self.reads_only {
+                store.make_partitions_ahead().await?;
+            }
             let documents = PgDocuments::new(Arc::clone(store.database()));
-            let connections =
-                PgConnections { store: Arc::new(store), documents: Arc::new(documents) };
+            let claims = Arc::new(PgClaims::new(Arc::clone(store.database())));
+            let (store, documents) = (Arc::new(store), Arc::new(documents));
+            let connections = PgConnections { store, documents, claims };
             Ok(Arc::new(connections) as Arc<dyn Connections>)
         }
         .boxed()
@@ -50,6 +63,7 @@ impl Connect for PgConnect {
 struct PgConnections {
     store: Arc<PgStore>,
     documents: Arc<PgDocuments>,
+    claims: Arc<PgClaims>,
 }
 
 impl Connections for PgConnections {
@@ -58,6 +72,7 @@ impl Connections for PgConnections {
             store: Arc::clone(&self.store) as _,
             snapshots: Arc::clone(&self.store) as _,
             documents: Arc::clone(&self.documents) as _,
+            claims: Arc::clone(&self.claims) as _,
             messages: Arc::clone(&self.store) as _,
             upkeep: Arc::clone(&self.store) as _,
             shared: true,
@@ -89,5 +104,13 @@ impl Upkeep for PgStore {
             self.forget_old_keys().await
         }
         .boxed()
+    }
+
+    fn archive<'a>(
+        &'a self,
+        cold: &'a dyn Cold,
+        rules: &'a ArchiveRules,
+    ) -> BoxFuture<'a, Result<ArchiveReport, ArchiveError>> {
+        PgStore::archive(self, cold, rules).boxed()
     }
 }

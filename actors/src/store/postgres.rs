@@ -11,7 +11,8 @@
 //! | `read`, `lookup` | pages and single facts |
 //! | `names`, `types` | what the numbers of streams and types stand for |
 //! | `keys` | answers to keys, forgotten by age |
-//! | `partition` | parts of the log, made ahead and archived |
+//! | `partition` | parts of the log, made ahead |
+//! | `archiver` | old partitions into files, and back |
 //! | `listen` | hearing of what other nodes append |
 //! | `fault` | what an error of the database means |
 //!
@@ -36,6 +37,7 @@ use super::{
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 
 mod append;
+mod archiver;
 pub mod database;
 mod fault;
 mod keys;
@@ -286,5 +288,12 @@ impl EventStore for PgStore {
 
     fn store_id(&self) -> Uuid {
         self.store_id
+    }
+
+    fn span<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Option<(Position, Position)>, StoreError>> {
+        self.read(move || lookup::span(&self.database, stream)).boxed()
     }
 }

@@ -77,6 +77,11 @@ impl PgDatabase {
         Ok(Self { name: name_of(&connect), connect, options, pool, health: Mutex::default() })
     }
 
+    /// Its address without the password.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The shared connections.
     pub(crate) fn pool(&self) -> Result<&PgPool, StoreError> {
         if self.pool.is_closed() {
@@ -94,21 +99,6 @@ impl PgDatabase {
                set enable_hashjoin to off; set enable_mergejoin to off; set jit to off; \
                select set_config('synchronous_commit', 'on', false) \
                 where current_setting('synchronous_commit') = 'off';";
-        self.lone(session).await
-    }
-
-    /// A connection of one's own, whose statements may take as long as they do: for partitions
-    /// that are detached while others read, and the like.
-    ///
-    /// # Errors
-    ///
-    /// The server cannot be reached.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the call closes it.
-    pub(crate) async fn connect_patient(&self) -> Result<PgConnection, StoreError> {
-        let session = session(&self.options, SHARED_SILENT) + "set statement_timeout to 0;";
         self.lone(session).await
     }
 

@@ -87,6 +87,28 @@ pub(super) async fn stream_version(
     Ok(version.map_or(Version::ZERO, |version| Version::new(version.cast_unsigned())))
 }
 
+/// The first and the last position of a stream that takes events.
+pub(super) async fn span(
+    database: &PgDatabase,
+    stream: &StreamId,
+) -> Result<Option<(Position, Position)>, StoreError> {
+    let row = sqlx::query(
+        "select s.first_position, coalesce((select e.position from events e \
+             where e.stream_id = s.id and e.version > s.version and e.position > h.position \
+             order by e.version desc limit 1), s.last_position) \
+         from streams s, store_head h where s.name = $1 and s.status = 0",
+    )
+    .bind(stream.as_str())
+    .fetch_optional(database.pool()?)
+    .await
+    .map_err(|error| database.fault(error))?;
+    let read = |row: PgRow| {
+        let place = |column| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
+        Ok((Position::new(place(0)?), Position::new(place(1)?)))
+    };
+    row.map(read).transpose().map_err(|error| database.fault(error))
+}
+
 pub(super) async fn store_id(database: &PgDatabase) -> Result<Uuid, StoreError> {
     sqlx::query_scalar("select store_uuid from store_head")
         .fetch_one(database.pool()?)
