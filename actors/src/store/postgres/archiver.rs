@@ -59,6 +59,8 @@ impl PgStore {
             let written = session.finish(cold, self.store_id(), &leftover).await?;
             report.archived.push(written);
         }
+        // The rows of streams are brought forward from the events, which are needed for it.
+        self.settle().await?;
         let head = lookup::head(&self.database).await?;
         let mut full = self.partitions().await?;
         full.retain(|partition| partition.to <= head);

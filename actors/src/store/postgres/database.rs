@@ -102,21 +102,6 @@ impl PgDatabase {
         self.lone(session).await
     }
 
-    /// A connection of one's own, whose statements may take as long as they do: for partitions
-    /// that are detached while others read, and the like.
-    ///
-    /// # Errors
-    ///
-    /// The server cannot be reached.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the call closes it.
-    pub(crate) async fn connect_patient(&self) -> Result<PgConnection, StoreError> {
-        let session = session(&self.options, SHARED_SILENT) + "set statement_timeout to 0;";
-        self.lone(session).await
-    }
-
     async fn lone(&self, session: String) -> Result<PgConnection, StoreError> {
         self.pool()?;
         let connected = async {
