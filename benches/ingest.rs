@@ -151,7 +151,7 @@ fn store_alone(events: &[String]) -> f64 {
             .collect();
         let began = Instant::now();
         for batch in batches {
-            store.append_batch(batch).await.expect("appended");
+            store.append_batch(batch.into()).await.expect("appended");
             store.checkpoint_passive().await.expect("tidied");
         }
         let rate = events.len() as f64 / began.elapsed().as_secs_f64();

@@ -69,12 +69,12 @@ async fn run(short: bool) {
         let rounds = if short { 2 } else { (60_000 / per_batch).clamp(60, 3_000) };
         // Both get warm, and the streams exist.
         for batch in feed.beginnings() {
-            store.append_batch(batch).await.unwrap();
+            store.append_batch(batch.into()).await.unwrap();
         }
         for _ in 0..10 {
             raw.insert(&feed.next()).await;
             let batch = feed.next();
-            feed.written(&store.append_batch(batch).await.unwrap());
+            feed.written(&store.append_batch(batch.into()).await.unwrap());
         }
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
@@ -83,7 +83,7 @@ async fn run(short: bool) {
             raw.insert(&batch).await;
             theirs.push(began.elapsed());
             let began = Instant::now();
-            let outcomes = store.append_batch(batch).await.unwrap();
+            let outcomes = store.append_batch(batch.into()).await.unwrap();
             ours.push(began.elapsed());
             feed.written(&outcomes);
         }

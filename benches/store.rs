@@ -121,6 +121,7 @@ fn main() {
 }
 
 async fn run(plan: Plan) {
+    let mut peer = peer::Peer::start();
     let server = Postgres::start().await;
     let dir = TempDir::new().unwrap();
     for kind in ["postgres", "sqlite"] {
@@ -160,8 +161,8 @@ async fn run(plan: Plan) {
             for at_once in [1, 8, 64] {
                 let mut cells = Vec::new();
                 for _ in 0..plan.rounds {
-                    let peer = peer::commands(&server, at_once, plan.cell).await;
-                    cells.push((commands(&core, at_once, 1, plan.cell).await, peer));
+                    let limit = peer.commands(&server, at_once, plan.cell).await;
+                    cells.push((commands(&core, at_once, 1, plan.cell).await, limit));
                 }
                 report(&format!("{at_once} aggregates at once"), &cells);
             }
@@ -305,7 +306,7 @@ async fn fill(core: &SystemCore, goal: u64, filled: &mut u64) {
         });
         let batch: Vec<_> = batch.collect();
         *filled += batch.len() as u64;
-        store.append_batch(batch).await.unwrap();
+        store.append_batch(batch.into()).await.unwrap();
     }
     *filled = store.head().await.unwrap().get();
 }

@@ -54,12 +54,12 @@ fn home() -> (TempDir, PathBuf) {
 async fn a_new_file_is_made_and_a_second_run_does_nothing() {
     let (_home, path) = home();
     let before = status(&path).await.unwrap();
-    assert_eq!((before.version, before.newest), (0, 6));
+    assert_eq!((before.version, before.newest), (0, 7));
     assert!(!path.exists(), "a look makes no file");
 
     let report = up(format!("sqlite://{}", path.display())).await.unwrap();
     assert!(report.created);
-    assert_eq!((report.from, report.to), (0, 6));
+    assert_eq!((report.from, report.to), (0, 7));
     assert_eq!(
         names(&report),
         [
@@ -67,15 +67,16 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
             "0002_stream_summaries",
             "0003_streams_and_snapshots",
             "0004_projections",
-            "0006_messages"
+            "0006_messages",
+            "0007_followers"
         ]
     );
 
     let again = up(&path).await.unwrap();
     assert!(!again.created);
-    assert_eq!((again.from, again.to, again.steps.len()), (6, 6, 0));
+    assert_eq!((again.from, again.to, again.steps.len()), (7, 7, 0));
     let status = status(&path).await.unwrap();
-    assert_eq!(status.version, 6);
+    assert_eq!(status.version, 7);
     assert!(status.migrations.iter().all(|line| line.applied_at.is_some()));
 }
 
@@ -97,10 +98,11 @@ async fn the_way_down_is_stored_and_leads_back() {
     let (_home, path) = home();
     up(&path).await.unwrap();
     let report = down(&path, 0).await.unwrap();
-    assert_eq!((report.from, report.to), (6, 0));
+    assert_eq!((report.from, report.to), (7, 0));
     assert_eq!(
         names(&report),
         [
+            "0007_followers",
             "0006_messages",
             "0004_projections",
             "0003_streams_and_snapshots",
@@ -109,7 +111,48 @@ async fn the_way_down_is_stored_and_leads_back() {
         ]
     );
     assert_eq!(tables(&path).await, ["schema_migrations"]);
-    assert_eq!(up(&path).await.unwrap().steps.len(), 5);
+    assert_eq!(up(&path).await.unwrap().steps.len(), 6);
+}
+
+async fn sql(path: &Path, text: &'static str) -> Vec<String> {
+    let mut connection = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+    let rows = sqlx::query_scalar(text).fetch_all(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    rows
+}
+
+/// Places of relays and consumers go on over the step in both directions: a place that is lost
+/// sends, or handles, the whole log again.
+#[tokio::test]
+async fn places_in_the_log_move_with_the_tables_and_back() {
+    let (_home, path) = home();
+    up(&path).await.unwrap();
+    down(&path, 6).await.unwrap();
+    for text in [
+        "insert into projection_builds (id, projection, version, partitions, state) values \
+         (7, '$relay.post', 1, 1, 1), (8, 'streams', 1, 1, 1), (9, '$sagas', 1, 1, 1)",
+        "insert into checkpoints values ('build 7/0', 41, 'me', 5), ('build 8/0', 9, 'me', 1), \
+         ('build 9/0', 0, 'me', 2)",
+        "insert into documents values (7, 'marks', 41, '[{\"position\":41}]'), (8, 'd', 9, '{}')",
+    ] {
+        sql(&path, text).await;
+    }
+    let places = "select name || ' ' || position || ' ' || epoch from followers order by name";
+    let marks = "select cast(data as text) from follower_notes where name = 'relay.post'";
+    let before = "select b.projection || ' ' || c.position from projection_builds b \
+                  join checkpoints c on c.name = 'build ' || b.id || '/0' order by 1";
+    let documents = "select cast(data as text) from documents order by id";
+    up(&path).await.unwrap();
+    assert_eq!(sql(&path, places).await, ["relay.post 41 5", "sagas 0 2"]);
+    assert_eq!(sql(&path, marks).await, ["[{\"position\":41}]"]);
+    assert_eq!(sql(&path, before).await, ["streams 9"], "what is a projection stays one");
+    assert_eq!(sql(&path, documents).await, ["{}"]);
+    sql(&path, "update followers set position = 50 where name = 'relay.post'").await;
+    down(&path, 6).await.unwrap();
+    assert_eq!(sql(&path, before).await, ["$relay.post 50", "$sagas 0", "streams 9"]);
+    assert_eq!(sql(&path, documents).await, ["{}", "[{\"position\":41}]"]);
+    up(&path).await.unwrap();
+    assert_eq!(sql(&path, places).await, ["relay.post 50 5", "sagas 0 2"]);
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ async fn a_killed_server_loses_nothing_and_doubles_nothing() {
                 if writer % 2 == 0 {
                     append.key = None;
                 }
-                let outcomes = store.append_batch(vec![append]).await.unwrap();
+                let outcomes = store.append_batch([append].into()).await.unwrap();
                 let written = outcomes.into_iter().next().unwrap().unwrap();
                 assert!(!written.duplicate, "the store answered its own repeat");
                 places.insert(id, written.last_position);
@@ -75,16 +75,16 @@ async fn a_server_that_stays_away_is_an_error_that_says_so() {
     let url = database(&server).await;
     let options = PgOptions::default().reconnect_for(Duration::from_millis(200));
     let store = PgStore::open(&url, options).await.unwrap();
-    store.append_batch(vec![numbered("s", 1)]).await.unwrap();
+    store.append_batch([numbered("s", 1)].into()).await.unwrap();
     server.kill9().await;
-    let error = store.append_batch(vec![numbered("s", 2)]).await.unwrap_err();
+    let error = store.append_batch([numbered("s", 2)].into()).await.unwrap_err();
     assert!(matches!(error, StoreError::Lost { .. }), "{error:?}");
     assert_eq!(error.class(), ErrorClass::Transient);
     assert!(error.to_string().ends_with("it is made again, retry"), "{error}");
     assert!(store.read_all(Position::ZERO, 10).await.is_err());
     server.restart().await;
     // The same keys: whatever became of it, it is there once.
-    store.append_batch(vec![numbered("s", 2), numbered("s", 3)]).await.unwrap();
+    store.append_batch([numbered("s", 2), numbered("s", 3)].into()).await.unwrap();
     assert_eq!(conformance::whole_log(&store, 10).await.len(), 3);
 }
 
@@ -110,7 +110,7 @@ async fn a_pool_that_is_used_up_says_so_and_recovers() {
         }
     }
     // Appends have a connection of their own, and never waited.
-    store.append_batch(vec![numbered("s", 1_000_000)]).await.unwrap();
+    store.append_batch([numbered("s", 1_000_000)].into()).await.unwrap();
     while store.head().await.is_err() {}
     assert_eq!(store.head().await.unwrap(), Position::new(10_001));
 }

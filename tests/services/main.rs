@@ -10,15 +10,19 @@
 //! | [`faults`] | the server killed under load, connections used up |
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
+//! | [`archives`] | killed after every statement, two at once, held back, read by everybody, put back |
 //! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
 //! | [`remote`] | requests and commands between nodes; the broker killed, a node gone, an answer cut off |
 //! | [`key_value`] | NATS keeps every law of buckets; a watch over the death of the server |
+//! | [`commands`] | reading rights, a log that was archived, a log that grows |
 //! | [`codecs`] | Python and the commands read what we write, and write what we read |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod archives;
 mod codecs;
+mod commands;
 mod faults;
 mod key_value;
 mod migrations;

@@ -46,19 +46,19 @@ async fn a_partition_that_is_missing_is_made() {
     let url = partitioned(&server, 10).await;
     let store = open(&url).await;
     for seed in 0..25 {
-        store.append_batch(append("s", seed, 1)).await.unwrap();
+        store.append_batch(append("s", seed, 1).into()).await.unwrap();
     }
     is_whole(&store, 25).await;
-    store.append_batch(append("s", 25, 8)).await.unwrap();
+    store.append_batch(append("s", 25, 8).into()).await.unwrap();
     is_whole(&store, 33).await;
     let mut batch = append("s", 33, 96);
     batch.extend(append("t", 200, 1));
-    store.append_batch(batch).await.unwrap();
+    store.append_batch(batch.into()).await.unwrap();
     is_whole(&store, 130).await;
     // 130 is the end of a partition, and the refused one makes it look under the lock.
     let mut batch = append("t", 300, 1);
     batch.push(conformance::append("t", ExpectedVersion::NoStream, 400, 1));
-    let outcomes = store.append_batch(batch).await.unwrap();
+    let outcomes = store.append_batch(batch.into()).await.unwrap();
     assert_eq!(outcomes[0].as_ref().unwrap().last_position, Position::new(131));
     outcomes[1].as_ref().unwrap_err();
     is_whole(&store, 131).await;
@@ -70,7 +70,7 @@ async fn partitions_are_made_ahead_by_any_number_of_nodes() {
     let url = partitioned(&server, 10).await;
     let (one, two) = (open(&url).await, open(&url).await);
     for round in 0..6 {
-        one.append_batch(append("s", round * 7, 7)).await.unwrap();
+        one.append_batch(append("s", round * 7, 7).into()).await.unwrap();
         let (a, b) = tokio::join!(one.make_partitions_ahead(), two.make_partitions_ahead());
         a.and(b).unwrap();
         let head = 7 * (round + 1);
@@ -87,13 +87,13 @@ async fn a_new_partition_waits_for_no_reader() {
     let server = Postgres::start().await;
     let url = partitioned(&server, 10).await;
     let store = open(&url).await;
-    store.append_batch(append("s", 0, 5)).await.unwrap();
+    store.append_batch(append("s", 0, 5).into()).await.unwrap();
     let mut reader = sqlx::PgConnection::connect(&url).await.unwrap();
     let mut reading = reader.begin().await.unwrap();
     sqlx::query("select count(*) from ms_framework.events").execute(&mut *reading).await.unwrap();
     let made = async {
         store.make_partitions_ahead().await.unwrap();
-        store.append_batch(append("s", 5, 50)).await.unwrap();
+        store.append_batch(append("s", 5, 50).into()).await.unwrap();
     };
     tokio::time::timeout(DEADLINE, made).await.unwrap();
     reading.rollback().await.unwrap();
@@ -131,14 +131,14 @@ async fn reads_leave_out_partitions_that_cannot_hold_what_they_want() {
     }
     let store = open(&url).await;
     for (stream, count) in [("old", 5), ("long", 3), ("filler", 82), ("long", 4), ("new", 26)] {
-        store.append_batch(append(stream, 0, count)).await.unwrap();
+        store.append_batch(append(stream, 0, count).into()).await.unwrap();
     }
     let (start, end) = (Version::ZERO, Version::new(u64::MAX));
     let stream = |name| StreamId::new(name).unwrap();
 
     // More often than the server plans anew for each value.
     for _ in 0..8 {
-        let of_stream = "select position, version";
+        let of_stream = "select e.position";
         assert_eq!(store.read_stream(&stream("old"), start, 100).await.unwrap().len(), 5);
         assert_eq!(read_partitions(&server, of_stream), [1]);
         assert_eq!(store.read_stream(&stream("new"), start, 100).await.unwrap().len(), 26);

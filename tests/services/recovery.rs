@@ -64,7 +64,7 @@ async fn by_wire(server: &Postgres) -> (Wire, PgStore, PgStore) {
     let wire = Wire::to(&url);
     let store = open(&wire.url(&url)).await;
     for (id, stream) in [(1, "s"), (2, "t"), (3, "u")] {
-        store.append_batch(vec![plain(stream, ANY, id, 1)]).await.unwrap();
+        store.append_batch([plain(stream, ANY, id, 1)].into()).await.unwrap();
     }
     (wire, store, open(&url).await)
 }
@@ -97,14 +97,14 @@ async fn an_answer_that_is_lost_is_found_in_the_log() {
     for (batch, expected, answer) in batches() {
         let (wire, store, other) = by_wire(&server).await;
         wire.cut(Cut::Answer(answer));
-        let outcomes = store.append_batch(batch).await.unwrap();
+        let outcomes = store.append_batch(batch.into()).await.unwrap();
         wire.was_cut(1).await;
         assert_eq!(places(outcomes), expected);
         let last = expected.last().unwrap().unwrap().1;
         let written = 10..10 + u128::from(last) - 3;
         assert_eq!(ids(&other).await, [1, 2, 3].into_iter().chain(written).collect::<Vec<_>>());
         // And it goes on from there.
-        let outcomes = store.append_batch(vec![plain("s", ANY, 50, 1)]).await.unwrap();
+        let outcomes = store.append_batch([plain("s", ANY, 50, 1)].into()).await.unwrap();
         assert_eq!(places(outcomes), [Some((last + 1, last + 1))]);
     }
 }
@@ -117,10 +117,10 @@ async fn an_answer_that_is_lost_is_found_behind_what_others_append() {
     for (batch, expected, answer) in batches() {
         let (wire, store, other) = by_wire(&server).await;
         wire.cut_and_block(Cut::Answer(answer));
-        let (outcomes, ()) = tokio::join!(store.append_batch(batch), async {
+        let (outcomes, ()) = tokio::join!(store.append_batch(batch.into()), async {
             wire.was_cut(1).await;
             let others = ["s", "t", "u"].map(|stream| plain(stream, ANY, 100, 7));
-            other.append_batch(others.to_vec()).await.unwrap();
+            other.append_batch(others.to_vec().into()).await.unwrap();
             wire.open();
         });
         assert_eq!(places(outcomes.unwrap()), expected);
@@ -136,7 +136,7 @@ async fn a_request_that_did_not_arrive_is_made_again() {
         batch[0] = marked(batch[0].clone());
         let (wire, store, other) = by_wire(&server).await;
         wire.cut(Cut::Request(HERE));
-        let outcomes = store.append_batch(batch).await.unwrap();
+        let outcomes = store.append_batch(batch.into()).await.unwrap();
         wire.was_cut(1).await;
         assert_eq!(places(outcomes), expected);
         assert_eq!(other.head().await.unwrap().get(), expected.last().unwrap().unwrap().1);
@@ -151,10 +151,10 @@ async fn a_request_that_did_not_arrive_can_lose_to_others() {
     let expected = ExpectedVersion::Exact(Version::new(1));
     let batch = vec![marked(plain("s", expected, 10, 2)), plain("t", ANY, 12, 1)];
     wire.cut_and_block(Cut::Request(HERE));
-    let (outcomes, ()) = tokio::join!(store.append_batch(batch), async {
+    let (outcomes, ()) = tokio::join!(store.append_batch(batch.into()), async {
         wire.was_cut(1).await;
         // The first event at the same place, and the rest is another.
-        other.append_batch(vec![plain("s", expected, 10, 1)]).await.unwrap();
+        other.append_batch([plain("s", expected, 10, 1)].into()).await.unwrap();
         wire.open();
     });
     assert_eq!(places(outcomes.unwrap()), [None, Some((5, 5))]);
@@ -170,7 +170,7 @@ async fn a_request_that_arrives_late_is_not_carried_out() {
         batch[0] = marked(batch[0].clone());
         let (wire, store, other) = by_wire(&server).await;
         wire.cut(Cut::Late(HERE));
-        let outcomes = store.append_batch(batch).await.unwrap();
+        let outcomes = store.append_batch(batch.into()).await.unwrap();
         assert_eq!(places(outcomes), expected);
         wire.deliver().await;
         let written = ids(&other).await;
@@ -205,22 +205,22 @@ async fn what_the_server_undoes_is_made_again_and_not_for_ever() {
     for statement in undone.into_iter().chain([ended]) {
         let url = database(&server).await;
         let store = open(&url).await;
-        store.append_batch(vec![plain("s", ANY, 1, 1)]).await.unwrap();
+        store.append_batch([plain("s", ANY, 1, 1)].into()).await.unwrap();
         fail(&server, &url, 3, &statement).await;
         for batch in [
             vec![plain("s", ANY, 2, 1)],
             vec![plain("s", ANY, 3, 1), refused("t"), plain("new", ANY, 4, 1)],
         ] {
-            store.append_batch(batch).await.unwrap();
+            store.append_batch(batch.into()).await.unwrap();
             fail(&server, &url, 3, &statement).await;
         }
         assert_eq!(ids(&store).await, [1, 2, 3, 4]);
 
         fail(&server, &url, 1_000, &statement).await;
-        let error = store.append_batch(vec![plain("s", ANY, 5, 1)]).await.unwrap_err();
+        let error = store.append_batch([plain("s", ANY, 5, 1)].into()).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Transient, "{error}");
         fail(&server, &url, 0, &statement).await;
-        store.append_batch(vec![plain("s", ANY, 5, 1)]).await.unwrap();
+        store.append_batch([plain("s", ANY, 5, 1)].into()).await.unwrap();
         assert_eq!(ids(&store).await, [1, 2, 3, 4, 5]);
     }
 }
@@ -232,19 +232,19 @@ async fn a_type_whose_append_was_undone_is_not_known() {
     let server = Postgres::start().await;
     let url = database(&server).await;
     let store = open(&url).await;
-    store.append_batch(vec![plain("s", ANY, 1, 1)]).await.unwrap();
+    store.append_batch([plain("s", ANY, 1, 1)].into()).await.unwrap();
     let mut new = plain("s", ANY, 2, 1);
     new.events[0].event_type = "new".into();
     fail(&server, &url, 3, "raise exception 'no' using errcode = '40001'").await;
     // Its type is given a number under the lock, and undone with it three times.
-    store.append_batch(vec![new.clone(), refused("t")]).await.unwrap();
+    store.append_batch([new.clone(), refused("t")].into()).await.unwrap();
     let log = conformance::whole_log(&open(&url).await, 10).await;
     assert_eq!(&*log[1].event_type, "new");
 
     // A refused append brings no type either.
     new.events[0].event_type = "refused".into();
     new.expected = ExpectedVersion::NoStream;
-    let outcomes = store.append_batch(vec![new]).await.unwrap();
+    let outcomes = store.append_batch([new].into()).await.unwrap();
     assert_eq!(places(outcomes), [None]);
     let types = store.event_types().await.unwrap();
     let types: Vec<_> = types.iter().map(|recorded| &*recorded.name).collect();
@@ -266,12 +266,12 @@ async fn marks_of_time_go_up_whoever_writes_them() {
         append.events[0].recorded_at = minute(time);
         vec![append]
     };
-    slow.append_batch(at(1, 0)).await.unwrap();
-    fast.append_batch(at(2, 20)).await.unwrap();
-    slow.append_batch(at(3, 10)).await.unwrap();
+    slow.append_batch(at(1, 0).into()).await.unwrap();
+    fast.append_batch(at(2, 20).into()).await.unwrap();
+    slow.append_batch(at(3, 10).into()).await.unwrap();
     assert_eq!(slow.position_at(minute(15)).await.unwrap(), Position::ZERO);
     assert_eq!(slow.position_at(minute(20)).await.unwrap(), Position::new(1));
-    slow.append_batch(at(4, 30)).await.unwrap();
+    slow.append_batch(at(4, 30).into()).await.unwrap();
     assert_eq!(fast.position_at(minute(31)).await.unwrap(), Position::new(3));
 }
 
@@ -285,7 +285,7 @@ async fn a_store_that_only_looks_hears_of_others() {
     for id in 1..=2 {
         let (head, written) = tokio::join!(
             tokio::time::timeout(DEADLINE, looks.changed(Position::new(id - 1))),
-            other.append_batch(vec![plain("s", ANY, id.into(), 1)])
+            other.append_batch([plain("s", ANY, id.into(), 1)].into())
         );
         written.unwrap();
         assert_eq!(head.unwrap().unwrap(), Position::new(id));
@@ -303,7 +303,7 @@ async fn readers_do_not_hear_of_a_restart() {
     let server = Postgres::start().await;
     let url = database(&server).await;
     let store = PgStore::open(&url, PgOptions::default().connections(4)).await.unwrap();
-    store.append_batch(vec![plain("s", ANY, 1, 1)]).await.unwrap();
+    store.append_batch([plain("s", ANY, 1, 1)].into()).await.unwrap();
     let heads = futures_util::future::join_all((0..16).map(|_| store.head())).await;
     assert!(heads.iter().all(Result::is_ok));
     server.kill9().await;

@@ -42,7 +42,7 @@ async fn writer() {
                         Append { expected: ExpectedVersion::Exact(at), ..numbered(&stream, id) };
                     // Two in a batch: the conflict of one must not fail the other.
                     let own = numbered(&format!("own-{number}-{writer}"), id + 500_000);
-                    let outcomes = store.append_batch(vec![append, own]).await.unwrap();
+                    let outcomes = store.append_batch([append, own].into()).await.unwrap();
                     let own = outcomes[1].as_ref().unwrap();
                     println!("ack {} {}", id + 500_000, own.last_position);
                     match &outcomes[0] {

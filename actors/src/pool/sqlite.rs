@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Connect, Connections, Lease, Upkeep};
 use crate::store::StoreError;
+use crate::store::claims::sqlite::SqliteClaims;
 use crate::store::read_model::documents::sqlite::SqliteDocuments;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
@@ -30,8 +31,9 @@ impl Connect for SqliteConnect {
         async {
             let store = SqliteStore::open(&self.path, SqliteOptions::default()).await?;
             let documents = SqliteDocuments::new(Arc::clone(store.database()));
-            let connections =
-                SqliteConnections { store: Arc::new(store), documents: Arc::new(documents) };
+            let claims = Arc::new(SqliteClaims::new(Arc::clone(store.database())));
+            let (store, documents) = (Arc::new(store), Arc::new(documents));
+            let connections = SqliteConnections { store, documents, claims };
             Ok(Arc::new(connections) as Arc<dyn Connections>)
         }
         .boxed()
@@ -42,6 +44,7 @@ impl Connect for SqliteConnect {
 struct SqliteConnections {
     store: Arc<SqliteStore>,
     documents: Arc<SqliteDocuments>,
+    claims: Arc<SqliteClaims>,
 }
 
 impl Connections for SqliteConnections {
@@ -50,6 +53,7 @@ impl Connections for SqliteConnections {
             store: Arc::clone(&self.store) as _,
             snapshots: Arc::clone(&self.store) as _,
             documents: Arc::clone(&self.documents) as _,
+            claims: Arc::clone(&self.claims) as _,
             messages: Arc::clone(&self.store) as _,
             upkeep: Arc::clone(&self.store) as _,
             shared: false,

@@ -124,7 +124,7 @@ fn exact(version: u64) -> ExpectedVersion {
 
 async fn write(store: &dyn EventStore, batch: Vec<Append>) -> Vec<AppendOutcome> {
     let count = batch.len();
-    let outcomes = store.append_batch(batch).await.expect("the store takes the batch");
+    let outcomes = store.append_batch(batch.into()).await.expect("the store takes the batch");
     assert_eq!(outcomes.len(), count, "one outcome for each append");
     outcomes
 }
@@ -478,6 +478,6 @@ pub async fn types_and_schema_versions_are_kept_apart(store: &dyn EventStore) {
 
 /// Law: the work begins with the first poll.
 pub async fn a_call_that_is_never_awaited_writes_nothing(store: &dyn EventStore) {
-    drop(store.append_batch(vec![append("s", ANY, 0, 1)]));
+    drop(store.append_batch([append("s", ANY, 0, 1)].into()));
     assert_eq!(whole_log(store, 10).await, []);
 }

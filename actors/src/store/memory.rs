@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
@@ -77,7 +77,7 @@ impl Known for Log {
 }
 
 impl Log {
-    fn append(&mut self, batch: Vec<Append>) -> Vec<AppendOutcome> {
+    fn append(&mut self, batch: &[Append]) -> Vec<AppendOutcome> {
         let head = self.head();
         let plan = plan(batch, head, self);
         let last = self.marks.last_key_value().map(|(at, _)| *at);
@@ -91,7 +91,7 @@ impl Log {
             }
             let index = self.streams.entry(stream.clone()).or_default();
             index.deleted = plan.streams[&stream].deleted;
-            for event in accepted.events {
+            for event in accepted.events.iter().cloned() {
                 let name = event.event_type.clone();
                 let recorded = RecordedType { name, schema_version: event.schema_version };
                 self.types.insert(recorded);
@@ -168,12 +168,12 @@ fn page<'a>(events: impl Iterator<Item = &'a RecordedEvent>, limit: usize) -> Ve
 impl EventStore for MemoryStore {
     fn append_batch(
         &self,
-        batch: Vec<Append>,
+        batch: Arc<[Append]>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
         // In the future and not before it: a call that is never awaited writes nothing.
         async move {
             let mut log = self.log();
-            let outcomes = log.append(batch);
+            let outcomes = log.append(&batch);
             self.head.send_replace(log.head());
             Ok(outcomes)
         }

@@ -32,21 +32,21 @@ pub(super) struct StreamState {
 
 /// What is to be written, and what is to be answered once it is.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct Plan<'a> {
     /// One answer for each append, in the order of the batch.
     pub(super) outcomes: Vec<AppendOutcome>,
     /// The appends that are written, in the order of their positions.
-    pub(super) accepted: Vec<Accepted>,
+    pub(super) accepted: Vec<Accepted<'a>>,
     /// Each changed stream once, however many appends it got, in the order of first use.
-    pub(super) streams: IndexMap<StreamId, StreamChange>,
+    pub(super) streams: IndexMap<&'a StreamId, StreamChange>,
     /// The head of the log afterwards.
     pub(super) head: Position,
 }
 
 #[derive(Debug)]
-pub(super) struct Accepted {
+pub(super) struct Accepted<'a> {
     pub(super) appended: Appended,
-    pub(super) events: Vec<NewEvent>,
+    pub(super) events: &'a [NewEvent],
     pub(super) key: Option<IdempotencyKey>,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct StreamChange {
 }
 
 /// Decides a batch on a log that ends at `head`.
-pub(super) fn plan(batch: Vec<Append>, head: Position, known: &impl Known) -> Plan {
+pub(super) fn plan<'a>(batch: &'a [Append], head: Position, known: &impl Known) -> Plan<'a> {
     let mut plan = Plan {
         outcomes: Vec::with_capacity(batch.len()),
         accepted: Vec::with_capacity(batch.len()),
@@ -77,17 +77,18 @@ pub(super) fn plan(batch: Vec<Append>, head: Position, known: &impl Known) -> Pl
     plan
 }
 
-impl Plan {
+impl<'a> Plan<'a> {
     fn admit(
         &mut self,
-        append: Append,
+        append: &'a Append,
         unlinked: bool,
         known: &impl Known,
         answers: &mut BTreeMap<IdempotencyKey, Appended>,
     ) -> AppendOutcome {
         let Append { stream, expected, events, key, linked: _ } = append;
-        if let Err(reason) = check(&events) {
-            return Err(AppendError::Invalid { stream, reason });
+        let (key, expected) = (*key, *expected);
+        if let Err(reason) = check(events) {
+            return Err(AppendError::Invalid { stream: stream.clone(), reason });
         }
         // Before the version check: a repeat of a request expects the version from before the
         // first one, and it must not hear of a conflict with itself.
@@ -96,16 +97,16 @@ impl Plan {
         {
             return Ok(Appended { duplicate: true, ..first });
         }
-        let state = match self.streams.get(&stream) {
+        let state = match self.streams.get(stream) {
             Some(change) => StreamState { version: change.version, deleted: change.deleted },
-            None => known.stream(&stream),
+            None => known.stream(stream),
         };
         if state.deleted {
-            return Err(AppendError::Deleted { stream });
+            return Err(AppendError::Deleted { stream: stream.clone() });
         }
         let actual = state.version;
         if unlinked || !expected.accepts(actual) {
-            return Err(AppendError::Conflict { stream, expected, actual });
+            return Err(AppendError::Conflict { stream: stream.clone(), expected, actual });
         }
         let deleted = events.last().is_some_and(is_tombstone);
         let count = events.len() as u64;
@@ -114,11 +115,11 @@ impl Plan {
             last_version: actual.plus(count),
             first_position: self.head.next(),
             last_position: self.head.plus(count),
-            stream,
+            stream: stream.clone(),
             duplicate: false,
         };
         self.head = appended.last_position;
-        let change = self.streams.entry(appended.stream.clone()).or_insert(StreamChange {
+        let change = self.streams.entry(stream).or_insert(StreamChange {
             version: appended.last_version,
             deleted,
             first_position: appended.first_position,
@@ -141,8 +142,8 @@ fn is_tombstone(event: &NewEvent) -> bool {
 
 /// The mark to be written with a plan: the latest time of its events, if it is in a later minute
 /// than the last mark, and the position before them.
-pub(super) fn mark(plan: &Plan, before: Position, last: Option<Timestamp>) -> Option<Mark> {
-    let events = plan.accepted.iter().flat_map(|append| &append.events);
+pub(super) fn mark(plan: &Plan<'_>, before: Position, last: Option<Timestamp>) -> Option<Mark> {
+    let events = plan.accepted.iter().flat_map(|append| append.events);
     let at = events.map(|event| event.recorded_at).max()?;
     let minute = |time: Timestamp| time.as_micros().div_euclid(super::MARK_EVERY_US);
     (last.is_none_or(|last| minute(at) > minute(last))).then_some(Mark { at, position: before })

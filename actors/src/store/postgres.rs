@@ -7,7 +7,8 @@
 //! | `statement` | that statement |
 //! | `recover` | what became of a batch whose connection was lost |
 //! | `read`, `lookup` | pages and single facts |
-//! | `partition` | parts of the log, made ahead and archived |
+//! | `partition` | parts of the log, made ahead |
+//! | `archiver` | old partitions into files, and back |
 //! | `listen` | hearing of what other nodes append |
 //! | `fault` | what an error of the database means |
 //!
@@ -28,6 +29,7 @@ use super::{
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 
 mod append;
+mod archiver;
 pub mod database;
 mod fault;
 mod listen;
@@ -125,7 +127,7 @@ impl PgStore {
         read().await
     }
 
-    async fn append(&self, batch: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
+    async fn append(&self, batch: Arc<[Append]>) -> Result<Vec<AppendOutcome>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -137,7 +139,7 @@ impl PgStore {
             Some(writer) => writer,
             None => recover::open(&self.database, &self.types).await?,
         };
-        let written = recover::append(&mut writer, &self.database, batch).await?;
+        let written = recover::append(&mut writer, &self.database, &batch).await?;
         *slot = Some(writer);
         self.ear.wrote(written.head);
         Ok(written.outcomes)
@@ -147,7 +149,7 @@ impl PgStore {
 impl EventStore for PgStore {
     fn append_batch(
         &self,
-        batch: Vec<Append>,
+        batch: Arc<[Append]>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
         self.append(batch).boxed()
     }
@@ -219,5 +221,12 @@ impl EventStore for PgStore {
 
     fn store_id(&self) -> Uuid {
         self.store_id
+    }
+
+    fn span<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Option<(Position, Position)>, StoreError>> {
+        self.read(move || lookup::span(&self.database, stream)).boxed()
     }
 }

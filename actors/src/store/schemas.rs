@@ -114,7 +114,7 @@ impl SchemaStorage for EventStoreSchemas {
                 added.linked = true;
                 batch.push(added);
             }
-            let outcomes = self.store.append_batch(batch).await.map_err(backend)?;
+            let outcomes = self.store.append_batch(batch.into()).await.map_err(backend)?;
             match outcomes.into_iter().next() {
                 Some(Err(AppendError::Conflict { .. })) => {
                     Err(SchemaStorageError::Conflict { subject: subject.to_owned() })

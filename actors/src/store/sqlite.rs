@@ -22,6 +22,7 @@ use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 
 mod append;
 mod database;
+mod engine;
 mod fault;
 mod lookup;
 mod read;
@@ -124,7 +125,7 @@ impl SqliteStore {
         self.database.close().await;
     }
 
-    async fn append(&self, batch: Vec<Append>) -> Result<Vec<AppendOutcome>, StoreError> {
+    async fn append(&self, batch: Arc<[Append]>) -> Result<Vec<AppendOutcome>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -137,7 +138,7 @@ impl SqliteStore {
             Some(writer) => writer,
             None => append::Writer::open(&self.database).await?,
         };
-        let written = writer.append(batch).await.map_err(|error| self.database.fault(error))?;
+        let written = writer.append(&batch).await.map_err(|error| self.database.fault(error))?;
         *slot = Some(writer);
         self.head.send_if_modified(|head| {
             let forward = written.head > *head;
@@ -167,7 +168,7 @@ impl SqliteStore {
 impl EventStore for SqliteStore {
     fn append_batch(
         &self,
-        batch: Vec<Append>,
+        batch: Arc<[Append]>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
         self.append(batch).boxed()
     }

@@ -168,7 +168,7 @@ impl Writer {
             self.look_up(unknown).await?;
         }
         let found = Found { streams: &self.streams, answers: BTreeMap::new() };
-        let plan = plan(batch.to_vec(), Position::ZERO, &found);
+        let plan = plan(batch, Position::ZERO, &found);
         // What is remembered may be too old for a conflict, and what is refused may be a repeat.
         let doubtful = |error: &AppendError| !matches!(error, AppendError::Invalid { .. });
         if plan.outcomes.iter().any(|one| one.as_ref().is_err_and(doubtful)) {
@@ -178,7 +178,7 @@ impl Writer {
             return Ok(Some(Written { outcomes: plan.outcomes, head: self.head }));
         }
         let types = self.types.known();
-        let mut events = plan.accepted.iter().flat_map(|append| &append.events);
+        let mut events = plan.accepted.iter().flat_map(|append| append.events);
         if events.any(|event| types.id(event).is_none()) {
             // A new type is written with its first event, or not at all.
             return Ok(None);
@@ -231,11 +231,11 @@ impl Writer {
         let keys: Vec<_> = keys.map(|key| Uuid::from_bytes(*key.as_bytes())).collect();
         let answers = lookup::answers(&mut self.connection, keys).await?;
         let found = Found { streams: &self.streams, answers };
-        let plan = plan(batch.to_vec(), head, &found);
+        let plan = plan(batch, head, &found);
         if plan.accepted.is_empty() {
             return Ok((Written { outcomes: plan.outcomes, head }, None));
         }
-        let events = plan.accepted.iter().flat_map(|append| &append.events);
+        let events = plan.accepted.iter().flat_map(|append| append.events);
         let types = self.types.intern(&mut self.connection, events).await?;
         let (written, change) = self.write(plan, head, types).await?;
         Ok((written, Some(change)))
@@ -262,7 +262,7 @@ impl Writer {
     /// Writes a plan that was made on a head. Nothing of it is remembered yet.
     async fn write(
         &mut self,
-        plan: Plan,
+        plan: Plan<'_>,
         base: Position,
         types: Arc<KnownTypes>,
     ) -> sqlx::Result<(Written, Change)> {
@@ -273,8 +273,8 @@ impl Writer {
         let was = put(&mut self.connection, &write).await?;
         let head = was.plus(plan.head.get() - base.get());
         let streams = plan.streams.into_iter().map(|(name, change)| {
-            let id = places[&name].id;
-            (name, id, StreamState { version: change.version, deleted: change.deleted })
+            let id = places[name].id;
+            (name.clone(), id, StreamState { version: change.version, deleted: change.deleted })
         });
         let change = Change { streams: streams.collect(), types, mark };
         Ok((Written { outcomes: moved(plan.outcomes, base, was), head }, change))
@@ -294,17 +294,17 @@ impl Writer {
     }
 
     /// The number of each changed stream; new ones are given the next.
-    async fn places(&mut self, plan: &Plan) -> sqlx::Result<IndexMap<StreamId, Place>> {
+    async fn places(&mut self, plan: &Plan<'_>) -> sqlx::Result<IndexMap<StreamId, Place>> {
         let mut places = IndexMap::with_capacity(plan.streams.len());
         // In the order of names, so that rows are locked in one order.
         let mut names: Vec<_> = plan.streams.keys().collect();
         names.sort_unstable();
         for name in names {
-            let place = match self.streams.0.get(name) {
+            let place = match self.streams.0.get(*name) {
                 Some((id, state)) => Place { id: *id, version: state.version },
                 None => Place { id: self.next_id().await?, version: Version::ZERO },
             };
-            places.insert(name.clone(), place);
+            places.insert((*name).clone(), place);
         }
         Ok(places)
     }

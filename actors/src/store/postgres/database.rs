@@ -124,6 +124,11 @@ impl PgDatabase {
         Ok(Self { name: name_of(&connect), connect, options, pool })
     }
 
+    /// Its address without the password.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The shared connections.
     pub(crate) fn pool(&self) -> Result<&PgPool, StoreError> {
         if self.pool.is_closed() {

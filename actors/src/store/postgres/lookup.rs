@@ -31,6 +31,24 @@ pub(super) async fn stream_version(
     Ok(version.map_or(Version::ZERO, |version| Version::new(version.cast_unsigned())))
 }
 
+/// The first and the last position of a stream that takes events.
+pub(super) async fn span(
+    database: &PgDatabase,
+    stream: &StreamId,
+) -> Result<Option<(Position, Position)>, StoreError> {
+    let query = "select first_position, last_position from streams where name = $1 and status = 0";
+    let row = sqlx::query(query)
+        .bind(stream.as_str())
+        .fetch_optional(database.pool()?)
+        .await
+        .map_err(|error| database.fault(error))?;
+    let read = |row: PgRow| {
+        let place = |column| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
+        Ok((Position::new(place(0)?), Position::new(place(1)?)))
+    };
+    row.map(read).transpose().map_err(|error| database.fault(error))
+}
+
 pub(super) async fn store_id(database: &PgDatabase) -> Result<Uuid, StoreError> {
     sqlx::query_scalar("select store_uuid from store_head")
         .fetch_one(database.pool()?)

@@ -49,7 +49,7 @@ pub(super) async fn page(
     );
     let after = saturated(after.get());
     let asked = query.bind(after).bind(after.saturating_add(bounded(limit)));
-    let (events, _) = collect(database, types, asked, None).await?;
+    let (events, _) = collect(database, types, asked).await?;
     // Positions have no holes: what does not begin with the next one was archived.
     let next = Position::new(after.cast_unsigned()).next();
     match events.first() {
@@ -73,14 +73,20 @@ pub(super) async fn stream_page(
 ) -> Result<Vec<RecordedEvent>, StoreError> {
     // A deleted stream reads as empty; its events are found by position only.
     let query = sqlx::query(
-        "select position, version, type_id, event_id, codec, recorded_at, data, meta from events \
-         where stream_id = (select id from streams where name = $1 and status = 0) \
-         and position >= (select first_position from streams where name = $1) \
-         and position <= (select last_position from streams where name = $1) \
-         and version > $2 order by version limit $3",
+        "select e.position, e.version, e.type_id, e.event_id, e.codec, e.recorded_at, e.data, \
+         e.meta, s.version from streams s left join lateral ( \
+         select * from events where stream_id = s.id and position >= s.first_position \
+         and position <= s.last_position and version > $2 order by version limit $3) e on true \
+         where s.name = $1 and s.status = 0 order by e.version",
     );
     let query = query.bind(stream.as_str()).bind(saturated(after.get())).bind(bounded(limit));
-    collect(database, types, query, Some(stream)).await.map(|(events, _)| events)
+    let (events, last) = collect_stream(database, types, query, stream).await?;
+    // Versions have no holes: what does not begin with the next one was archived.
+    match events.first().map_or(last, |first| first.version) {
+        found if found <= after || (!events.is_empty() && found == after.next()) => Ok(events),
+        _ if limit == 0 => Ok(events),
+        _ => Err(database.archived(lookup::floor(database).await?)),
+    }
 }
 
 pub(super) async fn backward_page(
@@ -91,14 +97,19 @@ pub(super) async fn backward_page(
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, StoreError> {
     let query = sqlx::query(
-        "select position, version, type_id, event_id, codec, recorded_at, data, meta from events \
-         where stream_id = (select id from streams where name = $1 and status = 0) \
-         and position >= (select first_position from streams where name = $1) \
-         and position <= (select last_position from streams where name = $1) \
-         and version < $2 order by version desc limit $3",
+        "select e.position, e.version, e.type_id, e.event_id, e.codec, e.recorded_at, e.data, \
+         e.meta, s.version from streams s left join lateral ( \
+         select * from events where stream_id = s.id and position >= s.first_position \
+         and position <= s.last_position and version < $2 order by version desc limit $3) e \
+         on true where s.name = $1 and s.status = 0 order by e.version desc",
     );
     let query = query.bind(stream.as_str()).bind(saturated(before.get())).bind(bounded(limit));
-    collect(database, types, query, Some(stream)).await.map(|(events, _)| events)
+    let (events, last) = collect_stream(database, types, query, stream).await?;
+    let wanted = last.min(before.minus(1));
+    match events.first().map_or(Version::ZERO, |first| first.version) == wanted || limit == 0 {
+        true => Ok(events),
+        false => Err(database.archived(lookup::floor(database).await?)),
+    }
 }
 
 pub(super) async fn matching_page(
@@ -129,7 +140,12 @@ pub(super) async fn matching_page(
         .bind(names(&filter.types))
         .bind(names(&filter.categories))
         .bind(bounded(limit));
-    let (events, whole) = collect(database, types, query, None).await?;
+    let (events, whole) = collect(database, types, query).await?;
+    // Asked for afterwards: what was taken out meanwhile was noted before it went.
+    let floor = lookup::floor(database).await?;
+    if after < floor {
+        return Err(database.archived(floor));
+    }
     let scanned_to = match events.last() {
         // Cut short, so there may be more behind the last one.
         Some(last) if !whole || events.len() == limit => last.position,
@@ -138,20 +154,47 @@ pub(super) async fn matching_page(
     Ok(MatchingPage { events, scanned_to })
 }
 
+/// The events of a stream, and its last version ([`Version::ZERO`] if there is no such stream), of
+/// one look: without events there is one row, with the version alone.
+async fn collect_stream(
+    database: &PgDatabase,
+    types: &Types,
+    query: Query<'_, Postgres, PgArguments>,
+    stream: &StreamId,
+) -> Result<(Vec<RecordedEvent>, Version), StoreError> {
+    let (events, _, last) = collect_rows(database, types, query, Some(stream)).await?;
+    Ok((events, last))
+}
+
 /// The events, and whether they are all that the query found (or it was cut at
 /// [`MAX_PAGE_BYTES`]).
 async fn collect(
     database: &PgDatabase,
     types: &Types,
     query: Query<'_, Postgres, PgArguments>,
-    stream: Option<&StreamId>,
 ) -> Result<(Vec<RecordedEvent>, bool), StoreError> {
-    let mut whole = true;
+    collect_rows(database, types, query, None).await.map(|(events, whole, _)| (events, whole))
+}
+
+async fn collect_rows(
+    database: &PgDatabase,
+    types: &Types,
+    query: Query<'_, Postgres, PgArguments>,
+    stream: Option<&StreamId>,
+) -> Result<(Vec<RecordedEvent>, bool, Version), StoreError> {
+    let (mut whole, mut last) = (true, Version::ZERO);
     let mut page = Page { stream: stream.cloned(), types: types.known(), ..Page::default() };
     {
         let mut rows = query.fetch(database.pool()?);
         while let Some(row) = rows.try_next().await.map_err(|error| database.fault(error))? {
-            page.push(&row, stream.is_none()).map_err(|error| database.fault(error))?;
+            let fault = |error| database.fault(error);
+            if stream.is_some() {
+                last = Version::new(row.try_get::<i64, _>(8).map_err(fault)?.cast_unsigned());
+                if row.try_get::<Option<i64>, _>(0).map_err(fault)?.is_none() {
+                    continue;
+                }
+            }
+            page.push(&row, stream.is_none()).map_err(fault)?;
             if page.bytes >= MAX_PAGE_BYTES {
                 whole = false;
                 break;
@@ -162,7 +205,7 @@ async fn collect(
         page.types = types.reload(database).await?;
         page.name_types(database)?;
     }
-    Ok((page.events, whole))
+    Ok((page.events, whole, last))
 }
 
 #[derive(Debug, Default)]

@@ -43,17 +43,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) async fn append(
     writer: &mut Writer,
     database: &PgDatabase,
-    batch: Vec<Append>,
+    batch: &[Append],
 ) -> Result<Written, StoreError> {
     let mut retries = 0;
     loop {
-        let error = match writer.append(&batch).await {
+        let error = match writer.append(batch).await {
             Ok(written) => return Ok(written),
             Err(error) => error,
         };
         if fault::is_lost(&error) {
             tracing::warn!(%error, "connection lost while appending; it is made again");
-            if let Some(written) = reconnect(writer, database, &batch).await? {
+            if let Some(written) = reconnect(writer, database, batch).await? {
                 return Ok(written);
             }
             // A batch that ends the server's process each time must not do so for ever.
@@ -64,7 +64,7 @@ pub(super) async fn append(
             tracing::info!(%error, "an append was undone and is tried again");
             sleep(FIRST_PAUSE * 2_u32.pow(retries) / 4).await;
         } else if retries < RETRIES && fault::is_missing_partition(&error) {
-            make_partition(writer, database, &batch).await?;
+            make_partition(writer, database, batch).await?;
         } else {
             return Err(database.fault(error));
         }

@@ -35,7 +35,7 @@ pub(super) struct Place {
 /// A plan with all that has to be known to write it.
 #[derive(Debug)]
 pub(super) struct Write<'a> {
-    pub(super) plan: &'a Plan,
+    pub(super) plan: &'a Plan<'a>,
     /// The head that the plan was made on; its positions are taken as offsets from there.
     pub(super) base: Position,
     pub(super) places: &'a IndexMap<StreamId, Place>,
@@ -172,7 +172,7 @@ select base / (select count(*) from moved) from head";
 async fn put_one(
     connection: &mut PgConnection,
     write: &Write<'_>,
-    one: &Accepted,
+    one: &Accepted<'_>,
     event: &NewEvent,
 ) -> sqlx::Result<i64> {
     let stream = &one.appended.stream;
@@ -255,7 +255,7 @@ impl<'a> Rows<'a> {
         let mut rows = Self::default();
         let offset = |at: Position| at.get().cast_signed() - write.base.get().cast_signed();
         for (name, change) in &write.plan.streams {
-            let place = write.places[name];
+            let place = write.places[*name];
             let (version, last) =
                 (change.version.get().cast_signed(), offset(change.last_position));
             let status = i16::from(change.deleted);
@@ -278,7 +278,7 @@ impl<'a> Rows<'a> {
         for Accepted { appended, events, key } in &write.plan.accepted {
             let stream = write.places[&appended.stream].id;
             let first = (offset(appended.first_position), appended.first_version);
-            for (n, event) in (0_u32..).zip(events) {
+            for (n, event) in (0_u32..).zip(*events) {
                 rows.events.at.push(first.0 + i64::from(n));
                 rows.events.stream_id.push(stream);
                 rows.events.version.push(first.1.plus(u64::from(n)).get().cast_signed());

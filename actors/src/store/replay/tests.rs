@@ -14,7 +14,7 @@ async fn filled(events: u64) -> Arc<MemoryStore> {
         let mut append: Append = conformance::append(name, ExpectedVersion::Any, n, 1);
         append.events[0].recorded_at =
             Timestamp::from_micros(START_US + n.cast_signed() * 60_000_000);
-        store.append_batch(vec![append]).await.unwrap();
+        store.append_batch([append].into()).await.unwrap();
     }
     store
 }
@@ -111,7 +111,10 @@ async fn a_replay_of_a_stream_is_the_stream() {
 async fn what_comes_later_is_not_of_the_past() {
     let store = filled(10).await;
     let replay = Replay::begin(store.clone(), ReplayFrom::Position(Position::ZERO)).await.unwrap();
-    store.append_batch(vec![conformance::append("d", ExpectedVersion::Any, 1, 5)]).await.unwrap();
+    store
+        .append_batch([conformance::append("d", ExpectedVersion::Any, 1, 5)].into())
+        .await
+        .unwrap();
     assert_eq!(positions(replay).await, (1..=10).collect::<Vec<_>>());
 }
 

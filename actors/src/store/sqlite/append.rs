@@ -195,12 +195,12 @@ impl Writer {
     }
 
     /// Writes a batch in one transaction. After an error the writer must not be used again.
-    pub(super) async fn append(&mut self, batch: Vec<Append>) -> sqlx::Result<Written> {
+    pub(super) async fn append(&mut self, batch: &[Append]) -> sqlx::Result<Written> {
         let Self { connection, statements, types, marked } = self;
         // IMMEDIATE: a transaction that reads before it writes would be refused at once, whatever
         // the busy timeout, if another process wrote in between.
         let mut transaction = connection.begin_with("begin immediate").await?;
-        let found = statements.find(&mut transaction, &batch).await?;
+        let found = statements.find(&mut transaction, batch).await?;
         let plan = plan(batch, found.head, &found);
         if plan.accepted.is_empty() {
             transaction.rollback().await?;
@@ -267,12 +267,12 @@ impl Statements {
         &self,
         connection: &mut SqliteConnection,
         types: &mut TypeIds,
-        accepted: &[Accepted],
+        accepted: &[Accepted<'_>],
     ) -> sqlx::Result<()> {
         if types.ids.len() > MAX_REMEMBERED_TYPES {
             types.ids.clear();
         }
-        let events = accepted.iter().flat_map(|append| &append.events);
+        let events = accepted.iter().flat_map(|append| append.events);
         let mut missing: Vec<_> = events
             .filter(|event| types.get(event).is_none())
             .map(|event| (&event.event_type, event.schema_version))
@@ -306,7 +306,7 @@ impl Statements {
         connection: &mut SqliteConnection,
         types: &TypeIds,
         found: &Found,
-        plan: &Plan,
+        plan: &Plan<'_>,
     ) -> sqlx::Result<()> {
         let ids = stream_ids(found, plan);
         let streams: Vec<_> = plan
@@ -318,7 +318,7 @@ impl Statements {
         let mut answers = Vec::new();
         for Accepted { appended, events: new, key } in &plan.accepted {
             let stream = ids[&appended.stream];
-            for (offset, event) in (0..).zip(new) {
+            for (offset, event) in (0..).zip(*new) {
                 let position = appended.first_position.plus(offset);
                 let version = appended.first_version.plus(offset);
                 let type_id = types.get(event).expect("every type of the batch was interned");
@@ -406,7 +406,7 @@ impl AnswerRow<'_> {
 }
 
 /// The number of each changed stream; new streams are numbered on from the last.
-fn stream_ids<'a>(found: &Found, plan: &'a Plan) -> BTreeMap<&'a StreamId, i64> {
+fn stream_ids<'a>(found: &Found, plan: &'a Plan<'a>) -> BTreeMap<&'a StreamId, i64> {
     let mut last = found.last_stream;
     let mut number = |name: &'a StreamId| match found.streams.get(name) {
         Some((id, _)) => (name, *id),
@@ -415,7 +415,7 @@ fn stream_ids<'a>(found: &Found, plan: &'a Plan) -> BTreeMap<&'a StreamId, i64> 
             (name, last)
         }
     };
-    plan.streams.keys().map(&mut number).collect()
+    plan.streams.keys().copied().map(&mut number).collect()
 }
 
 /// The first answer to a key, from its row.

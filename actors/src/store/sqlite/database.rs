@@ -16,7 +16,7 @@ use sqlx::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::fault::fault;
+use super::{engine, fault::fault};
 use crate::store::StoreError;
 
 /// What "written" means.
@@ -98,13 +98,15 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// There is no file, it is no database, or it cannot be written.
+    /// There is no file, it is no database, it cannot be written, or the linked SQLite is older
+    /// than 3.51.3.
     ///
     /// # Cancel safety
     ///
     /// Dropping the call closes what it had opened.
     pub async fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let path = file_of(path.as_ref());
+        engine::check(&path.display().to_string())?;
         // WAL is a property of the file; setting it here also finds out whether this is a
         // database and whether it may be written.
         let connection = connect_options(&path, &options)

@@ -15,12 +15,13 @@ use crate::{
     store::{ExpectedVersion, IdempotencyKey, conformance, memory::MemoryStore},
 };
 
-const SCHEMA: [&str; 5] = [
+const SCHEMA: [&str; 6] = [
     include_str!("../../../../migrations/sqlite/0001_event_store.up.sql"),
     include_str!("../../../../migrations/sqlite/0002_stream_summaries.up.sql"),
     include_str!("../../../../migrations/sqlite/0003_streams_and_snapshots.up.sql"),
     include_str!("../../../../migrations/sqlite/0004_projections.up.sql"),
     include_str!("../../../../migrations/sqlite/0006_messages.up.sql"),
+    include_str!("../../../../migrations/sqlite/0007_followers.up.sql"),
 ];
 
 /// A directory with migrated databases in it.
@@ -68,6 +69,16 @@ async fn the_sqlite_store_keeps_every_law() {
 }
 
 #[tokio::test]
+async fn claims_in_sqlite_keep_every_law() {
+    use crate::store::claims::{conformance, sqlite::SqliteClaims};
+    let home = Home::new();
+    conformance::run(false, async || {
+        SqliteClaims::new(std::sync::Arc::clone(home.store().await.database()))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn documents_in_sqlite_keep_every_law() {
     use crate::store::read_model::documents::{conformance, sqlite::SqliteDocuments};
     let home = Home::new();
@@ -83,18 +94,18 @@ async fn a_reopened_store_goes_on_where_it_ended() {
     let path = home.file().await;
     let store = SqliteStore::open(&path, SqliteOptions::default()).await.unwrap();
     let id = store.store_id();
-    store.append_batch(vec![append("s", 0, 3)]).await.unwrap();
+    store.append_batch([append("s", 0, 3)].into()).await.unwrap();
     store.close().await;
     assert!(matches!(store.head().await, Err(StoreError::Closed { .. })));
     assert!(matches!(
-        store.append_batch(vec![append("s", 3, 1)]).await,
+        store.append_batch([append("s", 3, 1)].into()).await,
         Err(StoreError::Closed { .. })
     ));
 
     let address = format!("sqlite://{}", path.display());
     let store = SqliteStore::open(address, SqliteOptions::default()).await.unwrap();
     assert_eq!(store.store_id(), id);
-    let outcomes = store.append_batch(vec![append("s", 3, 1)]).await.unwrap();
+    let outcomes = store.append_batch([append("s", 3, 1)].into()).await.unwrap();
     assert_eq!(outcomes[0].as_ref().unwrap().last_version, Version::new(4));
     assert_eq!(conformance::whole_log(&store, 2).await.len(), 4);
 }
@@ -127,7 +138,7 @@ async fn what_cannot_be_opened_says_where_and_what_to_do() {
 async fn a_full_disk_loses_the_batch_and_nothing_else() {
     let home = Home::new();
     let store = home.store().await;
-    store.append_batch(vec![append("s", 0, 1)]).await.unwrap();
+    store.append_batch([append("s", 0, 1)].into()).await.unwrap();
     {
         let mut slot = store.writer.lock().await;
         let connection = slot.as_mut().unwrap().connection();
@@ -137,14 +148,14 @@ async fn a_full_disk_loses_the_batch_and_nothing_else() {
     for event in &mut large.events {
         event.data = vec![7; 10_000].into();
     }
-    let error = store.append_batch(vec![append("t", 5, 1), large]).await.unwrap_err();
+    let error = store.append_batch([append("t", 5, 1), large].into()).await.unwrap_err();
     assert!(matches!(error, StoreError::Full { .. }), "{error}");
     assert!(error.to_string().contains("free some space"), "{error}");
     assert_eq!(error.class(), ErrorClass::System);
 
     assert!(store.writer.lock().await.is_none(), "the connection of a fault is thrown away");
     assert_eq!(conformance::whole_log(&store, 10).await.len(), 1);
-    let outcomes = store.append_batch(vec![append("t", 5, 1)]).await.unwrap();
+    let outcomes = store.append_batch([append("t", 5, 1)].into()).await.unwrap();
     assert_eq!(outcomes[0].as_ref().unwrap().last_position, Position::new(2));
 }
 
@@ -156,11 +167,11 @@ async fn a_lock_held_elsewhere_is_named_and_gone_when_released() {
     let store = SqliteStore::open(&path, options).await.unwrap();
     let mut other = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
     let lock = other.begin_with("begin immediate").await.unwrap();
-    let error = store.append_batch(vec![append("s", 0, 1)]).await.unwrap_err();
+    let error = store.append_batch([append("s", 0, 1)].into()).await.unwrap_err();
     assert!(matches!(error, StoreError::Busy { .. }), "{error}");
     assert_eq!(error.class(), ErrorClass::Transient);
     lock.rollback().await.unwrap();
-    store.append_batch(vec![append("s", 0, 1)]).await.unwrap()[0].as_ref().unwrap();
+    store.append_batch([append("s", 0, 1)].into()).await.unwrap()[0].as_ref().unwrap();
 }
 
 /// Another process may append too (an operator's command beside the node).
@@ -174,7 +185,7 @@ async fn two_stores_on_one_file_agree() {
         let mut odd = append("s", n * 10, 1);
         odd.events[0].event_type = format!("type-{n}").into();
         let store = if n % 2 == 0 { &one } else { &two };
-        store.append_batch(vec![odd, append(&format!("own-{n}"), n * 10 + 1, 1)]).await.unwrap();
+        store.append_batch([odd, append(&format!("own-{n}"), n * 10 + 1, 1)].into()).await.unwrap();
     }
     let log = conformance::whole_log(&one, 7).await;
     assert_eq!(log, conformance::whole_log(&two, 100).await);
@@ -195,7 +206,7 @@ async fn a_dropped_append_is_all_or_nothing() {
             append("b", polls * 1000 + 500, 1),
         ];
         {
-            let mut call = std::pin::pin!(store.append_batch(batch));
+            let mut call = std::pin::pin!(store.append_batch(batch.into()));
             for _ in 0..polls {
                 if poll!(call.as_mut()).is_ready() {
                     break;
@@ -206,7 +217,7 @@ async fn a_dropped_append_is_all_or_nothing() {
         }
         // Waits for the thrown away connection: this write needs the lock.
         let probe = Append { key: Some(key), ..append("a", polls * 1000, 130) };
-        let outcome = store.append_batch(vec![probe]).await.unwrap().remove(0).unwrap();
+        let outcome = store.append_batch([probe].into()).await.unwrap().remove(0).unwrap();
         done += 130 + u64::from(outcome.duplicate);
         assert_eq!(store.head().await.unwrap(), Position::new(done), "after {polls} polls");
     }
@@ -217,7 +228,7 @@ async fn a_dropped_append_is_all_or_nothing() {
 async fn a_checkpoint_copies_the_write_ahead_log() {
     let home = Home::new();
     let store = home.store().await;
-    store.append_batch(vec![append("s", 0, 500)]).await.unwrap();
+    store.append_batch([append("s", 0, 500)].into()).await.unwrap();
     let checkpoint = store.checkpoint_passive().await.unwrap();
     assert!(checkpoint.wal_pages > 0, "{checkpoint:?}");
     assert_eq!(checkpoint.wal_pages, checkpoint.copied_pages);
@@ -259,8 +270,8 @@ proptest! {
             let home = Home::new();
             let (memory, sqlite) = (MemoryStore::new(), home.store().await);
             for batch in history {
-                let expected = memory.append_batch(batch.clone()).await.unwrap();
-                assert_eq!(sqlite.append_batch(batch).await.unwrap(), expected);
+                let expected = memory.append_batch(batch.clone().into()).await.unwrap();
+                assert_eq!(sqlite.append_batch(batch.into()).await.unwrap(), expected);
             }
             assert_eq!(
                 conformance::whole_log(&sqlite, 13).await,

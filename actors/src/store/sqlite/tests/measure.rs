@@ -26,7 +26,7 @@ async fn appended(home: &Home, size: u64, streams: u64, keyed: bool) -> Duration
         (0..EVENTS / size).map(|n| batch(n * size, size, streams, keyed)).collect();
     let start = Instant::now();
     for batch in batches {
-        for outcome in store.append_batch(batch).await.unwrap() {
+        for outcome in store.append_batch(batch.into()).await.unwrap() {
             outcome.unwrap();
         }
     }
@@ -106,7 +106,7 @@ async fn measure_read() {
     let home = Home::new();
     let store = home.store().await;
     for n in 0..EVENTS / 500 {
-        store.append_batch(batch(n * 500, 500, 100, false)).await.unwrap();
+        store.append_batch(batch(n * 500, 500, 100, false).into()).await.unwrap();
     }
     for _ in 0..ROUNDS {
         let start = Instant::now();
