@@ -97,13 +97,10 @@ pub(super) async fn act(State(edge): State<Edge>, uri: Uri) -> Result<Response, 
         "rebuild" => projection.rebuild().await.map_err(problem)?,
         "reset" => projection.reset().await.map_err(problem)?,
         "pause" | "resume" => {
-            for path in projection.paths() {
-                let done = match action {
-                    "pause" => node.actors.suspend(path.as_str()).await,
-                    _ => node.actors.resume(path.as_str()).await,
-                };
-                done.map_err(|error| Problem::unavailable(error.to_string()))?;
-            }
+            match action {
+                "pause" => projection.pause().await.map_err(problem)?,
+                _ => projection.resume().await.map_err(problem)?,
+            };
         }
         other => {
             return Err(Problem::missing(format!(

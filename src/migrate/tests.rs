@@ -54,12 +54,12 @@ fn home() -> (TempDir, PathBuf) {
 async fn a_new_file_is_made_and_a_second_run_does_nothing() {
     let (_home, path) = home();
     let before = status(&path).await.unwrap();
-    assert_eq!((before.version, before.newest), (0, 7));
+    assert_eq!((before.version, before.newest), (0, 10));
     assert!(!path.exists(), "a look makes no file");
 
     let report = up(format!("sqlite://{}", path.display())).await.unwrap();
     assert!(report.created);
-    assert_eq!((report.from, report.to), (0, 7));
+    assert_eq!((report.from, report.to), (0, 10));
     assert_eq!(
         names(&report),
         [
@@ -68,15 +68,16 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
             "0003_streams_and_snapshots",
             "0004_projections",
             "0006_messages",
-            "0007_followers"
+            "0007_followers",
+            "0010_projection_claims"
         ]
     );
 
     let again = up(&path).await.unwrap();
     assert!(!again.created);
-    assert_eq!((again.from, again.to, again.steps.len()), (7, 7, 0));
+    assert_eq!((again.from, again.to, again.steps.len()), (10, 10, 0));
     let status = status(&path).await.unwrap();
-    assert_eq!(status.version, 7);
+    assert_eq!(status.version, 10);
     assert!(status.migrations.iter().all(|line| line.applied_at.is_some()));
 }
 
@@ -98,10 +99,11 @@ async fn the_way_down_is_stored_and_leads_back() {
     let (_home, path) = home();
     up(&path).await.unwrap();
     let report = down(&path, 0).await.unwrap();
-    assert_eq!((report.from, report.to), (7, 0));
+    assert_eq!((report.from, report.to), (10, 0));
     assert_eq!(
         names(&report),
         [
+            "0010_projection_claims",
             "0007_followers",
             "0006_messages",
             "0004_projections",
@@ -111,7 +113,7 @@ async fn the_way_down_is_stored_and_leads_back() {
         ]
     );
     assert_eq!(tables(&path).await, ["schema_migrations"]);
-    assert_eq!(up(&path).await.unwrap().steps.len(), 6);
+    assert_eq!(up(&path).await.unwrap().steps.len(), 7);
 }
 
 async fn sql(path: &Path, text: &'static str) -> Vec<String> {

@@ -34,6 +34,7 @@ pub(super) const SQLITE: &[Migration] = &[
     migration!("sqlite", 4, "0004_projections"),
     migration!("sqlite", 6, "0006_messages"),
     migration!("sqlite", 7, "0007_followers"),
+    migration!("sqlite", 10, "0010_projection_claims"),
 ];
 
 /// Of the PostgreSQL database, in order.
@@ -44,6 +45,7 @@ pub(super) const POSTGRES: &[Migration] = &[
     migration!("postgres", 5, "0005_archives"),
     migration!("postgres", 6, "0006_messages"),
     migration!("postgres", 7, "0007_followers"),
+    migration!("postgres", 10, "0010_projection_claims"),
 ];
 
 /// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.

@@ -37,11 +37,10 @@ use crate::component;
 use crate::event::Position;
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::EventFilter;
+use crate::store::claims::{ClaimError, Save};
+pub use crate::store::follow::LEASE;
 use crate::store::read_model::documents::builds::Found;
 use crate::store::read_model::documents::{Activation, Build, Builds, Part, Wanted};
-
-/// How long a claim is good without a sign of life, where several nodes share a store.
-pub const LEASE: Duration = Duration::from_secs(5);
 
 /// How often a claim is renewed, and how often a node looks for what others have changed: builds
 /// that were begun or reset, parked events to be retried, a claim that can be had.
@@ -203,7 +202,7 @@ impl<P: Projection> Actor for ProjectionActor<P> {
         for Written { mut track, .. } in tracks.into_iter().flatten() {
             // Another node waits out the lease if this does not reach the database.
             let _ = track.save(&self.lease, LEASE).await;
-            let _ = self.lease.documents.release(&track.writer).await;
+            let _ = track.release(&self.lease).await;
         }
     }
 
@@ -281,13 +280,13 @@ impl<P: Projection> ProjectionActor<P> {
         let Ok(track) = claimed else { return Ok(None) };
         let renewal = self.lease.shared.then(|| {
             let documents = Arc::clone(&self.lease.documents);
-            let (writer, shared) = (track.writer.clone(), self.args.shared.clone());
+            let (fence, shared) = (track.writer.fence(), self.args.shared.clone());
             cx.spawn_guard(async move {
                 loop {
                     tokio::time::sleep(LOOK_EVERY).await;
                     // A database that is away is found by whoever writes next.
-                    let renewed = documents.renew(&writer, LEASE).await;
-                    if let Err(ProjectionError::Fenced { .. }) = renewed {
+                    let renewed = documents.claims().save(&fence, Save::renewal(LEASE)).await;
+                    if let Err(ClaimError::Lost { .. }) = renewed {
                         shared.look();
                         break;
                     }
@@ -334,6 +333,7 @@ impl<P: Projection> ProjectionActor<P> {
         }
         let tracks = [&mut self.active, &mut self.building];
         for Written { track, .. } in tracks.into_iter().flatten() {
+            track.hear(&self.lease, LEASE).await?;
             if !track.parked.is_empty() {
                 track.look_for_parked(&self.lease).await?;
             }
@@ -390,11 +390,20 @@ impl<P: Projection> ProjectionActor<P> {
             building: building.map(|track| track.at),
             parked: active.or(building).map_or(0, |track| track.parked.documents()),
             trouble: self.trouble.clone().or_else(|| self.unsound.clone()),
+            paused: self.is_paused(),
         });
+    }
+
+    fn is_paused(&self) -> bool {
+        self.active.iter().chain(&self.building).any(|written| written.track.paused)
     }
 
     /// One page of one of the builds. A pause, if that is what is needed.
     async fn work(&mut self) -> Result<Option<Duration>, ProjectionError> {
+        if self.is_paused() {
+            self.prune_some().await?;
+            return Ok(None);
+        }
         let for_new = self.next_is_for_the_new_build();
         let track = if for_new { &mut self.building } else { &mut self.active };
         let Some(Written { track, .. }) = track else {
@@ -513,11 +522,13 @@ impl<P: Projection> ProjectionActor<P> {
         let tracks = || self.active.iter().chain(&self.building).map(|written| &written.track);
         let stands_still = |track: &Track<P>| track.parked.full().is_some();
         let stands_still_somewhere = tracks().any(stands_still);
-        let due = tracks().any(|track| track.parked.due().is_some());
+        let paused = self.is_paused();
+        let due = !paused && tracks().any(|track| track.parked.due().is_some());
         let at = tracks().filter(|track| !stands_still(track)).map(|track| track.at).min();
-        let at = at.unwrap_or_else(|| Position::new(u64::MAX));
+        let at = at.filter(|_| !paused).unwrap_or_else(|| Position::new(u64::MAX));
         // A build that is as far takes the place of the other also when no event comes any more.
-        let may_switch = self.building.is_some() && self.trouble.is_none() && !self.compared;
+        let may_switch =
+            self.building.is_some() && self.trouble.is_none() && !self.compared && !paused;
         let soon = self.pruning || due || may_switch;
         let awaited = self.active.is_none() && self.args.shown.is_awaited();
         let again = if soon {

@@ -20,6 +20,9 @@ use super::{
 };
 use crate::event::Position;
 use crate::pool::PoolHandle;
+use crate::store::claims::{ClaimError, Request};
+use crate::store::follow::wait_until_heard;
+use crate::store::read_model::documents::Part;
 
 /// How long [`ProjectionRef::wait_for`] waits.
 pub const WAIT_FOR: Duration = Duration::from_secs(30);
@@ -154,6 +157,8 @@ pub struct ProjectionStatus {
     pub parked_events: u64,
     /// Documents of the build that is made that stand still.
     pub parked_building: usize,
+    /// It stands still until it is resumed.
+    pub paused: bool,
     /// Why this node, or the new build, does not go on; the projection's place in the tree says
     /// the same.
     pub trouble: Option<String>,
@@ -338,6 +343,13 @@ impl ProjectionRef {
         let lease = self.pool.lease().await?;
         let head = lease.store.head().await?;
         let progress = lease.documents.progress(self.inner.name).await?;
+        let mut paused = false;
+        for Progress { build, partition, .. } in &progress {
+            let part = Part { build: *build, partition: *partition }.to_string();
+            let place = lease.documents.claims().place(&part).await;
+            let place = place.map_err(ProjectionError::from)?;
+            paused |= place.is_some_and(|place| place.paused);
+        }
         let active = progress.iter().filter(|part| part.active);
         let position = active.clone().map(|part| part.position).min().unwrap_or_default();
         // The database hears of events that the projection does not want now and then only.
@@ -356,9 +368,53 @@ impl ProjectionRef {
             parked: parked.len(),
             parked_events: parked.iter().map(|one| one.events).sum(),
             parked_building: building.len(),
+            paused,
             trouble: self.trouble(),
             progress,
         })
+    }
+
+    /// Lets it stand still, on whichever node writes it, and over restarts, until it is
+    /// [resumed](Self::resume). Answers whether that node has heard of it; if not, it will.
+    ///
+    /// # Errors
+    /// The store could not be written.
+    pub async fn pause(&self) -> Result<bool, RequestError> {
+        self.ask(Request::Pause).await
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// The store could not be written.
+    pub async fn resume(&self) -> Result<bool, RequestError> {
+        self.ask(Request::Resume).await
+    }
+
+    async fn ask(&self, request: Request) -> Result<bool, RequestError> {
+        let lease = self.pool.lease().await?;
+        let claims = lease.documents.claims();
+        let progress = lease.documents.progress(self.inner.name).await?;
+        let mut heard = true;
+        let mut asked = Vec::new();
+        for Progress { build, partition, .. } in progress {
+            let name = Part { build, partition }.to_string();
+            match claims.ask(&name, request).await {
+                Ok(number) => asked.push((name, number)),
+                // Retired meanwhile: there is nothing to pause.
+                Err(ClaimError::Unknown { .. }) => {}
+                Err(error) => return Err(ProjectionError::from(error).into()),
+            }
+        }
+        self.inner.shared.look();
+        for (name, number) in asked {
+            let held = claims.place(&name).await.map_err(ProjectionError::from)?;
+            if held.is_some_and(|place| place.held) {
+                let hears = wait_until_heard(claims, &name, number).await;
+                heard &= hears.map_err(ProjectionError::from)?;
+            }
+        }
+        Ok(heard)
     }
 
     /// Begins to make all documents again, beside those that are read, which stay in use until

@@ -24,6 +24,8 @@ pub(super) struct How {
     pub(super) building: Option<Position>,
     /// Documents that stand still.
     pub(super) parked: usize,
+    /// Nothing is applied until it is resumed.
+    pub(super) paused: bool,
     /// Why something does not go on.
     pub(super) trouble: Option<String>,
 }
@@ -61,7 +63,7 @@ impl Shown {
 
     /// In one line, for a tree.
     pub(super) fn line(&self, head: Position) -> String {
-        let How { standby, building, parked, trouble } = self.how().clone();
+        let How { standby, building, parked, paused, trouble } = self.how().clone();
         let mut text = match standby {
             Some(standby) => standby,
             None => {
@@ -74,6 +76,9 @@ impl Shown {
         }
         if parked > 0 {
             text.push_str(&format!("   {parked} parked"));
+        }
+        if paused {
+            text.push_str("   paused");
         }
         if let Some(trouble) = trouble {
             text.push_str(&format!("   {trouble}"));

@@ -389,6 +389,29 @@ async fn a_parked_event_can_be_left_out() {
 }
 
 #[tokio::test]
+async fn what_is_paused_stands_still_over_restarts() {
+    let mut world = World::new(whole::<1, 2>()).await;
+    world.append(&[1]).await;
+    world.caught_up().await;
+    assert!(world.projection.pause().await.unwrap());
+    let position = world.append(&[1, 2]).await;
+    for path in world.projection.paths() {
+        world.system.kill(path.as_str()).unwrap();
+    }
+    // What is made in its place stands still, too.
+    world.projection.rebuild().await.unwrap();
+    world.until(async || world.system.tree().to_string().matches("   paused").count() == 2).await;
+    let status = world.projection.status().await.unwrap();
+    assert_eq!((status.paused, status.lag), (true, 2));
+    assert!(world.projection.pause().await.unwrap(), "once more does no harm");
+    assert!(world.projection.resume().await.unwrap());
+    world.projection.wait_for(position).await.unwrap();
+    world.rebuilt().await;
+    assert_eq!(world.documents().await, folded(&world.log().await, 1));
+    assert!(!world.projection.status().await.unwrap().paused);
+}
+
+#[tokio::test]
 async fn what_is_suspended_stands_still_and_goes_on_where_it_was() {
     let mut world = World::new(whole::<1, 1>()).await;
     world.append(&[1]).await;

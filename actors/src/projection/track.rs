@@ -26,7 +26,10 @@ use super::{Projection, ProjectionError};
 use crate::event::{Position, RecordedEvent};
 use crate::pool::Lease;
 use crate::store::EventFilter;
-use crate::store::read_model::documents::{Changed, Claimed, Commit, Parked, Part, Writer};
+use crate::store::claims::{Claimed, Place, Save};
+use crate::store::follow::{CAREFUL_AFTER, MOST_DEATHS};
+use crate::store::read_model::documents::builds::Found;
+use crate::store::read_model::documents::{Changed, Commit, Parked, Part, Writer};
 
 /// Events of one transaction at most: what a projection that is behind applies at a time, so that
 /// the changes of one document become one.
@@ -83,8 +86,23 @@ pub(super) struct Track<P: Projection> {
     /// The last page was all there is, and small.
     pub(super) small: bool,
     attempts: u32,
-    /// Why the database did not take the changes of the event that is tried.
+    /// Why the event that is tried is parked without another try: the database did not take its
+    /// changes, or processes died of it.
     refused: Option<String>,
+    /// Nothing is applied until it is resumed.
+    pub(super) paused: bool,
+    /// Requests that were heard.
+    heard: u64,
+    deaths: Deaths,
+}
+
+/// What is known of processes that died here.
+struct Deaths {
+    /// So many events come one at a time.
+    careful: u64,
+    /// The event that was tried by itself, and how many died of it.
+    trying: Position,
+    tries: u32,
 }
 
 /// An event that could not be applied to a document.
@@ -102,16 +120,31 @@ impl<P: Projection> Track<P> {
         owner: &Arc<str>,
         until: Duration,
     ) -> Result<Result<Self, String>, ProjectionError> {
-        let claim = match lease.documents.claim(part, owner, until).await? {
+        let name = part.to_string();
+        let claim = match lease.documents.claims().claim(&name, owner, until).await? {
             Claimed::Yes(claim) => claim,
-            Claimed::Held { by } => return Ok(Err(by)),
+            Claimed::Held(place) => return Ok(Err(place.owner.to_string())),
         };
-        let empty = claim.checkpoint == Position::ZERO;
+        // Somebody may have retired it just before: then there is nothing to write.
+        let Found { active, building } = lease.documents.look(P::NAME).await?;
+        if [active, building].iter().flatten().all(|build| build.id != part.build) {
+            return Err(ProjectionError::Fenced { part: name });
+        }
+        let Place { position: checkpoint, paused, heard, deaths, trying, tries, .. } = claim.place;
+        let careful = deaths >= CAREFUL_AFTER || trying > checkpoint;
+        if careful {
+            tracing::warn!(
+                projection = P::NAME, part = name, position = %checkpoint, deaths,
+                "its owners died here: events come one at a time"
+            );
+        }
+        let careful = if careful { PAGE as u64 } else { 0 };
+        let empty = checkpoint == Position::ZERO;
         let mut track = Self {
-            writer: Writer { part, owner: Arc::clone(owner), epoch: claim.epoch },
+            writer: Writer { part, owner: Arc::clone(owner), epoch: claim.fence.epoch },
             ours: Ours { partition: part.partition, partitions },
-            at: claim.checkpoint,
-            saved: claim.checkpoint,
+            at: checkpoint,
+            saved: checkpoint,
             saved_at: Instant::now(),
             kept: Kept::new(empty),
             parked: ParkedSet::default(),
@@ -119,6 +152,9 @@ impl<P: Projection> Track<P> {
             small: false,
             attempts: 0,
             refused: None,
+            paused,
+            heard,
+            deaths: Deaths { careful, trying, tries },
         };
         track.look_for_parked(lease).await?;
         Ok(Ok(track))
@@ -177,23 +213,27 @@ impl<P: Projection> Track<P> {
             self.save(lease, until).await?;
             return Ok(Step::StandsStill(why));
         }
+        let limit = if self.deaths.careful > 0 { 1 } else { self.limit };
         let page = match filter.is_all() {
-            true => pages.read(&*lease.store, self.at, PAGE).await?,
-            false => Page::matching(lease.store.read_matching(filter, self.at, PAGE).await?),
+            true => pages.read(&*lease.store, self.at, limit).await?,
+            false => Page::matching(lease.store.read_matching(filter, self.at, limit).await?),
         };
-        let whole = page.events().len() <= self.limit;
-        let events = &page.events()[..page.events().len().min(self.limit)];
+        let whole = page.events().len() <= limit;
+        let events = &page.events()[..page.events().len().min(limit)];
         let Some(last) = events.last() else {
             return self.pass_over(page.scanned_to(), lease, until).await;
         };
         let to = if whole { page.scanned_to().max(last.position) } else { last.position };
+        if self.deaths.careful > 0 {
+            self.be_careful(last.position, lease, until).await?;
+        }
         match self.page(projection, events, to, lease, until).await {
             Ok(Ok(changes)) => {
                 self.attempts = 0;
                 self.refused = None;
                 // What made it short may come again soon.
                 self.limit = (self.limit * 2).min(PAGE);
-                self.small = whole && events.len() < FULL && self.at == to;
+                self.small = whole && events.len() < limit.min(FULL) && self.at == to;
                 Ok(Step::Done(changes))
             }
             Ok(Err(poison)) => Ok(self.poisoned(events, poison)),
@@ -207,6 +247,49 @@ impl<P: Projection> Track<P> {
                 Err(error)
             }
         }
+    }
+
+    /// Before an event that may kill the process is tried, that is noted. One of which processes
+    /// have died is parked.
+    async fn be_careful(
+        &mut self,
+        position: Position,
+        lease: &Lease,
+        until: Duration,
+    ) -> Result<(), ProjectionError> {
+        let Deaths { trying, tries, .. } = self.deaths;
+        let tries = if trying == position { tries } else { 0 };
+        if tries >= MOST_DEATHS {
+            self.attempts = ATTEMPTS;
+            self.refused = Some(format!("{tries} processes ended while it was tried"));
+        }
+        let save = Save { trying: Some(position), durable: true, ..Save::renewal(until) };
+        lease.documents.claims().save(&self.writer.fence(), save).await?;
+        self.deaths.careful -= 1;
+        (self.deaths.trying, self.deaths.tries) = (position, tries);
+        Ok(())
+    }
+
+    /// Hears what is asked of the owner; a sign of life, too.
+    pub(super) async fn hear(
+        &mut self,
+        lease: &Lease,
+        until: Duration,
+    ) -> Result<(), ProjectionError> {
+        let (claims, fence) = (lease.documents.claims(), self.writer.fence());
+        let orders = claims.save(&fence, Save::renewal(until)).await?;
+        self.paused = orders.paused;
+        if self.heard < orders.asked {
+            // Whoever asked waits for this.
+            claims.save(&fence, Save { heard: orders.asked, ..Save::renewal(until) }).await?;
+            self.heard = orders.asked;
+        }
+        Ok(())
+    }
+
+    /// Gives the claim back.
+    pub(super) async fn release(&self, lease: &Lease) -> Result<(), ProjectionError> {
+        Ok(lease.documents.claims().release(&self.writer.fence()).await?)
     }
 
     /// A page was given up. The next one ends before the event that is to blame, or is that event.
@@ -240,7 +323,13 @@ impl<P: Projection> Track<P> {
     ) -> Result<Result<Vec<Changed>, Poison>, ProjectionError> {
         let parking = self.attempts >= ATTEMPTS;
         let mut commit = self.commit(to, until);
-        let wanted = wanted(projection, events, self.ours, &mut self.kept, &self.parked);
+        let wanted = match &self.refused {
+            // Not even its documents are asked for: that may be what they died of.
+            Some(reason) if self.deaths.tries > MOST_DEATHS => {
+                Err(Unclear { index: 0, reason: reason.clone() })
+            }
+            _ => wanted(projection, events, self.ours, &mut self.kept, &self.parked),
+        };
         match wanted {
             Ok(wanted) => {
                 if !wanted.missing.is_empty() {

@@ -13,6 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use super::claims::ClaimError;
 use crate::{error::ErrorClass, event::Position};
 
 pub(crate) mod claim;
@@ -110,6 +111,16 @@ pub enum ProjectionError {
     /// The database behind it failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<ClaimError> for ProjectionError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Lost { name } => Self::Fenced { part: name },
+            ClaimError::Unknown { name } => Self::Unknown { projection: name },
+            ClaimError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl ProjectionError {

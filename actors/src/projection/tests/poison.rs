@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::*;
 use crate::projection::desk::ParkedDesk;
 use crate::projection::parked::MAX_EVENTS;
+use crate::store::claims::{Claimed, Save};
+use crate::store::follow::LEASE;
 
 /// What is odd about the document of stream `s-1`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -239,4 +241,32 @@ async fn a_projection_stops_when_too_much_is_parked_and_goes_on_when_it_is_retri
     assert_eq!(world.parked().await, []);
     assert_eq!(seen(&world).await["s-1"].len(), 500 * (most / 500 + 1));
     assert_eq!(seen(&world).await["s-2"], [last.get()]);
+}
+
+/// An event that ends the process ended it again at every start.
+#[tokio::test]
+async fn an_event_that_ends_processes_is_parked() {
+    let odd = Odd::default();
+    let mut world = World::new(odd.clone()).await;
+    world.append(&[0]).await;
+    world.caught_up().await;
+    world.system.suspend("/projections/odd").await.unwrap();
+    world.append(&[1, 2, 1]).await;
+    let lease = world.lease().await;
+    let claims = lease.documents.claims();
+    for owner in ["a process", "another"] {
+        let claimed = claims.claim("build 1/0", owner, LEASE).await.unwrap();
+        let Claimed::Yes(claim) = claimed else { panic!("{claimed:?}") };
+        let trying = Some(Position::new(2));
+        let save = Save { trying, durable: true, ..Save::renewal(LEASE) };
+        claims.save(&claim.fence, save).await.unwrap();
+    }
+    world.system.resume("/projections/odd").await.unwrap();
+    world.caught_up().await;
+    let parked = world.parked().await;
+    let all: Vec<_> = parked.iter().map(|one| (&*one.id, one.position.get())).collect();
+    assert_eq!(all, [("s-1", 2), ("s-1", 4)]);
+    assert_eq!(parked[0].error, "2 processes ended while it was tried");
+    assert_eq!(seen(&world).await, expected(&[("s-0", &[1]), ("s-2", &[3])]));
+    assert_eq!(world.projection.retry("s-1").await.unwrap(), Retried { applied: 2, left: 0 });
 }

@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::query::ListQuery;
 use super::{Claim, Epoch, ProjectionError};
 use crate::event::Position;
+use crate::store::claims::{Claims, Fence};
 
 pub mod builds;
 pub mod conformance;
@@ -72,6 +73,15 @@ impl Part {
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn checkpoint(self) -> String {
         self.to_string()
+    }
+}
+
+impl Writer {
+    /// What it shows when it renews its claim.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        let Self { part, owner, epoch } = self.clone();
+        Fence { name: part.to_string().into(), owner, epoch }
     }
 }
 
@@ -261,6 +271,11 @@ pub trait Documents: Send + Sync + fmt::Debug {
         projection: &'a str,
         build: i64,
     ) -> BoxFuture<'a, Result<Activation, ProjectionError>>;
+
+    /// The claims on the partitions of builds, by the names that they have when they are
+    /// [displayed](Part): renewed, given back, paused, and asked for as those of all who follow the
+    /// log. Their place is moved by [`commit`](Self::commit) only.
+    fn claims(&self) -> &dyn Claims;
 
     /// Takes a partition over. Whoever had it before is fenced from now on; on a store with
     /// several nodes that happens only when its lease has run out, or it has the same name. A

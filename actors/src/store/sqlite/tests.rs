@@ -22,6 +22,7 @@ const SCHEMA: [&str; 6] = [
     include_str!("../../../../migrations/sqlite/0004_projections.up.sql"),
     include_str!("../../../../migrations/sqlite/0006_messages.up.sql"),
     include_str!("../../../../migrations/sqlite/0007_followers.up.sql"),
+    include_str!("../../../../migrations/sqlite/0010_projection_claims.up.sql"),
 ];
 
 /// A directory with migrated databases in it.

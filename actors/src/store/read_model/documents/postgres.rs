@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     event::Position,
+    store::claims::{Claims, postgres::PgClaims},
     store::postgres::PgDatabase,
     store::read_model::{Claim, Epoch, ProjectionError, query::ListQuery},
 };
@@ -29,6 +30,7 @@ mod text;
 #[derive(Debug)]
 pub struct PgDocuments {
     database: Arc<PgDatabase>,
+    claims: PgClaims,
 }
 
 /// A transaction that did not commit: refused by a rule, or failed by the database.
@@ -57,8 +59,10 @@ impl Columns for PgRow {
 
 impl PgDocuments {
     /// Documents in an open database.
-    pub const fn new(database: Arc<PgDatabase>) -> Self {
-        Self { database }
+    #[must_use]
+    pub fn new(database: Arc<PgDatabase>) -> Self {
+        let tables = ("ms_framework.checkpoints", "ms_projections.projection_notes");
+        Self { claims: PgClaims::in_tables(Arc::clone(&database), tables.0, tables.1), database }
     }
 
     async fn write<T>(
@@ -171,6 +175,10 @@ impl Documents for PgDocuments {
         .boxed()
     }
 
+    fn claims(&self) -> &dyn Claims {
+        &self.claims
+    }
+
     fn claim<'a>(
         &'a self,
         part: Part,
@@ -190,7 +198,7 @@ impl Documents for PgDocuments {
                  returning position, epoch",
             )
             .bind(part.checkpoint())
-            .bind(text::stored(owner))
+            .bind(owner)
             .bind(lease.as_secs_f64() * 1e3)
             .fetch_optional(&mut *connection)
             .await?;
@@ -205,7 +213,7 @@ impl Documents for PgDocuments {
                 .fetch_optional(connection)
                 .await?;
             match row {
-                Some(row) => Ok(Claimed::Held { by: plain(row.text(0)?) }),
+                Some(row) => Ok(Claimed::Held { by: row.text(0)?.to_owned() }),
                 // The build was taken out of use in between.
                 None => Err(Failure::Refused(ProjectionError::Fenced { part: part.to_string() })),
             }
@@ -225,7 +233,7 @@ impl Documents for PgDocuments {
             )
             .bind(writer.part.checkpoint())
             .bind(counter(writer.epoch.get()))
-            .bind(text::stored(&writer.owner))
+            .bind(&*writer.owner)
             .bind(lease.as_secs_f64() * 1e3)
             .execute(self.database.pool()?)
             .await;
@@ -245,7 +253,7 @@ impl Documents for PgDocuments {
             )
             .bind(writer.part.checkpoint())
             .bind(counter(writer.epoch.get()))
-            .bind(text::stored(&writer.owner))
+            .bind(&*writer.owner)
             .execute(self.database.pool()?)
             .await;
             self.read(released).map(|_| ())

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     event::Position,
+    store::claims::{Claims, sqlite::SqliteClaims},
     store::read_model::{Claim, Epoch, ProjectionError, query::ListQuery},
     store::sqlite::{Database, statement::saturated},
 };
@@ -35,6 +36,7 @@ mod switch;
 #[derive(Debug)]
 pub struct SqliteDocuments {
     database: Arc<Database>,
+    claims: SqliteClaims,
     statements: Statements,
     /// Taken out for each write and put back after its commit, as in the store.
     writer: Mutex<Option<SqliteConnection>>,
@@ -70,7 +72,9 @@ impl SqliteDocuments {
     ///
     /// [`SqliteStore::database`]: crate::store::sqlite::SqliteStore::database
     pub fn new(database: Arc<Database>) -> Self {
-        Self { database, statements: Statements::default(), writer: Mutex::new(None) }
+        let claims =
+            SqliteClaims::in_tables(Arc::clone(&database), "checkpoints", "projection_notes");
+        Self { database, claims, statements: Statements::default(), writer: Mutex::new(None) }
     }
 
     /// Runs `work` in a transaction of its own, in turn with the log's writer.
@@ -178,6 +182,10 @@ impl Documents for SqliteDocuments {
             Ok(may)
         })
         .boxed()
+    }
+
+    fn claims(&self) -> &dyn Claims {
+        &self.claims
     }
 
     fn claim<'a>(

@@ -52,7 +52,7 @@ pub(super) async fn put<'c>(
         .bind(positions)
         .bind(texts)
         .bind(removed)
-        .bind(text::stored(&commit.writer.owner))
+        .bind(&*commit.writer.owner)
         .bind(commit.from.map(|from| counter(from.get())))
         .fetch_one(executor)
         .await?;

@@ -41,6 +41,14 @@ pub(super) async fn change(
     mut found: Found,
     change: Change,
 ) -> sqlx::Result<Found> {
+    // Who has paused it has paused what is made in its place, too.
+    let active = found.active.as_ref().map_or(0, |active| active.id);
+    let paused = sqlx::query_scalar(
+        "select coalesce(bool_or(paused), false) from checkpoints where name like $1",
+    )
+    .bind(rows::checkpoints_of(active))
+    .fetch_one(&mut *connection)
+    .await?;
     for build in change.retire.into_iter().flatten() {
         retire(connection, build).await?;
         for one in [&mut found.active, &mut found.building] {
@@ -50,10 +58,10 @@ pub(super) async fn change(
     match change.make {
         None => {}
         Some((Role::Active, wanted)) => {
-            found.active = Some(make(connection, projection, wanted, ACTIVE).await?);
+            found.active = Some(make(connection, projection, wanted, ACTIVE, paused).await?);
         }
         Some((Role::Building, wanted)) => {
-            found.building = Some(make(connection, projection, wanted, BUILDING).await?);
+            found.building = Some(make(connection, projection, wanted, BUILDING, paused).await?);
         }
     }
     Ok(found)
@@ -64,6 +72,7 @@ async fn make(
     projection: &str,
     Wanted { version, partitions }: Wanted,
     state: i64,
+    paused: bool,
 ) -> sqlx::Result<Build> {
     let id = sqlx::query_scalar(
         "insert into projection_builds (projection, version, partitions, state) \
@@ -76,10 +85,11 @@ async fn make(
     .fetch_one(&mut *connection)
     .await?;
     sqlx::query(
-        "insert into checkpoints (name, position, owner, epoch) \
-         select name, 0, '', 0 from unnest($1::text[]) name",
+        "insert into checkpoints (name, position, owner, epoch, paused) \
+         select name, 0, '', 0, $2 from unnest($1::text[]) name",
     )
     .bind(rows::checkpoints(id, partitions))
+    .bind(paused)
     .execute(connection)
     .await?;
     Ok(Build { id, version, partitions })

@@ -28,6 +28,14 @@ pub(super) async fn change(
     mut found: Found,
     change: Change,
 ) -> sqlx::Result<Found> {
+    // Who has paused it has paused what is made in its place, too.
+    let active = found.active.as_ref().map_or(0, |active| active.id);
+    let paused = sqlx::query_scalar(
+        "select coalesce(max(paused), 0) from checkpoints where name like ?",
+    )
+    .bind(rows::checkpoints_of(active))
+    .fetch_one(&mut *connection)
+    .await?;
     for build in change.retire.into_iter().flatten() {
         retire(connection, build).await?;
         for one in [&mut found.active, &mut found.building] {
@@ -37,10 +45,10 @@ pub(super) async fn change(
     match change.make {
         None => {}
         Some((Role::Active, wanted)) => {
-            found.active = Some(make(connection, projection, wanted, ACTIVE).await?);
+            found.active = Some(make(connection, projection, wanted, ACTIVE, paused).await?);
         }
         Some((Role::Building, wanted)) => {
-            found.building = Some(make(connection, projection, wanted, BUILDING).await?);
+            found.building = Some(make(connection, projection, wanted, BUILDING, paused).await?);
         }
     }
     Ok(found)
@@ -51,6 +59,7 @@ async fn make(
     projection: &str,
     Wanted { version, partitions }: Wanted,
     state: i64,
+    paused: i64,
 ) -> sqlx::Result<Build> {
     let id = sqlx::query_scalar(
         "insert into projection_builds (projection, version, partitions, state) \
@@ -63,8 +72,12 @@ async fn make(
     .fetch_one(&mut *connection)
     .await?;
     for name in rows::checkpoints(id, partitions) {
-        sqlx::query("insert into checkpoints (name, position, owner, epoch) values (?, 0, '', 0)")
+        sqlx::query(
+            "insert into checkpoints (name, position, owner, epoch, paused) \
+             values (?, 0, '', 0, ?)",
+        )
             .bind(name)
+            .bind(paused)
             .execute(&mut *connection)
             .await?;
     }
