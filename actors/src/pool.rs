@@ -237,7 +237,11 @@ impl Actor for Pool {
         Ok(Self { connections, tail: Arc::new(tail), timer, pruning: None })
     }
 
-    async fn handle(&mut self, message: PoolMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
+    async fn handle(
+        &mut self,
+        message: PoolMessage,
+        cx: &mut Context<Self>,
+    ) -> Result<(), Failure> {
         match message {
             PoolMessage::Lease(reply) => {
                 let store = Arc::clone(&self.tail) as _;

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use mister_smith_actors::event::Timestamp;
-#[cfg(feature = "sqlite")]
-use mister_smith_actors::store::sqlite::file_of;
 #[cfg(feature = "postgres")]
 use mister_smith_actors::store::postgres::options::{PgOptions, read_address};
+#[cfg(feature = "sqlite")]
+use mister_smith_actors::store::sqlite::file_of;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 
 use super::MigrateError;
@@ -114,9 +114,8 @@ impl Target {
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => {
-                let (options, _) = read_address(url, PgOptions::default()).map_err(|error| {
-                    self.fault(sqlx::Error::Configuration(Box::new(error)))
-                })?;
+                let (options, _) = read_address(url, PgOptions::default())
+                    .map_err(|error| self.fault(sqlx::Error::Configuration(Box::new(error))))?;
                 let options = options.application_name("smith migrate").disable_statement_logging();
                 let connection = options.connect().await.map_err(|error| self.fault(error))?;
                 Ok(Database::Postgres(connection))

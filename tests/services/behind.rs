@@ -362,11 +362,13 @@ async fn a_claim_is_on_the_disk_before_it_is_answered() {
     let build = documents.builds("p", 1, 1).await.unwrap().active.id;
     let part = Part { build, partition: 0 };
     let lease = Duration::from_millis(1);
-    let epoch = async |documents: &PgDocuments, owner: &str| {
-        match documents.claim(part, owner, lease).await.unwrap() {
-            Claimed::Yes(claim) => claim.epoch.get(),
-            held => panic!("{held:?}"),
-        }
+    let epoch = async |documents: &PgDocuments, owner: &str| match documents
+        .claim(part, owner, lease)
+        .await
+        .unwrap()
+    {
+        Claimed::Yes(claim) => claim.epoch.get(),
+        held => panic!("{held:?}"),
     };
     let first = epoch(&documents, "a").await;
     server.kill9().await;
@@ -382,13 +384,16 @@ async fn a_statement_and_a_pool_have_the_limits_of_the_address() {
     let store = open(&url).await;
     store.append_batch([plain("s", 1)].into()).await.unwrap();
     let open_ones = "select count(*) from pg_stat_activity where application_name = 'mister-smith'";
-    eventually(DEADLINE, async || match server.sql(name_of(&url), open_ones).await.parse::<u32>() {
-        Ok(3..) => Ok(()),
-        other => Err(format!("{other:?} connections")),
+    eventually(DEADLINE, async || {
+        match server.sql(name_of(&url), open_ones).await.parse::<u32>() {
+            Ok(3..) => Ok(()),
+            other => Err(format!("{other:?} connections")),
+        }
     })
     .await;
     assert_eq!(store.database().usage().1, 4);
-    let mut holder = PgConnection::connect(&url.replace("&statement_timeout_s=1", "")).await.unwrap();
+    let mut holder =
+        PgConnection::connect(&url.replace("&statement_timeout_s=1", "")).await.unwrap();
     let mut held = holder.begin().await.unwrap();
     sqlx::query("lock table ms_framework.events").execute(&mut *held).await.unwrap();
     let error = store.read_all(Position::ZERO, 10).await.unwrap_err();

@@ -217,9 +217,10 @@ async fn a_machine_that_vanishes_does_not_keep_the_lock() {
     let server = Postgres::start().await;
     let (wire, store, other) = by_wire(&server).await;
     wire.cut(Cut::Freeze(b"pg_advisory_xact_lock("));
-    let vanished = tokio::spawn(async move {
-        store.append_batch([typed(plain("s", ANY, 10, 1))].into()).await
-    });
+    let vanished =
+        tokio::spawn(
+            async move { store.append_batch([typed(plain("s", ANY, 10, 1))].into()).await },
+        );
     wire.was_cut(1).await;
     let append = other.append_batch([plain("s", ANY, 20, 1)].into());
     let outcomes = tokio::time::timeout(DEADLINE, append).await.expect("the lock is free").unwrap();

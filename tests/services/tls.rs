@@ -77,7 +77,10 @@ async fn a_server_is_trusted_by_its_authority_and_asks_for_a_certificate() {
         url(&root, "verify-full", &other, &other_key),
     ] {
         let text = fails(&wrong).await;
-        assert!(text.contains("TLS failed") || text.contains("does not let this user in"), "{text}");
+        assert!(
+            text.contains("TLS failed") || text.contains("does not let this user in"),
+            "{text}"
+        );
     }
     // The name does not matter to `verify-ca`, the authority does.
     let unnamed = url(&root, "verify-ca", &cert, &key).replace("localhost", "127.0.0.1");

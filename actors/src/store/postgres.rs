@@ -227,8 +227,7 @@ impl EventStore for PgStore {
         after: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.read(move || self.reader.stream_page(stream, after, limit))
-            .boxed()
+        self.read(move || self.reader.stream_page(stream, after, limit)).boxed()
     }
 
     fn read_all(
@@ -256,8 +255,7 @@ impl EventStore for PgStore {
         before: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.read(move || self.reader.backward_page(stream, before, limit))
-            .boxed()
+        self.read(move || self.reader.backward_page(stream, before, limit)).boxed()
     }
 
     fn read_matching<'a>(
@@ -266,8 +264,7 @@ impl EventStore for PgStore {
         after: Position,
         limit: usize,
     ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
-        self.read(move || self.reader.matching_page(filter, after, limit))
-            .boxed()
+        self.read(move || self.reader.matching_page(filter, after, limit)).boxed()
     }
 
     fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {

@@ -38,8 +38,7 @@ use super::{
 use crate::{
     event::{NewEvent, Position, StreamId, Timestamp, Version},
     store::{
-        Append, AppendError, AppendOutcome, Appended, ExpectedVersion, IdempotencyKey,
-        StoreError,
+        Append, AppendError, AppendOutcome, Appended, ExpectedVersion, IdempotencyKey, StoreError,
         plan::{Known, Mark, Plan, StreamState, mark, plan},
     },
 };
@@ -257,7 +256,8 @@ impl Writer {
         if let Some(written) = self.resolve(batch).await? {
             return Ok(Try::Done(written));
         }
-        let unknown = |append: &Append| !is_new(append) && self.memory.get(&append.stream).is_none();
+        let unknown =
+            |append: &Append| !is_new(append) && self.memory.get(&append.stream).is_none();
         if looked.is_none() && batch.iter().any(unknown) {
             return Ok(Try::Look);
         }

@@ -17,11 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
-    database::PgDatabase,
-    lookup,
-    options::Wake,
-};
+use super::{database::PgDatabase, lookup, options::Wake};
 use crate::{event::Position, store::StoreError};
 
 const CHANNEL: &str = "ms_events";

@@ -62,7 +62,10 @@ impl Names {
         {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             for (n, number) in numbers.iter().enumerate() {
-                let name = match (n.checked_sub(1).and_then(|n| found.get(n)), numbers.get(n.wrapping_sub(1))) {
+                let name = match (
+                    n.checked_sub(1).and_then(|n| found.get(n)),
+                    numbers.get(n.wrapping_sub(1)),
+                ) {
                     (Some(Some(last)), Some(before)) if before == number => {
                         Some(StreamId::clone(last))
                     }
@@ -113,3 +116,6 @@ impl Names {
         Ok(fetched)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,7 +140,8 @@ impl PgOptions {
     /// Takes a parameter of the address; whether it is one of these.
     fn set(&mut self, name: &str, value: &str) -> Result<bool, PgAddressError> {
         let number = || {
-            let wrong = |_| PgAddressError::Number { name: name.to_owned(), value: value.to_owned() };
+            let wrong =
+                |_| PgAddressError::Number { name: name.to_owned(), value: value.to_owned() };
             value.parse::<u32>().map_err(wrong)
         };
         let seconds = || number().map(|seconds| Duration::from_secs(seconds.into()));
@@ -237,7 +238,9 @@ pub fn read_address(
             continue;
         }
         // `options[name]`, whose brackets may be encoded.
-        if !OF_THE_DRIVER.contains(&name) && name != "application_name" && !name.starts_with("options")
+        if !OF_THE_DRIVER.contains(&name)
+            && name != "application_name"
+            && !name.starts_with("options")
         {
             return Err(PgAddressError::Unknown { name: name.to_owned() });
         }

@@ -169,9 +169,10 @@ pub(super) async fn is_written(
     attempt: &Attempt,
     batch: &[Append],
 ) -> sqlx::Result<bool> {
-    let planned = batch.iter().zip(&attempt.outcomes).filter(|(_, outcome)| {
-        outcome.as_ref().is_ok_and(|appended| !appended.duplicate)
-    });
+    let planned = batch
+        .iter()
+        .zip(&attempt.outcomes)
+        .filter(|(_, outcome)| outcome.as_ref().is_ok_and(|appended| !appended.duplicate));
     let ids: Vec<Uuid> = planned
         .flat_map(|(append, _)| append.events.iter().map(|event| *event.id.as_uuid()))
         .collect();

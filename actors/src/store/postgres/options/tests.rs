@@ -23,7 +23,8 @@ fn the_address_sets_what_it_names_and_nothing_else() {
         .wake(Wake::Poll)
         .keep_keys(Duration::from_secs(86_400));
     assert_eq!(read.unwrap(), expected);
-    let plain = options("postgres://user:secret@host:5433/db?sslmode=verify-full&sslrootcert=ca.pem");
+    let plain =
+        options("postgres://user:secret@host:5433/db?sslmode=verify-full&sslrootcert=ca.pem");
     assert_eq!(plain.unwrap(), PgOptions::default());
 }
 
