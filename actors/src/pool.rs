@@ -92,10 +92,14 @@ pub trait Connections: Send + Sync + fmt::Debug {
     fn lease(&self) -> Lease;
     /// Connections in use, and how many there may be.
     fn usage(&self) -> (u32, u32);
-    /// Whether the store answers. Asked for beside the connections that others use, where that can
-    /// be: who is slow is not dead, and a restart would not make room.
+    /// Whether the store answers. Best asked on a connection that is kept for this question: that
+    /// all others are in use says nothing about the store.
+    ///
+    /// # Errors
+    /// It does not.
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { self.lease().store.head().await.map(drop) })
+        let store = self.lease().store;
+        Box::pin(async move { store.head().await.map(drop) })
     }
     /// From now on every lease answers `Closed`. Does not wait.
     fn mark_closed(&self);
@@ -292,6 +296,7 @@ impl SupervisedComponent for Pool {
         if let Err(error) = self.connections.ping().await {
             return Health::unhealthy(error.to_string());
         }
+        // Slow readers are no reason to begin anew: that would end them and all that is well.
         match self.connections.usage() {
             (used, most) if most > 1 && used >= most => {
                 Health::degraded(format!("all {most} connections are in use"))

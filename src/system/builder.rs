@@ -555,19 +555,22 @@ struct Prepared {
     lock: Option<lock::StoreLock>,
 }
 
+/// The lock of a store that one node has for itself; `None` where it is shared.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn store_lock(url: &str) -> Result<Option<lock::StoreLock>, lock::LockError> {
+    #[cfg(feature = "sqlite")]
+    if kind(url) == "sqlite" {
+        let path = mister_smith_actors::store::sqlite::file_of(std::path::Path::new(url));
+        return lock::StoreLock::take(&path).map(Some);
+    }
+    let _ = url;
+    Ok(None)
+}
+
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 async fn prepare_store(url: &str, production: bool) -> Result<Prepared, SystemError> {
     use crate::migrate::{self, MigrateError};
-    #[cfg(feature = "sqlite")]
-    let lock = match kind(url) {
-        "sqlite" => {
-            let path = std::path::Path::new(url);
-            Some(lock::StoreLock::take(&mister_smith_actors::store::sqlite::file_of(path))?)
-        }
-        _ => None,
-    };
-    #[cfg(not(feature = "sqlite"))]
-    let lock = None;
+    let lock = store_lock(url)?;
     if production {
         let status = migrate::status(url).await?;
         let pending = status.pending();

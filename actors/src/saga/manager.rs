@@ -290,9 +290,7 @@ impl SagaManager {
 
     fn set_timer(&mut self, cx: &Context<Self>) {
         self.timer = self.due.first().map(|(until, _)| {
-            let wait = until.as_micros().saturating_sub(cx.clock().wall_us());
-            let wait = Duration::from_micros(u64::try_from(wait).unwrap_or(0));
-            cx.tell_after(wait, ManagerMessage::Due)
+            cx.tell_at(until.as_micros(), ManagerMessage::Due)
         });
     }
 
