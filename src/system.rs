@@ -32,6 +32,7 @@ use tokio::sync::watch;
 use crate::http::Edge;
 
 mod access;
+mod archive;
 mod builder;
 mod error;
 mod lock;

@@ -13,15 +13,20 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use mister_smith_supervisors::{
     Actor, Address, AskError, Context, ErrorClass, ExitReason, Failure, Health, ReplyPort,
-    StartError, SupervisedComponent, SupervisionMetadata,
+    StartError, SupervisedComponent, SupervisionMetadata, TaskGuard,
 };
 
 use crate::component;
+use crate::event::Timestamp;
+use crate::store::archive::{ArchiveError, ArchiveReport, ArchiveRules, Cold};
+use crate::store::claims::Claims;
 use crate::store::messages::MessageTables;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
+use crate::store::tail::{DEFAULT_BYTES, Tail};
 use crate::store::{EventStore, StoreError};
 
+mod mounted;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
@@ -30,12 +35,14 @@ mod sqlite;
 /// What can be done with the store, until the pool that gave it ends.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// The log.
+    /// The log; its last events are in memory ([`Tail`]).
     pub store: Arc<dyn EventStore>,
     /// States of streams, kept to read less.
     pub snapshots: Arc<dyn SnapshotStore>,
     /// The documents of projections.
     pub documents: Arc<dyn Documents>,
+    /// Who follows the log under which name, and how far.
+    pub claims: Arc<dyn Claims>,
     /// Messages of applications' own transactions.
     pub messages: Arc<dyn MessageTables>,
     /// Keeps the store's files small.
@@ -51,7 +58,21 @@ pub trait Upkeep: Send + Sync + fmt::Debug {
     /// # Errors
     /// The store failed.
     fn tidy(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Takes old parts of the log out of the store, into files.
+    ///
+    /// # Errors
+    /// The store has no parts; else what the archiver met.
+    fn archive<'a>(
+        &'a self,
+        _: &'a dyn Cold,
+        _: &'a ArchiveRules,
+    ) -> BoxFuture<'a, Result<ArchiveReport, ArchiveError>> {
+        Box::pin(std::future::ready(Err(ArchiveError::NoPartitions)))
+    }
 }
+
+pub use mounted::mounted;
 
 /// Opens connections to one store.
 pub trait Connect: Send + Sync + fmt::Debug {
@@ -115,6 +136,19 @@ pub fn connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
     }
 }
 
+/// The same for who only reads, beside a node or on a replica: nothing is made in the store, and
+/// reading rights are enough.
+///
+/// # Errors
+/// No adapter for that scheme, or not in this program.
+pub fn reader(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        #[cfg(feature = "postgres")]
+        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PgConnect::reader(url))),
+        _ => connector(url),
+    }
+}
+
 #[cfg(feature = "sqlite")]
 fn sqlite_connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
     Ok(Arc::new(sqlite::SqliteConnect::new(url)))
@@ -140,19 +174,39 @@ fn postgres_connector(_: &str) -> Result<Arc<dyn Connect>, AddressError> {
 pub enum PoolMessage {
     /// A lease on the store.
     Lease(ReplyPort<Lease>),
+    /// Forget what is older than anybody may ask for. Sent by the actor to itself.
+    Prune,
 }
+
+/// How long the inbox table knows a message that was handled.
+pub const INBOX_REMEMBERS: Duration = Duration::from_secs(7 * 86_400);
+
+/// The pause between two prunings.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// The pause before the first one: not while everything starts.
+const PRUNE_FIRST: Duration = Duration::from_secs(60);
 
 /// What a fresh start needs.
 #[derive(Clone, Debug)]
 pub struct PoolArgs {
     connect: Arc<dyn Connect>,
+    recent_bytes: usize,
 }
 
 impl PoolArgs {
     /// A pool of connections made by `connect`.
     #[must_use]
     pub fn new(connect: Arc<dyn Connect>) -> Self {
-        Self { connect }
+        Self { connect, recent_bytes: DEFAULT_BYTES }
+    }
+
+    /// How much of the end of the log is kept in memory for those who follow it; 32 MiB unless
+    /// this is called, nothing with 0.
+    #[must_use]
+    pub const fn recent_bytes(mut self, bytes: usize) -> Self {
+        self.recent_bytes = bytes;
+        self
     }
 }
 
@@ -160,6 +214,11 @@ impl PoolArgs {
 #[derive(Debug)]
 pub struct Pool {
     connections: Arc<dyn Connections>,
+    tail: Arc<Tail>,
+    /// The next pruning.
+    timer: TaskGuard,
+    /// The one that is under way.
+    pruning: Option<TaskGuard>,
 }
 
 impl Actor for Pool {
@@ -173,12 +232,28 @@ impl Actor for Pool {
             let (used, most) = shown.usage();
             format!("{used}/{most} in use")
         });
-        Ok(Self { connections })
+        let Lease { store, shared, .. } = connections.lease();
+        let tail = Tail::over(store, !shared, args.recent_bytes).await.map_err(store_failure)?;
+        let timer = cx.tell_after(PRUNE_FIRST, PoolMessage::Prune);
+        Ok(Self { connections, tail: Arc::new(tail), timer, pruning: None })
     }
 
-    async fn handle(&mut self, message: PoolMessage, _: &mut Context<Self>) -> Result<(), Failure> {
+    async fn handle(
+        &mut self,
+        message: PoolMessage,
+        cx: &mut Context<Self>,
+    ) -> Result<(), Failure> {
         match message {
-            PoolMessage::Lease(reply) => reply.send(self.connections.lease()),
+            PoolMessage::Lease(reply) => {
+                let store = Arc::clone(&self.tail) as _;
+                reply.send(Lease { store, ..self.connections.lease() });
+            }
+            PoolMessage::Prune => {
+                self.timer = cx.tell_after(PRUNE_EVERY, PoolMessage::Prune);
+                if self.pruning.as_ref().is_none_or(TaskGuard::is_finished) {
+                    self.pruning = Some(self.prune(cx));
+                }
+            }
         }
         Ok(())
     }
@@ -190,7 +265,24 @@ impl Actor for Pool {
     fn message_name(message: &PoolMessage) -> &'static str {
         match message {
             PoolMessage::Lease(_) => "Lease",
+            PoolMessage::Prune => "Prune",
         }
+    }
+}
+
+impl Pool {
+    /// Forgets beside the mailbox, for which leases wait.
+    fn prune(&self, cx: &Context<Self>) -> TaskGuard {
+        let remembers = i64::try_from(INBOX_REMEMBERS.as_micros()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_micros(cx.clock().wall_us().saturating_sub(remembers));
+        let messages = self.connections.lease().messages;
+        cx.spawn_guard(async move {
+            match messages.forget(before).await {
+                Ok(0) => {}
+                Ok(count) => tracing::debug!(count, "forgot old messages of the inbox"),
+                Err(error) => tracing::warn!(%error, "old messages are forgotten the next time"),
+            }
+        })
     }
 }
 
@@ -219,6 +311,7 @@ impl Drop for Pool {
     /// However it ends: nobody goes on working with what it owned.
     fn drop(&mut self) {
         self.connections.mark_closed();
+        self.tail.close();
     }
 }
 
@@ -266,3 +359,6 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
     };
     Failure::wrap(class, error)
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests;

@@ -34,10 +34,12 @@ use crate::{
 };
 
 pub mod archive;
+pub mod claims;
 pub mod committer;
 pub mod conformance;
 pub mod feed;
 mod filter;
+pub mod follow;
 pub mod memory;
 pub mod messages;
 mod plan;
@@ -51,9 +53,12 @@ pub mod snapshot;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod subscription;
+pub mod tail;
 
 pub use filter::{DEAD_LETTERS, EventFilter, MAX_SCAN, MatchingPage, RecordedType};
 
+#[cfg(test)]
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -242,6 +247,23 @@ pub trait EventStore: Send + Sync + fmt::Debug {
     /// The name of this log, made with it. Messages derived from events carry it, so that two
     /// logs on one bus are told apart.
     fn store_id(&self) -> Uuid;
+
+    /// Where the events of a stream lie: the positions of its first and its last one, for whoever
+    /// looks for them in files. `None` if it takes no events, or is not known.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn span<'a>(
+        &'a self,
+        _: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Option<(Position, Position)>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// The type of the event that ends a stream. Types of applications do not begin with `$`.
@@ -488,8 +510,8 @@ pub enum StoreError {
     },
     /// What is asked for is in files, and no longer in the database.
     #[error(
-        "{store} holds only what comes after position {up_to}, the rest was archived; read on from \
-         there, or replay with the archive's directory"
+        "{store} holds only what comes after position {up_to}, the rest was archived; give the \
+         archive's directory (--archive-dir), or put it back (`smith archive restore`)"
     )]
     Archived {
         /// Path or address of the store.

@@ -1,3 +1,4 @@
+drop table projection_notes;
 drop table checkpoints;
 drop table parked;
 drop table documents;

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use mister_smith_actors::event::Timestamp;
+#[cfg(feature = "postgres")]
+use mister_smith_actors::store::postgres::options::{PgOptions, read_address};
 #[cfg(feature = "sqlite")]
 use mister_smith_actors::store::sqlite::{file_of, read_models_of};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
@@ -128,8 +130,8 @@ impl Target {
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => {
-                let options: sqlx::postgres::PgConnectOptions =
-                    url.parse().map_err(|error| self.fault(error))?;
+                let (options, _) = read_address(url, PgOptions::default())
+                    .map_err(|error| self.fault(sqlx::Error::Configuration(Box::new(error))))?;
                 let options = options.application_name("smith migrate").disable_statement_logging();
                 let connection = options.connect().await.map_err(|error| self.fault(error))?;
                 Ok(Database::Postgres(connection))

@@ -68,6 +68,7 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
             "0003_streams_and_snapshots",
             "0004_projections",
             "0006_messages",
+            "0007_followers",
             "0008_request_keys"
         ]
     );
@@ -104,6 +105,7 @@ async fn the_way_down_is_stored_and_leads_back() {
         names(&report),
         [
             "0008_request_keys",
+            "0007_followers",
             "0006_messages",
             "0004_projections",
             "0003_streams_and_snapshots",
@@ -112,7 +114,49 @@ async fn the_way_down_is_stored_and_leads_back() {
         ]
     );
     assert_eq!(tables(&path).await, ["schema_migrations"]);
-    assert_eq!(up(&path).await.unwrap().steps.len(), 6);
+    assert_eq!(up(&path).await.unwrap().steps.len(), 7);
+}
+
+async fn sql(path: &Path, text: &'static str) -> Vec<String> {
+    let mut connection = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+    let rows = sqlx::query_scalar(text).fetch_all(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    rows
+}
+
+/// Places of relays and consumers go on over the step in both directions: a place that is lost
+/// sends, or handles, the whole log again.
+#[tokio::test]
+async fn places_in_the_log_move_with_the_tables_and_back() {
+    let (_home, path) = home();
+    let to = |version| texts::SQLITE.iter().filter(move |one| one.version <= version).copied();
+    let (before_it, with_it) = (to(6).collect::<Vec<_>>(), to(7).collect::<Vec<_>>());
+    apply(&path, &before_it).await.unwrap();
+    for text in [
+        "insert into projection_builds (id, projection, version, partitions, state) values \
+         (7, '$relay.post', 1, 1, 1), (8, 'streams', 1, 1, 1), (9, '$sagas', 1, 1, 1)",
+        "insert into checkpoints values ('build 7/0', 41, 'me', 5), ('build 8/0', 9, 'me', 1), \
+         ('build 9/0', 0, 'me', 2)",
+        "insert into documents values (7, 'marks', 41, '[{\"position\":41}]'), (8, 'd', 9, '{}')",
+    ] {
+        sql(&path, text).await;
+    }
+    let places = "select name || ' ' || position || ' ' || epoch from followers order by name";
+    let marks = "select cast(data as text) from follower_notes where name = 'relay.post'";
+    let before = "select b.projection || ' ' || c.position from projection_builds b \
+                  join checkpoints c on c.name = 'build ' || b.id || '/0' order by 1";
+    let documents = "select cast(data as text) from documents order by id";
+    apply(&path, &with_it).await.unwrap();
+    assert_eq!(sql(&path, places).await, ["relay.post 41 5", "sagas 0 2"]);
+    assert_eq!(sql(&path, marks).await, ["[{\"position\":41}]"]);
+    assert_eq!(sql(&path, before).await, ["streams 9"], "what is a projection stays one");
+    assert_eq!(sql(&path, documents).await, ["{}"]);
+    sql(&path, "update followers set position = 50 where name = 'relay.post'").await;
+    down(&path, 6).await.unwrap();
+    assert_eq!(sql(&path, before).await, ["$relay.post 50", "$sagas 0", "streams 9"]);
+    assert_eq!(sql(&path, documents).await, ["{}", "[{\"position\":41}]"]);
+    apply(&path, &with_it).await.unwrap();
+    assert_eq!(sql(&path, places).await, ["relay.post 50 5", "sagas 0 2"]);
 }
 
 /// A log with keys as the program before wrote them keeps its events and their keys, up and down.

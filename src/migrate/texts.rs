@@ -33,6 +33,7 @@ pub(super) const SQLITE: &[Migration] = &[
     migration!("sqlite", 3, "0003_streams_and_snapshots"),
     migration!("sqlite", 4, "0004_projections"),
     migration!("sqlite", 6, "0006_messages"),
+    migration!("sqlite", 7, "0007_followers"),
     migration!("sqlite", 8, "0008_request_keys"),
 ];
 
@@ -48,6 +49,8 @@ pub(super) const POSTGRES: &[Migration] = &[
     migration!("postgres", 4, "0004_projections"),
     migration!("postgres", 5, "0005_archives"),
     migration!("postgres", 6, "0006_messages"),
+    migration!("postgres", 7, "0007_followers"),
+    migration!("postgres", 8, "0008_append"),
 ];
 
 /// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.

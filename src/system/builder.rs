@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
@@ -37,7 +36,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::{
-    AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError, lock, plan,
+    AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError,
+    archive::Archives, lock, plan,
 };
 use crate::http::{self, Edge, Limits};
 
@@ -65,6 +65,7 @@ pub struct SystemBuilder {
     servers: Vec<CommandServerArgs>,
     brokers: Vec<Broker>,
     production: bool,
+    pub(super) archives: Archives,
     threads: Vec<(Work, ThreadPoolSpec)>,
 }
 
@@ -90,6 +91,7 @@ impl SystemBuilder {
             servers: Vec::new(),
             brokers: Vec::new(),
             production: false,
+            archives: Archives::default(),
             threads: Vec::new(),
         }
     }
@@ -104,7 +106,9 @@ impl SystemBuilder {
     /// The store, by URL: `sqlite://PATH` or a plain path, made if missing; or `postgres://…`.
     #[must_use]
     pub fn store(mut self, url: impl Into<String>) -> Self {
-        self.store = url.into();
+        let (store, directory) = crate::archive::of_url(&url.into());
+        self.store = store;
+        self.archives.directory = directory.or(self.archives.directory);
         self
     }
 
@@ -267,6 +271,7 @@ impl SystemBuilder {
         let settings = self.settings();
         let connect = connector(&self.store)
             .map_err(|source| SystemError::Store { url: self.store.clone(), source })?;
+        let connect = self.archives.mount(connect);
         let listener = match self.listen {
             Some(addr) => {
                 self.access.check(addr)?;
@@ -281,12 +286,10 @@ impl SystemBuilder {
             let door = self.access.door(addr, self.production);
             Edge::new(Arc::new(listener), addr, self.limits, door)
         });
-        let epoch_us = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        let epoch_us = crate::runtime::wall_us();
         let seed = self.seed.unwrap_or(epoch_us.cast_unsigned());
         let definitions = Definitions::new(self.sagas)?;
-        let clock = Clock::starting_at(epoch_us);
+        let clock = Clock::following(crate::runtime::wall_us);
         let bus = EventBus::new(clock, seed);
         let letters = DeadLetters::new(bus.clone());
         let lifecycle = LifecycleQueue::default();
@@ -329,6 +332,7 @@ impl SystemBuilder {
             table: self.table.map(|queue| (queue, nudge.clone())),
             servers: &self.servers,
             brokers: &self.brokers,
+            archivist: self.archives.archivist(kind),
             edge: edge.as_ref(),
         });
         let mut builder = ActorSystem::builder(root)

@@ -93,10 +93,23 @@ pub(super) async fn load<A: Aggregate>(
             return replay(lease, stream, decoder, base).await;
         }
     }
-    tracing::warn!(%stream, version = %snapshot.version, "snapshot discarded: it cannot be used");
-    lease.snapshots.delete_snapshot(stream).await.map_err(store_failure)?;
+    let version = snapshot.version;
     let base = Loaded { discarded: true, ..Loaded::nothing() };
-    replay(lease, stream, decoder, base).await
+    let loaded = replay(lease, stream, decoder, base).await.map_err(|failure| {
+        let class = failure.class();
+        Failure::new(
+            class,
+            format!(
+                "{failure} (its snapshot of version {version} is kept; it is of another shape, or \
+             cannot be read)"
+            ),
+        )
+    })?;
+    // Only now: of a stream whose events were archived it is all that is left, and the program that
+    // wrote it can still read it.
+    tracing::warn!(%stream, %version, "snapshot discarded: it cannot be used");
+    lease.snapshots.delete_snapshot(stream).await.map_err(store_failure)?;
+    Ok(loaded)
 }
 
 fn decode<A: Aggregate>(snapshot: &Snapshot) -> Option<A> {

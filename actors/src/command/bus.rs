@@ -5,7 +5,7 @@
 //! who lives.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::middleware::{CommandInfo, Middleware, Next};
 use super::{CommandEnvelope, CommandError, Executed, Request};
-use crate::aggregate::actor::{AggregateActor, AggregateArgs, AggregateMessage};
+use crate::aggregate::actor::{AggregateActor, AggregateArgs, AggregateMessage, Look, LookAt};
 use crate::aggregate::live::LiveAggregates;
 use crate::aggregate::{Aggregate, stream_of};
 use crate::component;
@@ -25,6 +25,17 @@ use crate::store::IdempotencyKey;
 
 /// How often a command is handed to another life because the one it met was ending.
 const HAND_OVERS: usize = 8;
+
+/// How new the state has to be that a look sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Freshness {
+    /// Everything that any node has written before the look.
+    #[default]
+    Newest,
+    /// Whatever this node has in memory, and in the log: on a store that other nodes write to it may
+    /// lack what they have written since this aggregate was live here, or its last command.
+    InMemory,
+}
 
 /// How aggregates live.
 #[derive(Debug, Clone)]
@@ -133,11 +144,12 @@ impl CommandBus {
         id: &str,
         command: impl Into<CommandEnvelope<A::Command>>,
     ) -> Result<Executed, CommandError> {
-        let CommandEnvelope { command, key, metadata } = command.into();
+        let CommandEnvelope { command, key, fingerprint, metadata } = command.into();
         let stream = stream_of::<A>(id)?;
-        let command = Arc::new(command);
         if self.0.middleware.is_empty() {
-            return self.deliver::<A>(&stream, command, key.as_deref(), &metadata).await;
+            return self
+                .deliver::<A>(&stream, command, key.as_deref(), fingerprint, metadata)
+                .await;
         }
         let name = std::any::type_name::<A::Command>();
         let info = CommandInfo {
@@ -150,14 +162,19 @@ impl CommandBus {
         let send = |info: CommandInfo| {
             async move {
                 let CommandInfo { stream, key, metadata, .. } = info;
-                self.deliver::<A>(&stream, command, key.as_deref(), &metadata).await
+                self.deliver::<A>(&stream, command, key.as_deref(), fingerprint, metadata).await
             }
             .boxed()
         };
         Next::new(&self.0.middleware, send).run(info).await
     }
 
-    /// Looks at the state of an aggregate, as it is in the log.
+    /// Looks at the state of an aggregate as it is in the log: no event that was acknowledged
+    /// before the call is missing in it, whichever node wrote it. `look` is told the version that it
+    /// sees.
+    ///
+    /// On a store that other nodes write to this reads the stream's version, once for all looks that
+    /// wait; [`look_as`](Self::look_as) can do without.
     ///
     /// # Errors
     /// As for [`send`](Self::send).
@@ -169,33 +186,61 @@ impl CommandBus {
         id: &str,
         look: impl FnOnce(&A, Version) -> T + Send + 'static,
     ) -> Result<T, CommandError> {
+        self.look_as(id, Freshness::Newest, look).await
+    }
+
+    /// Looks at the state of an aggregate that is as new as one asks for.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// Dropping the call loses nothing.
+    pub async fn look_as<A: Aggregate, T: Send + 'static>(
+        &self,
+        id: &str,
+        freshness: Freshness,
+        look: impl FnOnce(&A, Version) -> T + Send + 'static,
+    ) -> Result<T, CommandError> {
         let stream = stream_of::<A>(id)?;
-        let (answer, answered) = oneshot::channel();
-        let look: crate::aggregate::actor::Look<A> = Box::new(move |state: &A, version| {
-            // An asker that is gone does not mind.
-            let _ = answer.send(look(state, version));
-        });
-        let mut message = AggregateMessage::Look(look);
-        for _ in 0..HAND_OVERS {
-            let actor = self.find::<A>(&stream).await?;
-            match actor.tell(message).await {
-                Ok(()) => {
-                    let answered = tokio::time::timeout(self.0.options.deadline, answered);
-                    let gone = || AskError::NoReply { path: actor.path().clone() };
-                    return match answered.await {
-                        Ok(Ok(value)) => Ok(value),
-                        Ok(Err(_)) => Err(gone().into()),
-                        Err(_) => Err(AskError::Timeout {
-                            path: actor.path().clone(),
-                            after: self.0.options.deadline,
-                        }
-                        .into()),
-                    };
+        let deadline = self.0.options.deadline;
+        // An actor that ends drops a look that it has not come to: then it is the next one's.
+        let look = Arc::new(Mutex::new(Some(look)));
+        let looking = async {
+            for _ in 0..HAND_OVERS {
+                let actor = self.find::<A>(&stream).await?;
+                let (answer, answered) = oneshot::channel();
+                let shared = Arc::clone(&look);
+                let message = AggregateMessage::Look(Look {
+                    freshness,
+                    look: Box::new(move |seen| {
+                        let seen = seen.map(|LookAt { state, version }| {
+                            let look = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+                            look.map(|look| look(state, version))
+                        });
+                        // An asker that is gone does not mind.
+                        let _ = answer.send(seen);
+                    }),
+                });
+                if actor.tell(message).await.is_err() {
+                    continue;
                 }
-                Err(error) => message = error.into_message(),
+                match answered.await {
+                    Ok(Ok(Some(value))) => return Ok(value),
+                    Ok(Err(error)) => return Err(error),
+                    // It was begun, and panicked.
+                    Ok(Ok(None)) => {
+                        return Err(AskError::NoReply { path: actor.path().clone() }.into());
+                    }
+                    Err(_) => {}
+                }
             }
-        }
-        Err(self.down().into())
+            Err(self.down().into())
+        };
+        tokio::time::timeout(deadline, looking).await.unwrap_or_else(|_| {
+            let path = self.0.supervisor.path().clone();
+            Err(AskError::Timeout { path, after: deadline }.into())
+        })
     }
 
     /// The aggregates that are live.
@@ -207,11 +252,15 @@ impl CommandBus {
     async fn deliver<A: Aggregate>(
         &self,
         stream: &StreamId,
-        command: Arc<A::Command>,
+        command: A::Command,
         key: Option<&str>,
-        metadata: &Metadata,
+        fingerprint: Option<u64>,
+        metadata: Metadata,
     ) -> Result<Executed, CommandError> {
+        let command = Arc::new(command);
         let key = key.map(|key| IdempotencyKey::of(["command", stream.as_str(), key]));
+        let fingerprint = fingerprint.filter(|_| key.is_some());
+        let meta = Metadata { fingerprint, ..metadata }.to_bytes();
         let mut tries = 0;
         loop {
             let actor = self.find::<A>(stream).await?;
@@ -219,7 +268,8 @@ impl CommandBus {
                 AggregateMessage::Execute(Request {
                     command: Arc::clone(&command),
                     key,
-                    metadata: metadata.clone(),
+                    fingerprint,
+                    meta: meta.clone(),
                     reply,
                 })
             });

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::{Connect, Connections, Lease, Upkeep};
+use crate::store::claims::sqlite::SqliteClaims;
 use crate::store::read_model::documents::sqlite::SqliteDocuments;
 use crate::store::sqlite::{Database, SqliteOptions, SqliteStore};
 use crate::store::{EventStore as _, StoreError};
@@ -39,7 +40,9 @@ impl Connect for SqliteConnect {
             }
             let read_models = Arc::new(read_models);
             let documents = Arc::new(SqliteDocuments::new(Arc::clone(&read_models)));
-            let connections = SqliteConnections { store: Arc::new(store), documents, read_models };
+            let claims = Arc::new(SqliteClaims::new(Arc::clone(store.database())));
+            let store = Arc::new(store);
+            let connections = SqliteConnections { store, documents, read_models, claims };
             Ok(Arc::new(connections) as Arc<dyn Connections>)
         }
         .boxed()
@@ -52,6 +55,7 @@ struct SqliteConnections {
     documents: Arc<SqliteDocuments>,
     /// Their file, beside the log's.
     read_models: Arc<Database>,
+    claims: Arc<SqliteClaims>,
 }
 
 impl Connections for SqliteConnections {
@@ -60,6 +64,7 @@ impl Connections for SqliteConnections {
             store: Arc::clone(&self.store) as _,
             snapshots: Arc::clone(&self.store) as _,
             documents: Arc::clone(&self.documents) as _,
+            claims: Arc::clone(&self.claims) as _,
             messages: Arc::clone(&self.store) as _,
             upkeep: Arc::clone(&self.store) as _,
             shared: false,

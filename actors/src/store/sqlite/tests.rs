@@ -15,12 +15,13 @@ use crate::{
     store::{ExpectedVersion, IdempotencyKey, conformance, memory::MemoryStore},
 };
 
-const SCHEMA: [&str; 6] = [
+const SCHEMA: [&str; 7] = [
     include_str!("../../../../migrations/sqlite/0001_event_store.up.sql"),
     include_str!("../../../../migrations/sqlite/0002_stream_summaries.up.sql"),
     include_str!("../../../../migrations/sqlite/0003_streams_and_snapshots.up.sql"),
     include_str!("../../../../migrations/sqlite/0004_projections.up.sql"),
     include_str!("../../../../migrations/sqlite/0006_messages.up.sql"),
+    include_str!("../../../../migrations/sqlite/0007_followers.up.sql"),
     include_str!("../../../../migrations/sqlite/0008_request_keys.up.sql"),
 ];
 
@@ -78,6 +79,16 @@ async fn the_sqlite_store_keeps_every_law() {
     let home = Home::new();
     Box::pin(conformance::run(async || home.store().await)).await;
     conformance::snapshots::run(async || home.store().await).await;
+}
+
+#[tokio::test]
+async fn claims_in_sqlite_keep_every_law() {
+    use crate::store::claims::{conformance, sqlite::SqliteClaims};
+    let home = Home::new();
+    conformance::run(false, async || {
+        SqliteClaims::new(std::sync::Arc::clone(home.store().await.database()))
+    })
+    .await;
 }
 
 #[tokio::test]

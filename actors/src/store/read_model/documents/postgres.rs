@@ -13,7 +13,7 @@ use builds::{find_builds, make_build, retire};
 use super::{Build, Builds, Claimed, Commit, Document, Documents, Parked, Part, Progress};
 use crate::{
     event::Position,
-    store::postgres::PgDatabase,
+    store::postgres::database::{PgDatabase, make_durable},
     store::read_model::{
         Claim, Epoch, ProjectionError,
         query::{ListQuery, MAX_LIST},
@@ -234,6 +234,7 @@ impl Documents for PgDocuments {
         lease: Duration,
     ) -> BoxFuture<'a, Result<Claimed, ProjectionError>> {
         self.write(async move |connection| {
+            make_durable(connection).await?;
             let row = sqlx::query(
                 "select owner, lease_until < clock_timestamp() or owner = $2 from checkpoints \
                  where name = $1 for update",
