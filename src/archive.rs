@@ -183,3 +183,6 @@ impl Drop for Written {
         let _ = fs::remove_file(&self.temporary);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,9 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "postgres")]
+pub use postgres::PgConnect;
+
 /// What can be done with the store, until the pool that gave it ends.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -161,7 +164,7 @@ fn sqlite_connector(_: &str) -> Result<Arc<dyn Connect>, AddressError> {
 
 #[cfg(feature = "postgres")]
 fn postgres_connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
-    Ok(Arc::new(postgres::PgConnect::new(url)))
+    Ok(Arc::new(PgConnect::new(url)))
 }
 
 #[cfg(not(feature = "postgres"))]
@@ -295,7 +298,7 @@ impl SupervisedComponent for Pool {
         }
         // Slow readers are no reason to begin anew: that would end them and all that is well.
         match self.connections.usage() {
-            (used, most) if used >= most => {
+            (used, most) if most > 1 && used >= most => {
                 Health::degraded(format!("all {most} connections are in use"))
             }
             _ => Health::Healthy,

@@ -1,4 +1,3 @@
-drop table projection_notes;
 drop table checkpoints;
 drop table parked;
 drop table documents;

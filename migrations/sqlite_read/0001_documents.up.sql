@@ -37,25 +37,11 @@ create table parked (
     primary key (build, id, position)
 ) strict, without rowid;
 
--- How far each build has read, as followers of the log have it: the epoch is
--- the fence, one writes only while nobody has claimed the row after it.
+-- How far each build has read. The epoch is the fence: one writes only while
+-- nobody has claimed the row after it.
 create table checkpoints (
     name     text primary key,
     position integer not null,
     owner    text not null,
-    epoch    integer not null,
-    paused   integer not null default 0,
-    asked    integer not null default 0,
-    heard    integer not null default 0,
-    deaths   integer not null default 0,
-    died_at  integer not null default 0,
-    trying   integer not null default 0,
-    tries    integer not null default 0
-) strict, without rowid;
-
-create table projection_notes (
-    name text not null,
-    id   text not null,
-    data blob not null,
-    primary key (name, id)
+    epoch    integer not null
 ) strict, without rowid;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use mister_smith::actors::event::{Position, StreamId, Version};
-use mister_smith::actors::store::postgres::{PgOptions, PgStore};
+use mister_smith::actors::store::postgres::PgStore;
 use mister_smith::actors::store::read_model::documents::postgres::PgDocuments;
 use mister_smith::actors::store::read_model::documents::{Claimed, Documents, Part};
 use mister_smith::actors::store::{
@@ -148,6 +148,44 @@ async fn nothing_that_is_read_depends_on_rows_that_follow() {
     assert_eq!(server.sql(name_of(&url), row).await, "21|21");
 }
 
+/// Guards against 2,000 scans of a long log for the few events of a category.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rare_category_is_found_without_a_look_at_all_the_others() {
+    let server = Postgres::start().await;
+    let url = database(&server).await;
+    let store = open(&url).await;
+    store.append_batch([plain("rare-1", 1), plain("filler-1", 2)].into()).await.unwrap();
+    store.settle().await.unwrap();
+    let many = "insert into ms_framework.events \
+                select n, s.id, n - 1, 0, 1, 1, gen_random_uuid(), '', '' \
+                  from generate_series(3, 400000) n, ms_framework.streams s \
+                 where s.name = 'filler-1'";
+    server.sql(name_of(&url), many).await;
+    let store = open(&url).await;
+    store.append_batch([plain("rare-2", 3)].into()).await.unwrap();
+    let filter = EventFilter::default().categories(["rare"]);
+    let calls = async |store: &PgStore| {
+        let (mut at, mut calls, mut found) = (Position::ZERO, 0, Vec::new());
+        loop {
+            let page = store.read_matching(&filter, at, 10).await.unwrap();
+            calls += 1;
+            found.extend(page.events.iter().map(|event| event.position.get()));
+            if page.scanned_to == at {
+                return (calls, found);
+            }
+            at = page.scanned_to;
+        }
+    };
+    assert_eq!(calls(&store).await.1, [1, 400_001], "also while nothing is known of the rest");
+    store.settle().await.unwrap();
+    let (calls, found) = calls(&store).await;
+    assert_eq!(found, [1, 400_001]);
+    assert!(calls <= 4, "{calls} calls");
+    let absent = EventFilter::default().categories(["none"]);
+    let page = store.read_matching(&absent, Position::ZERO, 10).await.unwrap();
+    assert_eq!(page.scanned_to, Position::new(400_001), "at once");
+}
+
 /// Guards against conflicts that cost an error in the server's log each, and the lock.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_second_leaves_no_error_in_the_servers_log() {
@@ -246,6 +284,10 @@ async fn a_log_that_became_shorter_is_waited_for_again() {
                 update ms_framework.streams set version = 3, last_position = 3; \
                 update ms_framework.store_head set position = 3";
     server.sql(name_of(&url), lost).await;
+    // No session outlives a failover.
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity \
+               where application_name = 'mister-smith'";
+    server.sql(name_of(&url), end).await;
     eventually(DEADLINE, async || match store.changed(Position::new(3)).now_or_never() {
         None => Ok(()),
         Some(head) => Err(format!("still announced: {head:?}")),

@@ -42,7 +42,7 @@ impl Connect for SqliteConnect {
             let documents = Arc::new(SqliteDocuments::new(Arc::clone(&read_models)));
             let claims = Arc::new(SqliteClaims::new(Arc::clone(store.database())));
             let store = Arc::new(store);
-            let connections = SqliteConnections { store, documents, read_models, claims };
+            let connections = SqliteConnections { store, documents, claims, read_models };
             Ok(Arc::new(connections) as Arc<dyn Connections>)
         }
         .boxed()
@@ -53,9 +53,9 @@ impl Connect for SqliteConnect {
 struct SqliteConnections {
     store: Arc<SqliteStore>,
     documents: Arc<SqliteDocuments>,
+    claims: Arc<SqliteClaims>,
     /// Their file, beside the log's.
     read_models: Arc<Database>,
-    claims: Arc<SqliteClaims>,
 }
 
 impl Connections for SqliteConnections {

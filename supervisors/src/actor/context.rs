@@ -189,7 +189,8 @@ impl<A: Actor> Context<A> {
     }
 
     /// When the message in flight was taken out of the mailbox: wall clock, microseconds since the
-    /// Unix epoch. The actor's statistics need it anyway, so it costs nothing.
+    /// Unix epoch. The actor's statistics need it anyway, so it costs a look at
+    /// the machine's clock at most.
     #[must_use]
     pub fn taken_at_us(&self) -> i64 {
         let cell = &self.slot.cell;

@@ -102,8 +102,8 @@ impl PgDatabase {
         self.lone(session).await
     }
 
-    /// A connection of one's own, whose statements may take as long as they do: for partitions
-    /// that are detached while others read, and the like.
+    /// A connection of one's own, whose statements and transactions may take as long as they do,
+    /// and whose commits are on the disk: for an archiver, which waits for everybody who reads.
     ///
     /// # Errors
     ///
@@ -113,7 +113,8 @@ impl PgDatabase {
     ///
     /// Dropping the call closes it.
     pub(crate) async fn connect_patient(&self) -> Result<PgConnection, StoreError> {
-        let session = session(&self.options, SHARED_SILENT) + "set statement_timeout to 0;";
+        let session = session(&self.options, Duration::ZERO)
+            + "set statement_timeout to 0; set lock_timeout to 0; set synchronous_commit to on;";
         self.lone(session).await
     }
 

@@ -30,6 +30,36 @@ pub(super) async fn head(database: &PgDatabase) -> Result<Position, StoreError> 
     Ok(Position::new(head.cast_unsigned()))
 }
 
+/// The positions of one part of the log, as migration 0008 counts them.
+const PART: i64 = 50_000;
+
+/// The end of the log, and the place behind which the first event of one of these categories can
+/// come: not before `after`. What lies between is known to have none.
+pub(super) async fn head_and_next(
+    database: &PgDatabase,
+    categories: &[String],
+    after: i64,
+) -> Result<(Position, i64), StoreError> {
+    const TEXT: &str = concat!(
+        "select l.head, h.parts_from, h.parts_to, \
+                (select min(p.part) from unnest($1::text[]) k (category), lateral ( \
+                    select part from category_parts c \
+                     where c.category = k.category and c.part >= $2 order by part limit 1) p) \
+           from store_head h, (",
+        head_query!(),
+        ") l where h.id = 1"
+    );
+    let row =
+        sqlx::query(TEXT).bind(categories).bind(after / PART).fetch_one(database.pool()?).await;
+    let read = |row: PgRow| {
+        let (from, to): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+        let part = row.try_get::<Option<i64>, _>(3)?.map_or(to, |part| part * PART);
+        let next = if after >= from { after.max(part.min(to)) } else { after };
+        Ok((Position::new(row.try_get::<i64, _>(0)?.cast_unsigned()), next))
+    };
+    row.and_then(read).map_err(|error| database.fault(error))
+}
+
 /// The version of a stream `s`, whose row may be a little behind; with the row `h` of the head.
 macro_rules! version_of_s {
     () => {
@@ -59,12 +89,16 @@ pub(super) async fn span(
     database: &PgDatabase,
     stream: &StreamId,
 ) -> Result<Option<(Position, Position)>, StoreError> {
-    let query = "select first_position, last_position from streams where name = $1 and status = 0";
-    let row = sqlx::query(query)
-        .bind(stream.as_str())
-        .fetch_optional(database.pool()?)
-        .await
-        .map_err(|error| database.fault(error))?;
+    let row = sqlx::query(
+        "select s.first_position, coalesce((select e.position from events e \
+             where e.stream_id = s.id and e.version > s.version and e.position > h.position \
+             order by e.version desc limit 1), s.last_position) \
+         from streams s, store_head h where s.name = $1 and s.status = 0",
+    )
+    .bind(stream.as_str())
+    .fetch_optional(database.pool()?)
+    .await
+    .map_err(|error| database.fault(error))?;
     let read = |row: PgRow| {
         let place = |column| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
         Ok((Position::new(place(0)?), Position::new(place(1)?)))
@@ -142,21 +176,6 @@ pub(super) async fn position_at(
         .await
         .map_err(|error| database.fault(error))?;
     Ok(position.map_or(Position::ZERO, |position| Position::new(position.cast_unsigned())))
-}
-
-/// The version that a stream's row knows of, which is never ahead of the log; zero if there is none
-/// or it was deleted.
-pub(super) async fn known_version(
-    database: &PgDatabase,
-    stream: &StreamId,
-) -> Result<Version, StoreError> {
-    let version: Option<i64> =
-        sqlx::query_scalar("select version from streams where name = $1 and status = 0")
-            .bind(stream.as_str())
-            .fetch_optional(database.pool()?)
-            .await
-            .map_err(|error| database.fault(error))?;
-    Ok(version.map_or(Version::ZERO, |version| Version::new(version.cast_unsigned())))
 }
 
 /// Everything up to here was archived.

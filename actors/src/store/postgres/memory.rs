@@ -59,3 +59,6 @@ impl Memory {
         self.by_number.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

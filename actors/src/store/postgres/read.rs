@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::{
     database::PgDatabase,
-    lookup,
+    lookup::{self, version_of_s},
     names::Names,
     types::{Known, Types},
 };
@@ -48,7 +48,12 @@ struct Found {
     events: Vec<RecordedEvent>,
     /// Whether that is all, or the page was full before.
     whole: bool,
+    /// The last version of the stream that was asked for.
+    last: Version,
 }
+
+/// The column with the last version of a stream, behind those of an event.
+const STREAM_COLUMN: usize = 9;
 
 /// A counter as PostgreSQL's integer. A read after a place beyond the last possible one finds
 /// nothing.
@@ -64,15 +69,27 @@ macro_rules! columns {
     };
 }
 
-/// A stream that was not deleted, by name. The parts of the log that can hold events of it: those
-/// between its first event and the last one that its row knows of, and those behind the place up to
-/// which all rows are right.
+/// The events of a stream that was not deleted, and its last version, of one look: without events
+/// there is one row, with the version alone. The parts of the log that can hold events of it are
+/// those between its first event and the last one that its row knows of, and those behind the place
+/// up to which all rows are right.
 macro_rules! of_stream {
-    () => {
-        "where e.stream_id = (select id from streams where name = $1 and status = 0) \
-         and (e.position between (select first_position from streams where name = $1) \
-                             and (select last_position from streams where name = $1) \
-              or e.position > (select position from store_head where id = 1)) "
+    ($bound:literal, $order:literal) => {
+        concat!(
+            "select e.position, e.version, e.type_id, e.event_id, e.codec, e.recorded_at, e.data, \
+             e.meta, e.stream_id, v.version from store_head h cross join streams s \
+             cross join lateral (select ",
+            version_of_s!(),
+            " as version) v left join lateral ( \
+             select * from events where stream_id = s.id \
+             and (position between s.first_position and s.last_position \
+                  or position >= h.position + 1) ",
+            $bound,
+            "order by ",
+            $order,
+            " limit $3) e on true where h.id = 1 and s.name = $1 and s.status = 0 order by e.",
+            $order
+        )
     };
 }
 
@@ -82,11 +99,9 @@ const ALL: &str = concat!(
     "where e.position > $1 and e.position <= $2 order by e.position"
 );
 
-const STREAM: &str =
-    concat!(columns!(), of_stream!(), "and e.version > $2 order by e.version limit $3");
+const STREAM: &str = of_stream!("and version > $2 ", "version");
 
-const BACKWARD: &str =
-    concat!(columns!(), of_stream!(), "and e.version < $2 order by e.version desc limit $3");
+const BACKWARD: &str = of_stream!("and version < $2 ", "version desc");
 
 const TYPES: &str = concat!(
     columns!(),
@@ -138,13 +153,11 @@ impl Reader {
         after: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let events = self.of_stream(STREAM, stream, after, limit).await?;
-        // Versions have no holes: what does not begin with the next one was archived. The row is
-        // never ahead of the log.
-        match events.first() {
-            Some(first) if first.version == after.next() => Ok(events),
-            None if limit == 0 => Ok(events),
-            None if lookup::known_version(&self.database, stream).await? <= after => Ok(events),
+        let (events, last) = self.of_stream(STREAM, stream, after, limit).await?;
+        // Versions have no holes: what does not begin with the next one was archived.
+        match events.first().map_or(last, |first| first.version) {
+            found if found <= after || (!events.is_empty() && found == after.next()) => Ok(events),
+            _ if limit == 0 => Ok(events),
             _ => Err(self.database.archived(lookup::floor(&self.database).await?)),
         }
     }
@@ -155,32 +168,29 @@ impl Reader {
         before: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
-        let events = self.of_stream(BACKWARD, stream, before, limit).await?;
-        let found = events.first().map_or(Version::ZERO, |first| first.version);
-        if limit == 0 || found == before.minus(1) {
-            return Ok(events);
-        }
-        // The stream ends there, or what is behind it was archived.
-        let known = lookup::known_version(&self.database, stream).await?;
-        match found >= known.min(before.minus(1)) {
+        let (events, last) = self.of_stream(BACKWARD, stream, before, limit).await?;
+        let wanted = last.min(before.minus(1));
+        match events.first().map_or(Version::ZERO, |first| first.version) == wanted || limit == 0 {
             true => Ok(events),
             false => Err(self.database.archived(lookup::floor(&self.database).await?)),
         }
     }
 
+    /// The events of a stream, and its last version; [`Version::ZERO`] if there is no such stream.
     async fn of_stream(
         &self,
         text: &'static str,
         stream: &StreamId,
         from: Version,
         limit: usize,
-    ) -> Result<Vec<RecordedEvent>, StoreError> {
+    ) -> Result<(Vec<RecordedEvent>, Version), StoreError> {
         let limit = self.fitting(limit);
         let query = sqlx::query(text)
             .bind(stream.as_str())
             .bind(saturated(from.get()))
             .bind(saturated(limit as u64));
-        Ok(self.collect(query, limit).await?.events)
+        let found = self.collect(query, limit).await?;
+        Ok((found.events, found.last))
     }
 
     pub(super) async fn matching_page(
@@ -192,17 +202,22 @@ impl Reader {
         if limit == 0 {
             return Ok(MatchingPage { events: Vec::new(), scanned_to: after });
         }
-        let head = lookup::head(&self.database).await?;
-        let end = head.min(after.plus(MAX_SCAN));
-        if end <= after {
-            return Ok(MatchingPage { events: Vec::new(), scanned_to: after });
-        }
         let names = |names: &[Arc<str>]| -> Option<Vec<String>> {
             (!names.is_empty()).then(|| names.iter().map(|name| name.to_string()).collect())
         };
+        let (types, categories) = (names(&filter.types), names(&filter.categories));
+        let from = saturated(after.get());
+        // Parts of the log without such events are left out.
+        let (head, next) = match &categories {
+            None => (lookup::head(&self.database).await?, from),
+            Some(names) => lookup::head_and_next(&self.database, names, from).await?,
+        };
+        let next = Position::new(next.cast_unsigned());
+        let end = head.min(next.plus(MAX_SCAN));
         let limit = self.fitting(limit);
-        let places = (saturated(after.get()), saturated(end.get()));
-        let found = match (names(&filter.types), names(&filter.categories)) {
+        let places = (saturated(next.get()), saturated(end.get()));
+        let found = match (types, categories) {
+            _ if end <= next => Found { events: Vec::new(), whole: true, last: Version::ZERO },
             (None, None) => {
                 let end = places.1.min(places.0.saturating_add(saturated(limit as u64)));
                 self.collect(sqlx::query(ALL).bind(places.0).bind(end), limit).await?
@@ -226,7 +241,7 @@ impl Reader {
         let scanned_to = match found.events.last() {
             // Cut short, so there may be more behind the last one.
             Some(last) if !found.whole => last.position,
-            _ => end.max(after),
+            _ => end.max(next).min(head).max(after),
         };
         Ok(MatchingPage { events: found.events, scanned_to })
     }
@@ -248,10 +263,17 @@ impl Reader {
         let fault = |error| self.database.fault(error);
         let mut connection = self.database.pool()?.acquire().await.map_err(fault)?;
         let mut page = Vec::new();
-        let (mut bytes, mut cut) = (0, false);
+        let (mut bytes, mut cut, mut last) = (0, false, Version::ZERO);
         {
             let mut rows = query.fetch(&mut *connection);
             while let Some(row) = rows.try_next().await.map_err(fault)? {
+                if row.len() > STREAM_COLUMN {
+                    let version: i64 = row.try_get(STREAM_COLUMN).map_err(fault)?;
+                    last = Version::new(version.cast_unsigned());
+                    if row.try_get::<Option<i64>, _>(0).map_err(fault)?.is_none() {
+                        continue;
+                    }
+                }
                 let row = Unnamed::read(&row).map_err(fault)?;
                 bytes += row.size();
                 page.push(row);
@@ -271,7 +293,7 @@ impl Reader {
             self.mean.store(mean as u64, Ordering::Relaxed);
         }
         let whole = !cut && page.len() < limit;
-        Ok(Found { events: self.name(page).await?, whole })
+        Ok(Found { events: self.name(page).await?, whole, last })
     }
 
     /// Puts the names of streams and types in for their numbers.

@@ -26,7 +26,10 @@ use super::{
     options::Wake,
     types::Types,
 };
-use crate::store::{Append, StoreError};
+use crate::{
+    event::Position,
+    store::{Append, StoreError},
+};
 
 /// How often a batch is tried again that was undone.
 const RETRIES: u32 = 5;
@@ -84,6 +87,9 @@ async fn make_partition(
         .fetch_one(&mut writer.connection)
         .await
         .map_err(fault)?;
+    // It can be that of long ago whose partition is gone: a node that was paused.
+    writer.memory.forget();
+    writer.memory.head = Position::new(head.cast_unsigned());
     // A batch can be longer than a partition.
     sqlx::query(
         "select make_partition(least(at, $2 + $1)) from store_head, \
