@@ -120,7 +120,7 @@ async fn nothing_is_migrated_by_itself_in_production() {
     let error = refused(dir.path(), &run).await;
     assert_eq!(
         error,
-        "error: a.db needs 2 migrations (0006_messages, 0008_request_keys), and nothing is migrated by itself in \
+        "error: a.db needs 3 migrations (0006_messages, 0007_followers, 0008_request_keys), and nothing is migrated by itself in \
          production; run `smith migrate up`\n"
     );
     assert!(ok(dir.path(), &["migrate", "status", "--store", "a.db"]).await.contains("version 4"));
