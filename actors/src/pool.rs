@@ -18,6 +18,7 @@ use mister_smith_supervisors::{
 
 use crate::component;
 use crate::store::messages::MessageTables;
+use crate::store::notes::Notes;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
 use crate::store::tail::{DEFAULT_BYTES, Tail};
@@ -39,6 +40,8 @@ pub struct Lease {
     pub documents: Arc<dyn Documents>,
     /// Messages of applications' own transactions.
     pub messages: Arc<dyn MessageTables>,
+    /// What is noted beside the log.
+    pub notes: Arc<dyn Notes>,
     /// Keeps the store's files small.
     pub upkeep: Arc<dyn Upkeep>,
     /// Other nodes may work on the same store.

@@ -40,6 +40,7 @@ pub mod feed;
 mod filter;
 pub mod memory;
 pub mod messages;
+pub mod notes;
 mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -54,12 +54,12 @@ fn home() -> (TempDir, PathBuf) {
 async fn a_new_file_is_made_and_a_second_run_does_nothing() {
     let (_home, path) = home();
     let before = status(&path).await.unwrap();
-    assert_eq!((before.version, before.newest), (0, 6));
+    assert_eq!((before.version, before.newest), (0, 11));
     assert!(!path.exists(), "a look makes no file");
 
     let report = up(format!("sqlite://{}", path.display())).await.unwrap();
     assert!(report.created);
-    assert_eq!((report.from, report.to), (0, 6));
+    assert_eq!((report.from, report.to), (0, 11));
     assert_eq!(
         names(&report),
         [
@@ -67,15 +67,16 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
             "0002_stream_summaries",
             "0003_streams_and_snapshots",
             "0004_projections",
-            "0006_messages"
+            "0006_messages",
+            "0011_notes"
         ]
     );
 
     let again = up(&path).await.unwrap();
     assert!(!again.created);
-    assert_eq!((again.from, again.to, again.steps.len()), (6, 6, 0));
+    assert_eq!((again.from, again.to, again.steps.len()), (11, 11, 0));
     let status = status(&path).await.unwrap();
-    assert_eq!(status.version, 6);
+    assert_eq!(status.version, 11);
     assert!(status.migrations.iter().all(|line| line.applied_at.is_some()));
 }
 
@@ -97,10 +98,11 @@ async fn the_way_down_is_stored_and_leads_back() {
     let (_home, path) = home();
     up(&path).await.unwrap();
     let report = down(&path, 0).await.unwrap();
-    assert_eq!((report.from, report.to), (6, 0));
+    assert_eq!((report.from, report.to), (11, 0));
     assert_eq!(
         names(&report),
         [
+            "0011_notes",
             "0006_messages",
             "0004_projections",
             "0003_streams_and_snapshots",
@@ -109,7 +111,7 @@ async fn the_way_down_is_stored_and_leads_back() {
         ]
     );
     assert_eq!(tables(&path).await, ["schema_migrations"]);
-    assert_eq!(up(&path).await.unwrap().steps.len(), 5);
+    assert_eq!(up(&path).await.unwrap().steps.len(), 6);
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ pub(super) const SQLITE: &[Migration] = &[
     migration!("sqlite", 3, "0003_streams_and_snapshots"),
     migration!("sqlite", 4, "0004_projections"),
     migration!("sqlite", 6, "0006_messages"),
+    migration!("sqlite", 11, "0011_notes"),
 ];
 
 /// Of the PostgreSQL database, in order.
@@ -42,6 +43,7 @@ pub(super) const POSTGRES: &[Migration] = &[
     migration!("postgres", 4, "0004_projections"),
     migration!("postgres", 5, "0005_archives"),
     migration!("postgres", 6, "0006_messages"),
+    migration!("postgres", 11, "0011_notes"),
 ];
 
 /// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mister_smith_actors::aggregate::registry::Aggregates;
-use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
+use mister_smith_actors::aggregate::{self, Aggregate};
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
@@ -18,6 +17,7 @@ use mister_smith_actors::component;
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::{DeadLetters, Letters};
 use mister_smith_actors::event::Position;
+use mister_smith_actors::ingest::Ingest;
 use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::outbox::{BusOutlet, QueueOutlet, subject_under};
 use mister_smith_actors::pool::{PoolHandle, PoolMessage, connector};
@@ -27,8 +27,9 @@ use mister_smith_actors::projection::handle::{ProjectionRef, Registered, registe
 use mister_smith_actors::projection::streams::Streams;
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::{Definition, Definitions, OpenSagas, Sagas};
+use mister_smith_actors::store::EventFilter;
 use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
-use mister_smith_actors::store::{EventFilter, RecordedType};
+use mister_smith_actors::store::notes::{Owner, Owners};
 use mister_smith_supervisors::{
     ActorSystem, Clock, DeadLetters as Undeliverable, HealthSpec, LookupError, Observer,
     ThreadPoolSpec, Work,
@@ -36,13 +37,11 @@ use mister_smith_supervisors::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::checks::{TypeCheck, check, claim};
 use super::{
     AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError, lock, plan,
 };
 use crate::http::{self, Edge, Limits};
-
-/// Whether an aggregate type can work with the event types that a store holds.
-type TypeCheck = fn(&[RecordedType]) -> Result<(), InvalidAggregate>;
 
 /// Builds a [`SystemCore`].
 pub struct SystemBuilder {
@@ -57,6 +56,8 @@ pub struct SystemBuilder {
     commands: CommandOptions,
     middleware: Vec<Arc<dyn Middleware>>,
     checks: Vec<TypeCheck>,
+    /// Whose the streams of these categories are.
+    owned: Vec<(&'static str, Owner)>,
     projections: Vec<Registered>,
     sagas: Vec<Arc<dyn Definition>>,
     outboxes: Vec<plan::Sending>,
@@ -82,6 +83,7 @@ impl SystemBuilder {
             commands: CommandOptions::default(),
             middleware: Vec::new(),
             checks: Vec::new(),
+            owned: Vec::new(),
             projections: vec![register(Streams)],
             sagas: Vec::new(),
             outboxes: Vec::new(),
@@ -168,6 +170,7 @@ impl SystemBuilder {
     #[must_use]
     pub fn aggregate<A: Aggregate>(mut self) -> Self {
         self.checks.push(aggregate::check::<A>);
+        self.owned.push((A::CATEGORY, A::OWNER));
         self
     }
 
@@ -233,6 +236,8 @@ impl SystemBuilder {
         options: ServeOptions,
         served: impl IntoIterator<Item = Served>,
     ) -> Self {
+        let served: Vec<_> = served.into_iter().collect();
+        self.owned.extend(served.iter().map(Served::owned));
         self.servers.push(CommandServerArgs::new(remote, options, served));
         self
     }
@@ -352,13 +357,19 @@ impl SystemBuilder {
             actors.shutdown(DEFAULT_STOP_DEADLINE).await;
             return Err(error);
         }
+        let owners = Owners::default();
+        if let Err(error) = claim(&pool, &owners, self.owned, clock).await {
+            actors.shutdown(DEFAULT_STOP_DEADLINE).await;
+            return Err(error);
+        }
         let commands = CommandBus::new(
             actors.supervisor(plan::AGGREGATES)?,
             plan::pool(kind),
             plan::COMMITTER,
             self.commands,
             self.middleware,
-        );
+        )
+        .owners(owners.clone());
         let find = actors.clone();
         let find = Arc::new(move |path: &str| find.find(path));
         let projections: Vec<ProjectionRef> = handles
@@ -393,6 +404,11 @@ impl SystemBuilder {
             server.open(commands.clone());
         }
         let random = actors.clone();
+        let ingest =
+            Ingest::new(committer.clone(), pool.clone(), owners, actors.clock(), move || {
+                random.random_u64()
+            });
+        let random = actors.clone();
         let sagas = Sagas::new(
             definitions,
             committer,
@@ -406,7 +422,7 @@ impl SystemBuilder {
             edge.open(http::Node {
                 actors: actors.clone(),
                 pool: pool.clone(),
-                aggregates: aggregates(&actors, kind)?,
+                ingest: ingest.clone(),
                 projections: projections.clone(),
                 bus: bus.clone(),
                 letters: letters.clone(),
@@ -425,7 +441,6 @@ impl SystemBuilder {
         let inner = Inner {
             actors,
             addr,
-            kind,
             store: prepared.name,
             created: prepared.created,
             edge,
@@ -433,6 +448,7 @@ impl SystemBuilder {
             pool,
             projections,
             commands,
+            ingest,
             queries: QueryBus::new(),
             bus,
             letters,
@@ -487,25 +503,12 @@ fn pool(actors: &ActorSystem, kind: &str) -> Result<PoolHandle, LookupError> {
     actors.find::<PoolMessage>(&plan::pool(kind)).map(PoolHandle::new)
 }
 
-pub(super) fn aggregates(actors: &ActorSystem, kind: &str) -> Result<Aggregates, LookupError> {
-    let supervisor = actors.supervisor(plan::AGGREGATES)?;
-    Ok(Aggregates::new(supervisor, plan::pool(kind), plan::COMMITTER))
-}
-
 /// The kind of store that an address names. [`connector`] has refused what is neither.
 fn kind(url: &str) -> &'static str {
     match url.split_once("://").map(|(scheme, _)| scheme) {
         Some("postgres" | "postgresql") => "postgres",
         _ => "sqlite",
     }
-}
-
-async fn check(pool: &PoolHandle, checks: &[TypeCheck]) -> Result<(), SystemError> {
-    if checks.is_empty() {
-        return Ok(());
-    }
-    let recorded = pool.lease().await?.store.event_types().await?;
-    checks.iter().try_for_each(|check| check(&recorded)).map_err(SystemError::from)
 }
 
 /// Binds before anything starts, so that a port in use leaves nothing behind, and keeps the socket

@@ -31,5 +31,6 @@ mod recovery;
 mod remote;
 mod server;
 mod store;
+mod verdicts;
 mod wire;
 mod writers;

@@ -16,7 +16,7 @@ async fn an_empty_database_gets_everything_and_the_way_down_leads_back() {
     let server = Postgres::start().await;
     let url = server.create_database().await;
     let before = status(&url).await.unwrap();
-    assert_eq!((before.version, before.pending().len()), (0, 4));
+    assert_eq!((before.version, before.pending().len()), (0, 5));
     let report = up(&url).await.unwrap();
     assert_eq!(report.to, before.newest);
     assert_eq!(

@@ -48,6 +48,7 @@ impl Connections for PgConnections {
             snapshots: Arc::clone(&self.store) as _,
             documents: Arc::clone(&self.documents) as _,
             messages: Arc::clone(&self.store) as _,
+            notes: Arc::clone(&self.store) as _,
             upkeep: Arc::clone(&self.store) as _,
             shared: true,
         }

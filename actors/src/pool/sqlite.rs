@@ -51,6 +51,7 @@ impl Connections for SqliteConnections {
             snapshots: Arc::clone(&self.store) as _,
             documents: Arc::clone(&self.documents) as _,
             messages: Arc::clone(&self.store) as _,
+            notes: Arc::clone(&self.store) as _,
             upkeep: Arc::clone(&self.store) as _,
             shared: false,
         }

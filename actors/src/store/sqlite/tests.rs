@@ -15,12 +15,13 @@ use crate::{
     store::{ExpectedVersion, IdempotencyKey, conformance, memory::MemoryStore},
 };
 
-const SCHEMA: [&str; 5] = [
+const SCHEMA: [&str; 6] = [
     include_str!("../../../../migrations/sqlite/0001_event_store.up.sql"),
     include_str!("../../../../migrations/sqlite/0002_stream_summaries.up.sql"),
     include_str!("../../../../migrations/sqlite/0003_streams_and_snapshots.up.sql"),
     include_str!("../../../../migrations/sqlite/0004_projections.up.sql"),
     include_str!("../../../../migrations/sqlite/0006_messages.up.sql"),
+    include_str!("../../../../migrations/sqlite/0011_notes.up.sql"),
 ];
 
 /// A directory with migrated databases in it.
