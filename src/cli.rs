@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod access;
 #[cfg(feature = "postgres")]
 mod archive;
+mod archives;
 mod consumers;
 mod dead_letters;
 mod demo;
@@ -51,7 +52,7 @@ enum Command {
     /// Print events of the past as JSON, one a line
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     Replay(replay::ReplayArgs),
-    /// Put old partitions of a PostgreSQL store into files
+    /// Put old partitions of a PostgreSQL store into files, and back
     #[cfg(feature = "postgres")]
     Archive(archive::Archive),
     /// See and steer the read models of a running node

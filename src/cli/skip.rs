@@ -3,10 +3,11 @@
 use anyhow::{Context as _, bail};
 use clap::Args;
 use mister_smith_actors::event::{Position, StreamId, Timestamp, Version};
+use mister_smith_actors::pool::connector;
 use mister_smith_actors::store::notes::Skipped;
 
 use super::output::{self, write};
-use super::store::StoreArg;
+use super::store::{ReadArg, StoreArg};
 
 /// Options of `smith events skip`.
 #[derive(Clone, Debug, Args)]
@@ -30,8 +31,11 @@ impl Skip {
         if self.reason.trim().is_empty() {
             bail!("--reason says nothing; whoever finds the event later wants to know why");
         }
-        let open = self.store.open().await?;
-        let store = &open.lease.store;
+        let url = &self.store.store;
+        let connect = connector(url).map_err(|error| anyhow::anyhow!("--store {url}: {error}"))?;
+        let connections = connect.connect().await?;
+        let lease = connections.lease();
+        let store = &lease.store;
         let found = match &*self.event {
             [position] => {
                 let at: u64 = position.parse().with_context(|| not_a_place(&self.event))?;
@@ -59,7 +63,7 @@ impl Skip {
             reason: self.reason,
             at: Timestamp::from_micros(now),
         };
-        let new = open.lease.notes.skip(skipped).await?;
+        let new = lease.notes.skip(skipped).await?;
         let place = format!("{}/{} (position {})", event.stream, event.version, event.position);
         match new {
             true => write(format_args!(
@@ -67,7 +71,7 @@ impl Skip {
             ))?,
             false => bail!("{place} is passed over already; see smith events skipped"),
         };
-        open.close().await;
+        connections.close().await;
         Ok(())
     }
 }
@@ -85,7 +89,7 @@ pub(super) struct ListSkipped {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    store: StoreArg,
+    store: ReadArg,
 }
 
 impl ListSkipped {

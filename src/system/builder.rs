@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use mister_smith_actors::aggregate::{self, Aggregate};
 use mister_smith_actors::bus::EventBus;
@@ -20,7 +19,9 @@ use mister_smith_actors::event::Position;
 use mister_smith_actors::ingest::Ingest;
 use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::outbox::{BusOutlet, QueueOutlet, subject_under};
-use mister_smith_actors::pool::{PoolHandle, PoolMessage, connector};
+#[cfg(feature = "postgres")]
+use mister_smith_actors::pool::PgConnect;
+use mister_smith_actors::pool::{Connect, PoolHandle, PoolMessage, connector};
 use mister_smith_actors::process::Processes;
 use mister_smith_actors::projection::Projection;
 use mister_smith_actors::projection::handle::{ProjectionRef, Registered, register};
@@ -30,6 +31,8 @@ use mister_smith_actors::saga::{Definition, Definitions, OpenSagas, Sagas};
 use mister_smith_actors::store::EventFilter;
 use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
 use mister_smith_actors::store::notes::{Owner, Owners};
+#[cfg(feature = "postgres")]
+use mister_smith_actors::store::postgres::PgOptions;
 use mister_smith_supervisors::{
     ActorSystem, Clock, DeadLetters as Undeliverable, HealthSpec, LookupError, Observer,
     ThreadPoolSpec, Work,
@@ -37,9 +40,10 @@ use mister_smith_supervisors::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::checks::{TypeCheck, check, claim};
+use super::checks::{TypeCheck, check, claim, prepare_store};
 use super::{
-    AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError, lock, plan,
+    AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError,
+    archive::Archives, lock, plan,
 };
 use crate::http::{self, Edge, Limits};
 
@@ -47,6 +51,8 @@ use crate::http::{self, Edge, Limits};
 pub struct SystemBuilder {
     name: String,
     store: String,
+    #[cfg(feature = "postgres")]
+    postgres: PgOptions,
     listen: Option<SocketAddr>,
     limits: Limits,
     access: AccessOptions,
@@ -66,6 +72,7 @@ pub struct SystemBuilder {
     servers: Vec<CommandServerArgs>,
     brokers: Vec<Broker>,
     production: bool,
+    pub(super) archives: Archives,
     threads: Vec<(Work, ThreadPoolSpec)>,
 }
 
@@ -74,6 +81,8 @@ impl SystemBuilder {
         Self {
             name: "node".to_owned(),
             store: DEFAULT_STORE.to_owned(),
+            #[cfg(feature = "postgres")]
+            postgres: PgOptions::default(),
             listen: None,
             limits: Limits::default(),
             access: AccessOptions::default(),
@@ -92,6 +101,7 @@ impl SystemBuilder {
             servers: Vec::new(),
             brokers: Vec::new(),
             production: false,
+            archives: Archives::default(),
             threads: Vec::new(),
         }
     }
@@ -106,7 +116,17 @@ impl SystemBuilder {
     /// The store, by URL: `sqlite://PATH` or a plain path, made if missing; or `postgres://…`.
     #[must_use]
     pub fn store(mut self, url: impl Into<String>) -> Self {
-        self.store = url.into();
+        let (store, directory) = crate::archive::of_url(&url.into());
+        self.store = store;
+        self.archives.directory = directory.or(self.archives.directory);
+        self
+    }
+
+    /// How a PostgreSQL store is opened, where its address does not say so.
+    #[cfg(feature = "postgres")]
+    #[must_use]
+    pub fn postgres(mut self, options: PgOptions) -> Self {
+        self.postgres = options;
         self
     }
 
@@ -264,14 +284,23 @@ impl SystemBuilder {
         self
     }
 
+    fn connector(&self) -> Result<Arc<dyn Connect>, SystemError> {
+        #[cfg(feature = "postgres")]
+        if kind(&self.store) == "postgres" {
+            let connect = PgConnect::new(&*self.store).options(self.postgres.clone());
+            return Ok(Arc::new(connect));
+        }
+        connector(&self.store)
+            .map_err(|source| SystemError::Store { url: self.store.clone(), source })
+    }
+
     /// Migrates the store, starts every actor in order, and returns when the node is up.
     ///
     /// # Errors
     /// See [`SystemError`]; each names what was wrong and what to do.
     pub async fn start(self) -> Result<SystemCore, SystemError> {
         let settings = self.settings();
-        let connect = connector(&self.store)
-            .map_err(|source| SystemError::Store { url: self.store.clone(), source })?;
+        let connect = self.archives.mount(self.connector()?);
         let listener = match self.listen {
             Some(addr) => {
                 self.access.check(addr)?;
@@ -286,12 +315,10 @@ impl SystemBuilder {
             let door = self.access.door(addr, self.production);
             Edge::new(Arc::new(listener), addr, self.limits, door)
         });
-        let epoch_us = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        let epoch_us = crate::runtime::wall_us();
         let seed = self.seed.unwrap_or(epoch_us.cast_unsigned());
         let definitions = Definitions::new(self.sagas)?;
-        let clock = Clock::starting_at(epoch_us);
+        let clock = Clock::following(crate::runtime::wall_us);
         let bus = EventBus::new(clock, seed);
         let letters = DeadLetters::new(bus.clone());
         let lifecycle = LifecycleQueue::default();
@@ -334,6 +361,7 @@ impl SystemBuilder {
             table: self.table.map(|queue| (queue, nudge.clone())),
             servers: &self.servers,
             brokers: &self.brokers,
+            archivist: self.archives.archivist(kind),
             edge: edge.as_ref(),
         });
         let mut builder = ActorSystem::builder(root)
@@ -370,11 +398,9 @@ impl SystemBuilder {
             self.middleware,
         )
         .owners(owners.clone());
-        let find = actors.clone();
-        let find = Arc::new(move |path: &str| find.find(path));
         let projections: Vec<ProjectionRef> = handles
             .into_iter()
-            .map(|handle| handle.bind(pool.clone(), plan::PROJECTIONS, Arc::clone(&find) as _))
+            .map(|handle| handle.bind(pool.clone(), plan::PROJECTIONS))
             .collect();
         let named = |name: &str| {
             let found = projections.iter().find(|projection| projection.name() == name);
@@ -522,47 +548,16 @@ async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), SystemError
     Ok((listener, bound))
 }
 
-/// A store that a node may work on.
-struct Prepared {
-    name: String,
-    created: bool,
-    /// A file is one node's; a server is shared.
-    lock: Option<lock::StoreLock>,
-}
-
+/// The lock of a store that one node has for itself; `None` where it is shared.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-async fn prepare_store(url: &str, production: bool) -> Result<Prepared, SystemError> {
-    use crate::migrate::{self, MigrateError};
+pub(crate) fn store_lock(url: &str) -> Result<Option<lock::StoreLock>, lock::LockError> {
     #[cfg(feature = "sqlite")]
-    let lock = match kind(url) {
-        "sqlite" => {
-            let path = std::path::Path::new(url);
-            Some(lock::StoreLock::take(&mister_smith_actors::store::sqlite::file_of(path))?)
-        }
-        _ => None,
-    };
-    #[cfg(not(feature = "sqlite"))]
-    let lock = None;
-    if production {
-        let status = migrate::status(url).await?;
-        let pending = status.pending();
-        if !pending.is_empty() && status.problems.is_empty() {
-            return Err(SystemError::Migrate(MigrateError::Pending {
-                store: status.store.clone(),
-                count: pending.len(),
-                names: pending.join(", "),
-            }));
-        }
+    if kind(url) == "sqlite" {
+        let path = mister_smith_actors::store::sqlite::file_of(std::path::Path::new(url));
+        return lock::StoreLock::take(&path).map(Some);
     }
-    // With nothing pending this applies nothing, and refuses what is wrong.
-    let report = migrate::up(url).await?;
-    Ok(Prepared { name: report.store, created: report.created, lock })
-}
-
-#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-async fn prepare_store(url: &str, _: bool) -> Result<Prepared, SystemError> {
-    let source = mister_smith_actors::pool::AddressError::NotBuilt { feature: "sqlite" };
-    Err(SystemError::Store { url: url.to_owned(), source })
+    let _ = url;
+    Ok(None)
 }
 
 /// Every failure and restart, in the log once.

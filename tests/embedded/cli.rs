@@ -80,7 +80,7 @@ async fn migrate_goes_up_and_down_and_says_how_things_stand() {
         &["migrate", "status"][..],
         &["migrate", "up"],
         &["migrate", "up"],
-        &["migrate", "down", "--to", "3"],
+        &["migrate", "down", "--to", "3", "--yes"],
         &["migrate", "status"],
         &["migrate", "verify"],
     ] {
@@ -94,6 +94,21 @@ async fn migrate_goes_up_and_down_and_says_how_things_stand() {
     assert_eq!((&status["version"], &status["newest"]), (&3.into(), &11.into()));
     let error = refused(dir, &with(&["migrate", "down", "--to", "9"])).await;
     assert_eq!(error, "error: a.db is at version 3; it cannot go down to 9\n");
+    let error = refused(dir, &with(&["migrate", "down", "--to", "1"])).await;
+    assert!(error.contains("nothing was undone"), "{error}");
+    assert!(ok(dir, &with(&["migrate", "status"])).await.contains("version 3"));
+}
+
+/// It dropped tables under a running node.
+#[tokio::test]
+async fn migrations_wait_for_no_node_and_are_refused_beside_one() {
+    let (_node, store) = node().await;
+    let dir = TempDir::new().unwrap();
+    for args in [&["migrate", "down", "--to", "3", "--yes"][..], &["migrate", "up"]] {
+        let error = refused(dir.path(), &[args, &["--store", &store]].concat()).await;
+        assert!(error.contains("is in use by another node"), "{args:?}: {error}");
+    }
+    ok(dir.path(), &["migrate", "status", "--store", &store]).await;
 }
 
 #[tokio::test]
@@ -101,14 +116,14 @@ async fn nothing_is_migrated_by_itself_in_production() {
     let dir = TempDir::new().unwrap();
     let run = ["run", "--store", "a.db", "--listen", "127.0.0.1:0", "--env", "production"];
     ok(dir.path(), &["migrate", "up", "--store", "a.db"]).await;
-    ok(dir.path(), &["migrate", "down", "--to", "6", "--store", "a.db"]).await;
+    ok(dir.path(), &["migrate", "down", "--to", "8", "--yes", "--store", "a.db"]).await;
     let error = refused(dir.path(), &run).await;
     assert_eq!(
         error,
         "error: a.db needs a migration (0011_notes), and nothing is migrated by itself in \
          production; run `smith migrate up`\n"
     );
-    assert!(ok(dir.path(), &["migrate", "status", "--store", "a.db"]).await.contains("version 6"));
+    assert!(ok(dir.path(), &["migrate", "status", "--store", "a.db"]).await.contains("version 8"));
 }
 
 #[tokio::test]

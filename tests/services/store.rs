@@ -1,8 +1,10 @@
 //! The PostgreSQL store alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mister_smith::actors::event::{Position, StreamId, Timestamp, Version};
+use mister_smith::actors::store::claims::{self, postgres::PgClaims};
 use mister_smith::actors::store::memory::MemoryStore;
 use mister_smith::actors::store::read_model::documents::{self, postgres::PgDocuments};
 use mister_smith::actors::store::subscription::Subscription;
@@ -30,6 +32,37 @@ async fn documents_in_postgres_keep_every_law() {
         PgDocuments::new(Arc::clone(store(&server).await.database()))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_in_postgres_keep_every_law() {
+    let server = Postgres::start().await;
+    claims::conformance::run(true, async || {
+        PgClaims::new(Arc::clone(store(&server).await.database()))
+    })
+    .await;
+}
+
+/// A claim that a server crash takes back would give two nodes one epoch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_outlives_the_death_of_its_database() {
+    let server = Postgres::start().await;
+    let url = database(&server).await;
+    for round in 0..3 {
+        let first = PgClaims::new(Arc::clone(open(&url).await.database()));
+        let name = format!("f{round}");
+        let mine = claims::Claims::claim(&first, &name, "a", Duration::ZERO).await.unwrap();
+        let claims::Claimed::Yes(mine) = mine else { panic!("{mine:?}") };
+        server.kill9().await;
+        server.restart().await;
+        let second = PgClaims::new(Arc::clone(open(&url).await.database()));
+        let theirs = claims::Claims::claim(&second, &name, "b", Duration::ZERO).await.unwrap();
+        let claims::Claimed::Yes(theirs) = theirs else { panic!("{theirs:?}") };
+        assert!(theirs.fence.epoch > mine.fence.epoch, "{mine:?} {theirs:?}");
+        let save = claims::Save::renewal(Duration::ZERO).to(Position::new(9));
+        let late = claims::Claims::save(&second, &mine.fence, save).await;
+        assert!(matches!(late, Err(claims::ClaimError::Lost { .. })), "{late:?}");
+    }
 }
 
 /// Batches of appends to few streams, with repeated keys, links and tombstones.

@@ -30,3 +30,9 @@ fn errors_name_both_sides_and_the_cure() {
     );
     assert_eq!(conflict.class(), crate::error::ErrorClass::Transient);
 }
+
+#[tokio::test]
+async fn claims_in_memory_keep_every_law() {
+    use super::claims::{conformance, memory::MemoryClaims};
+    conformance::run(true, async || MemoryClaims::new()).await;
+}

@@ -1,0 +1,279 @@
+//! The claim: taken, renewed, given back; and what is asked of its owner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{
+    AGAIN, ASK_DEADLINE, CAREFUL_AFTER, Follow, Follower, LEASE, LOOK_EVERY, RENEW_EVERY, REQUESTS,
+};
+use crate::error::ErrorClass;
+use crate::event::Position;
+use crate::store::claims::{ASKED, ClaimError, Claimed, Claims, Fence, Note, Place, Request, Save};
+
+impl Follower {
+    /// Takes the claim as soon as it is to be had, renews it, and hears requests. To be run in a
+    /// task of its own, for as long as its user lives. Answers only when the claim is lost or the
+    /// store fails for longer than a lease: its user has to end then.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives nothing back; see [`release`](Self::release).
+    pub async fn keep(&self) -> ClaimError {
+        match self.kept().await {
+            Ok(never) => match never {},
+            Err(error) => {
+                self.change(|state| state.fence = None);
+                error
+            }
+        }
+    }
+
+    async fn kept(&self) -> Result<std::convert::Infallible, ClaimError> {
+        match self.0.follow.claimed {
+            true => self.take().await?,
+            false => self.take_own().await?,
+        }
+        loop {
+            let poked = tokio::select! {
+                biased;
+                () = self.0.poke.notified() => true,
+                () = sleep(RENEW_EVERY) => false,
+            };
+            let idle = {
+                let state = self.state();
+                !poked && !self.0.source.shared && state.settled == state.saved
+            };
+            if idle || !self.0.follow.claimed {
+                continue;
+            }
+            match self.renew_and_hear().await {
+                Ok(()) => {}
+                Err(ClaimError::Store(error))
+                    if self.is_good() && error.class() == ErrorClass::Transient =>
+                {
+                    tracing::debug!(follower = &*self.0.follow.name, %error, "not renewed yet");
+                    sleep(AGAIN).await;
+                    self.0.poke.notify_one();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A place in memory.
+    async fn take_own(&self) -> Result<(), ClaimError> {
+        let at = match self.0.shown.started() {
+            Some(at) => at,
+            None => self.0.source.store.head().await?,
+        };
+        self.begin(at);
+        Ok(())
+    }
+
+    async fn take(&self) -> Result<(), ClaimError> {
+        let Follow { name, owner, .. } = &self.0.follow;
+        let claim = loop {
+            let before = self.now();
+            match self.0.source.claims.claim(name, owner, LEASE).await? {
+                Claimed::Yes(claim) => {
+                    self.state().good_until = until(before);
+                    break claim;
+                }
+                Claimed::Held(place) => self.0.shown.stands_by(&place),
+            }
+            tokio::select! {
+                biased;
+                () = self.0.poke.notified() => {}
+                () = sleep(LOOK_EVERY) => {}
+            }
+        };
+        let Place { position, paused, asked, heard, deaths, trying, tries, .. } = claim.place;
+        let careful = deaths >= CAREFUL_AFTER || trying > position;
+        if careful {
+            tracing::warn!(
+                follower = &**name, %position, deaths,
+                "its owners died here: events come one at a time"
+            );
+        }
+        {
+            let mut state = self.state();
+            state.fence = Some(claim.fence);
+            (state.settled, state.saved) = (position, position);
+            (state.paused, state.asked, state.heard) = (paused, asked, heard);
+            state.careful = if careful { self.0.follow.repeats } else { 0 };
+            (state.trying, state.tries) = (trying, tries);
+            state.skips.clear();
+        }
+        // Also what was asked while nobody was there, and what the owner before has not done.
+        self.hear().await?;
+        let at = self.state().settled;
+        self.begin(at);
+        Ok(())
+    }
+
+    pub(super) fn begin(&self, at: Position) {
+        let paused = self.change(|state| {
+            state.turn += 1;
+            state.settled = at;
+            state.paused
+        });
+        self.0.shown.follows(at, paused);
+    }
+
+    pub(super) fn now(&self) -> (Duration, i64) {
+        (self.0.clock.elapsed(), self.0.clock.wall_us())
+    }
+
+    fn is_good(&self) -> bool {
+        let ((elapsed, wall), state) = (self.now(), self.state());
+        elapsed < state.good_until.0 && wall < state.good_until.1
+    }
+
+    /// Returns when the claim is certain to be this follower's, mostly at once. To be asked before
+    /// anything is done that another owner must not do, too.
+    ///
+    /// # Errors
+    /// Another has it, or the store cannot say.
+    ///
+    /// # Cancel safety
+    /// Dropping the call loses nothing.
+    pub async fn assure(&self) -> Result<(), ClaimError> {
+        match !self.0.follow.claimed || !self.0.source.shared || self.is_good() {
+            true => Ok(()),
+            false => self.renew().await,
+        }
+    }
+
+    /// What to show with writes of one's own; `None` without a claim.
+    #[must_use]
+    pub fn fence(&self) -> Option<Fence> {
+        self.state().fence.clone()
+    }
+
+    /// Gives the claim back, with the place, so that another node takes over at once. For a stop in
+    /// order, when nothing is under way any more.
+    pub async fn release(&self) {
+        let _saving = self.0.saving.lock().await;
+        let (fence, save) = {
+            let state = self.state();
+            (state.fence.clone(), self.place_of(&state))
+        };
+        let Some(fence) = fence else { return };
+        let released = async {
+            self.0.source.claims.save(&fence, save).await?;
+            self.0.source.claims.release(&fence).await
+        };
+        if let Err(error) = released.await {
+            tracing::debug!(follower = &*self.0.follow.name, %error, "not released; it runs out");
+        }
+        self.change(|state| state.fence = None);
+    }
+
+    /// Reads what was asked and is not done.
+    pub(super) async fn hear(&self) -> Result<(), ClaimError> {
+        let name = &*self.0.follow.name;
+        let asked = self.state().asked;
+        let mut after = ASKED.to_owned();
+        loop {
+            let page = self.0.source.claims.notes(name, &after, REQUESTS).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = last.to_string();
+            let mut others = false;
+            for (id, data) in page {
+                match id.starts_with(ASKED) {
+                    true => self.obey(id, serde_json::from_slice(&data).ok()).await?,
+                    false => others = true,
+                }
+            }
+            if others {
+                break;
+            }
+        }
+        self.change(|state| state.heard = state.heard.max(asked));
+        Ok(())
+    }
+
+    async fn obey(&self, id: Arc<str>, request: Option<Request>) -> Result<(), ClaimError> {
+        match request {
+            Some(Request::GoTo(to)) => self.go_to(to, [(id, None)]).await,
+            Some(Request::Skip(at)) => {
+                let again = {
+                    let mut state = self.state();
+                    // Those that were passed are removed with the next save.
+                    let new = state.skips.insert(at, id).is_none();
+                    new && at > state.settled && state.turn > 0
+                };
+                if again {
+                    // It may be in hand already, and trying for long.
+                    let at = self.state().settled;
+                    self.begin(at);
+                }
+                Ok(())
+            }
+            // A request of a newer program, or none.
+            _ => {
+                let _saving = self.0.saving.lock().await;
+                let save = self.place_of(&self.state());
+                self.write(save.notes([(id, None)])).await
+            }
+        }
+    }
+
+    /// Moves the place. What was handed out is to be forgotten; [`next`](Self::next) says so.
+    ///
+    /// # Errors
+    /// The claim is lost, or the store failed.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have written the place; the life after this one begins there then.
+    pub async fn go_to(
+        &self,
+        to: Position,
+        notes: impl IntoIterator<Item = Note>,
+    ) -> Result<(), ClaimError> {
+        let notes: Vec<Note> = notes.into_iter().collect();
+        let _saving = self.0.saving.lock().await;
+        let save = Save { to: Some(to), ..self.place_of(&self.state()) }.notes(notes);
+        self.write(save).await?;
+        self.begin(to);
+        Ok(())
+    }
+
+    /// Asks whoever has the claim, and waits until it has heard; answers whether it has. If not,
+    /// the request stays and is heard by the next owner.
+    ///
+    /// # Errors
+    /// Nobody has ever claimed the name, or the store failed.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have asked.
+    pub async fn ask(&self, request: Request) -> Result<bool, ClaimError> {
+        let name = &*self.0.follow.name;
+        let number = self.0.source.claims.ask(name, request).await?;
+        self.0.poke.notify_one();
+        wait_until_heard(&*self.0.source.claims, name, number).await
+    }
+}
+
+/// Waits until the owner of a name has heard a request; answers whether it has, in time.
+pub(crate) async fn wait_until_heard(
+    claims: &dyn Claims,
+    name: &str,
+    number: u64,
+) -> Result<bool, ClaimError> {
+    let heard = async {
+        loop {
+            match claims.place(name).await? {
+                Some(place) if place.heard >= number => return Ok(true),
+                _ => sleep(AGAIN / 4).await,
+            }
+        }
+    };
+    tokio::time::timeout(ASK_DEADLINE, heard).await.unwrap_or(Ok(false))
+}
+
+pub(super) fn until((elapsed, wall): (Duration, i64)) -> (Duration, i64) {
+    let micros = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
+    (elapsed.saturating_add(LEASE), wall.saturating_add(micros))
+}

@@ -1,0 +1,146 @@
+//! What comes next: events, or what somebody has asked for.
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::place::parked;
+use super::{Cursor, Follower, LOOK_AGAIN, MOST_DEATHS, Source, Step};
+use crate::event::{Position, RecordedEvent};
+use crate::store::claims::{ClaimError, Save};
+use crate::store::{MatchingPage, StoreError};
+
+impl Follower {
+    /// What comes after a cursor, at most so many events. With a limit of 0 nothing is read: what
+    /// is asked for still comes.
+    ///
+    /// It waits while there is nothing, the follower is paused, or another has the claim.
+    ///
+    /// # Errors
+    /// The claim is lost, or the store failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the call loses nothing: the cursor is the caller's.
+    pub async fn next(&self, cursor: Cursor, limit: usize) -> Result<Step, ClaimError> {
+        let mut changes = self.0.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            if let Some(step) = self.news(cursor) {
+                return Ok(step);
+            }
+            if !self.may_read(cursor, limit) {
+                wait(&mut changes).await;
+                continue;
+            }
+            self.assure().await?;
+            let careful = self.state().careful > 0;
+            let page = match self.read(cursor.at, if careful { 1 } else { limit }).await {
+                Ok(page) => page,
+                Err(error @ StoreError::Archived { .. }) => {
+                    self.0.shown.stands_still(&error);
+                    tokio::select! {
+                        biased;
+                        () = wait(&mut changes) => {}
+                        () = sleep(LOOK_AGAIN) => {}
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            self.0.shown.reads();
+            if page.scanned_to <= cursor.at {
+                let mut head = self.0.head.clone();
+                tokio::select! {
+                    biased;
+                    () = wait(&mut changes) => {}
+                    grown = head.wait_for(|head| *head > cursor.at) => {
+                        if grown.is_err() {
+                            // The node is ending.
+                            std::future::pending::<()>().await;
+                        }
+                    }
+                }
+                continue;
+            }
+            let cursor = Cursor { at: page.scanned_to, ..cursor };
+            return self.hand_out(page, cursor, careful).await;
+        }
+    }
+
+    /// What the user does not know yet.
+    fn news(&self, cursor: Cursor) -> Option<Step> {
+        let state = self.state();
+        if state.turn == 0 {
+            return None;
+        }
+        if state.turn != cursor.turn {
+            let paused = false;
+            return Some(Step::Begin(Cursor { turn: state.turn, at: state.settled, paused }));
+        }
+        let paused = state.paused;
+        (paused != cursor.paused).then_some(Step::Paused(paused, Cursor { paused, ..cursor }))
+    }
+
+    fn may_read(&self, cursor: Cursor, limit: usize) -> bool {
+        let state = self.state();
+        let held = state.turn > 0 && (state.fence.is_some() || !self.0.follow.claimed);
+        let alone = state.careful == 0 || state.settled >= cursor.at;
+        held && alone && !state.paused && limit > 0
+    }
+
+    /// The one place where followers read the log.
+    async fn read(&self, after: Position, limit: usize) -> Result<MatchingPage, StoreError> {
+        let (Source { store, .. }, follow) = (&self.0.source, &self.0.follow);
+        if !follow.filter.is_all() {
+            return store.read_matching(&follow.filter, after, limit).await;
+        }
+        let events = store.read_all(after, limit).await?;
+        let scanned_to = events.last().map_or(after, |event| event.position);
+        Ok(MatchingPage { events, scanned_to })
+    }
+
+    async fn hand_out(
+        &self,
+        mut page: MatchingPage,
+        cursor: Cursor,
+        careful: bool,
+    ) -> Result<Step, ClaimError> {
+        let skipped: Vec<Position> = {
+            let state = self.state();
+            let skips = &state.skips;
+            let hit = |event: &&RecordedEvent| skips.contains_key(&event.position);
+            page.events.iter().filter(hit).map(|event| event.position).collect()
+        };
+        if !skipped.is_empty() {
+            page.events.retain(|event| !skipped.contains(&event.position));
+            tracing::warn!(follower = &*self.0.follow.name, ?skipped, "left out, as was asked");
+            self.save(skipped.into_iter().map(|at| parked(at, "left out, as was asked"))).await?;
+        }
+        let Some(event) = page.events.first().filter(|_| careful) else {
+            return Ok(Step::Page(page.events, cursor));
+        };
+        let (position, deaths) = {
+            let state = self.state();
+            (event.position, if state.trying == event.position { state.tries } else { 0 })
+        };
+        if deaths >= MOST_DEATHS {
+            let event = page.events.swap_remove(0);
+            return Ok(Step::Poison(Box::new(event), deaths, cursor));
+        }
+        {
+            let _saving = self.0.saving.lock().await;
+            let save = self.place_of(&self.state());
+            self.write(Save { trying: Some(position), durable: true, ..save }).await?;
+        }
+        self.change(|state| {
+            state.careful = state.careful.saturating_sub(1);
+            (state.trying, state.tries) = (position, deaths);
+        });
+        Ok(Step::Page(page.events, cursor))
+    }
+}
+
+async fn wait(changes: &mut watch::Receiver<u64>) {
+    if changes.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,123 @@
+//! What is shown of a follower. It lives longer than the follower's lives: those who wait for a
+//! place wait through restarts, and on a node that stands by they see the owner's.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::event::Position;
+use crate::store::StoreError;
+use crate::store::claims::Place;
+
+/// How a follower stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Standing {
+    /// Everything up to here is settled. On a node that stands by it is what the owner wrote last,
+    /// at most some seconds old.
+    pub position: Position,
+    /// Another node has the claim.
+    pub standby: bool,
+    /// That node; empty if it is this one.
+    pub owner: Arc<str>,
+    /// Nothing is done until it is resumed.
+    pub paused: bool,
+    /// Why it does not go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Arc<str>>,
+    started: bool,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Shown(watch::Sender<Standing>);
+
+impl Shown {
+    /// How it stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.0.borrow().clone()
+    }
+
+    /// Everything up to here is settled.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.0.borrow().position
+    }
+
+    /// Waits until everything up to a position is settled, on whichever node.
+    ///
+    /// # Cancel safety
+    /// Dropping the call loses nothing.
+    pub async fn wait_for(&self, position: Position) {
+        // The sender lives as long as this.
+        let _ = self.0.subscribe().wait_for(|one| one.started && one.position >= position).await;
+    }
+
+    /// In one line, for a tree.
+    #[must_use]
+    pub fn line(&self, head: Position) -> String {
+        let Standing { position, standby, paused, trouble, .. } = &*self.0.borrow();
+        if *standby {
+            return "standby: another node has it".to_owned();
+        }
+        let pending = head.get().saturating_sub(position.get());
+        let paused = if *paused { "paused   " } else { "" };
+        match trouble {
+            Some(trouble) => format!("{paused}{pending} pending   {trouble}"),
+            None => format!("{paused}{pending} pending"),
+        }
+    }
+
+    /// The place of an earlier life in this process.
+    pub(super) fn started(&self) -> Option<Position> {
+        let standing = self.0.borrow();
+        standing.started.then_some(standing.position)
+    }
+
+    pub(super) fn stands_by(&self, place: &Place) {
+        self.0.send_if_modified(|one| {
+            let now = Standing {
+                position: place.position,
+                standby: true,
+                owner: Arc::clone(&place.owner),
+                paused: place.paused,
+                trouble: None,
+                started: true,
+            };
+            let changed = *one != now;
+            *one = now;
+            changed
+        });
+    }
+
+    pub(super) fn follows(&self, position: Position, paused: bool) {
+        let started = true;
+        self.0.send_replace(Standing { position, paused, started, ..Standing::default() });
+    }
+
+    pub(super) fn moved(&self, position: Position) {
+        self.0.send_modify(|one| one.position = position);
+    }
+
+    pub(super) fn pauses(&self, paused: bool) {
+        self.0.send_modify(|one| one.paused = paused);
+    }
+
+    pub(super) fn stands_still(&self, error: &StoreError) {
+        let changed = self.0.send_if_modified(|one| {
+            let now = Some(error.to_string().into());
+            let changed = one.trouble != now;
+            one.trouble = now;
+            changed
+        });
+        if changed {
+            tracing::error!(%error, "a follower stands still");
+        }
+    }
+
+    pub(super) fn reads(&self) {
+        self.0.send_if_modified(|one| one.trouble.take().is_some());
+    }
+}
