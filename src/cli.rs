@@ -22,6 +22,8 @@ mod projections;
 mod replay;
 mod run;
 mod sagas;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod skip;
 mod store;
 mod token;
 mod top;
