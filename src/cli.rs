@@ -17,6 +17,7 @@ mod events;
 mod migrate;
 mod node;
 mod output;
+mod places;
 mod projections;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod replay;
@@ -55,7 +56,7 @@ enum Command {
     Archive(archive::Archive),
     /// See and steer the read models of a running node
     Projections(projections::Projections),
-    /// See and steer the durable consumers of a running node
+    /// See and steer the durable consumers of a running node, or of a store
     Consumers(consumers::Consumers),
     /// See and steer the sagas of a running node
     Sagas(sagas::Sagas),
