@@ -21,7 +21,7 @@ use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::process::Processes;
 use mister_smith_actors::projection::ProjectionError;
-use mister_smith_actors::projection::handle::ProjectionRef;
+use mister_smith_actors::projection::handle::{ProjectionRef, RequestError};
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::Sagas;
 use mister_smith_supervisors::{
@@ -223,14 +223,18 @@ impl SystemCore {
         *self.0.head.borrow()
     }
 
-    /// Waits until all projections have applied everything up to `position`.
+    /// Waits until all projections have applied everything up to `position`, on whichever nodes.
+    ///
+    /// # Errors
+    /// One of them is not as far after
+    /// [`WAIT_FOR`](mister_smith_actors::projection::handle::WAIT_FOR); the error says why, if that
+    /// is known.
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping it.
-    pub async fn wait_for(&self, position: Position) {
-        for projection in &self.0.projections {
-            projection.wait_for(position).await;
-        }
+    pub async fn wait_for(&self, position: Position) -> Result<(), RequestError> {
+        let waiting = self.0.projections.iter().map(|projection| projection.wait_for(position));
+        futures_util::future::try_join_all(waiting).await.map(|_| ())
     }
 
     /// Stops everything in reverse start order; what is left after `deadline` is killed. Returns

@@ -472,7 +472,9 @@ pub enum InvalidAppend {
         bytes: usize,
     },
     /// Its events are too large together.
-    #[error("its events have {bytes} bytes together, at most {MAX_APPEND_BYTES} are taken; split it")]
+    #[error(
+        "its events have {bytes} bytes together, at most {MAX_APPEND_BYTES} are taken; split it"
+    )]
     TooManyBytes {
         /// Payloads and metadata.
         bytes: usize,

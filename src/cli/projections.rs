@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::Value;
 
-use super::node::{NodeArg, escaped};
+use super::node::{NodeArg, escaped, query};
 use super::output::{self, write};
 
 /// Options of `smith projections`.
@@ -26,7 +26,7 @@ enum Action {
     Rebuild { name: String },
     /// Throw a projection's documents away and begin again
     Reset { name: String },
-    /// Let a projection stand still
+    /// Let a projection stand still, on whichever node writes it
     Pause { name: String },
     /// Let a projection go on
     Resume { name: String },
@@ -58,7 +58,10 @@ impl Projections {
             Action::Retry { name, id } => parked(name, id, "retry"),
             Action::Skip { name, id } => parked(name, id, "skip"),
         };
-        let answer = self.node.ask(method, &path).await?;
+        let mut answer = self.node.ask(method, &path).await?;
+        if let Action::Parked { .. } = &self.action {
+            self.all_pages(&path, &mut answer).await?;
+        }
         match (&self.action, self.node.json) {
             (_, true) => output::json(&answer)?,
             (Action::List, false) => write(format_args!("{}", table(&answer)))?,
@@ -66,6 +69,29 @@ impl Projections {
             (_, false) => write(format_args!("done: {answer}\n"))?,
         };
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Projections {
+    /// Puts the pages behind the first into it.
+    async fn all_pages(&self, path: &str, answer: &mut Value) -> anyhow::Result<()> {
+        while let (Some(after), Some(position)) =
+            (answer["next"]["after"].as_str(), answer["next"]["position"].as_u64())
+        {
+            let page =
+                [("after", Some(after.to_owned())), ("position", Some(position.to_string()))];
+            let mut page = self.node.ask(Method::GET, &format!("{path}{}", query(page))).await?;
+            answer["next"] = page["next"].take();
+            if let (Some(all), Value::Array(more)) =
+                (answer["parked"].as_array_mut(), page["parked"].take())
+            {
+                all.extend(more);
+            }
+        }
+        if let Some(answer) = answer.as_object_mut() {
+            answer.remove("next");
+        }
+        Ok(())
     }
 }
 
@@ -78,8 +104,10 @@ fn table(answer: &Value) -> String {
         let made = parts.iter().filter(|part| part["active"] == false);
         let made = made.filter_map(|part| part["position"].as_u64()).min();
         let made = made.map(|at| format!("   rebuilding at {at}")).unwrap_or_default();
+        let paused = if one["paused"] == true { "   paused" } else { "" };
+        let trouble = one["trouble"].as_str().map(|text| format!("   {text}")).unwrap_or_default();
         text.push_str(&format!(
-            "{name:<24}  {:>10}  {:>8}  {:>6}{made}\n",
+            "{name:<24}  {:>10}  {:>8}  {:>6}{made}{paused}{trouble}\n",
             one["position"].to_string(),
             one["lag"].to_string(),
             one["parked"].to_string()

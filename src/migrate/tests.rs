@@ -72,7 +72,8 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
             "0008_request_keys"
         ]
     );
-    assert_eq!(names(report.read_models.as_ref().unwrap()), ["0001_documents"]);
+    let read_models = ["0001_documents", "0002_projection_claims"];
+    assert_eq!(names(report.read_models.as_ref().unwrap()), read_models);
 
     let again = up(&path).await.unwrap();
     assert!(!again.created);
@@ -114,7 +115,7 @@ async fn the_way_down_is_stored_and_leads_back() {
         ]
     );
     assert_eq!(tables(&path).await, ["schema_migrations"]);
-    assert_eq!(up(&path).await.unwrap().steps.len(), 6);
+    assert_eq!(up(&path).await.unwrap().steps.len(), 7);
 }
 
 async fn sql(path: &Path, text: &'static str) -> Vec<String> {
@@ -211,7 +212,7 @@ async fn a_file_of_read_models_that_was_deleted_is_made_again() {
     std::fs::remove_file(&beside).unwrap();
     let status = status(&path).await.unwrap();
     assert_eq!(status.pending(), [""; 0]);
-    assert_eq!(status.read_models.unwrap().pending(), ["0001_documents"]);
+    assert_eq!(status.read_models.unwrap().pending(), ["0001_documents", "0002_projection_claims"]);
     let report = up(&path).await.unwrap();
     assert_eq!(report.steps.len(), 0);
     assert!(report.read_models.unwrap().created);

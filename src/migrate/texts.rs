@@ -40,7 +40,10 @@ pub(super) const SQLITE: &[Migration] = &[
 /// Of the file of read models beside it, in order. They begin from 1: the file can be deleted, and
 /// is made again whatever version the log is at.
 #[cfg(feature = "sqlite")]
-pub(super) const SQLITE_READ: &[Migration] = &[migration!("sqlite_read", 1, "0001_documents")];
+pub(super) const SQLITE_READ: &[Migration] = &[
+    migration!("sqlite_read", 1, "0001_documents"),
+    migration!("sqlite_read", 2, "0002_projection_claims"),
+];
 
 /// Of the PostgreSQL database, in order.
 #[cfg(feature = "postgres")]
@@ -51,6 +54,7 @@ pub(super) const POSTGRES: &[Migration] = &[
     migration!("postgres", 6, "0006_messages"),
     migration!("postgres", 7, "0007_followers"),
     migration!("postgres", 8, "0008_append"),
+    migration!("postgres", 10, "0010_projection_claims"),
 ];
 
 /// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.

@@ -387,11 +387,9 @@ impl SystemBuilder {
             self.commands,
             self.middleware,
         );
-        let find = actors.clone();
-        let find = Arc::new(move |path: &str| find.find(path));
         let projections: Vec<ProjectionRef> = handles
             .into_iter()
-            .map(|handle| handle.bind(pool.clone(), plan::PROJECTIONS, Arc::clone(&find) as _))
+            .map(|handle| handle.bind(pool.clone(), plan::PROJECTIONS))
             .collect();
         let named = |name: &str| {
             let found = projections.iter().find(|projection| projection.name() == name);

@@ -7,7 +7,7 @@ use crate::event::{Position, RecordedEvent};
 use crate::store::{EventStore, MatchingPage, StoreError};
 
 /// Pages that are kept.
-const KEPT: usize = 8;
+const KEPT: usize = 4;
 
 /// A page, or the part of one behind a position.
 #[derive(Debug, Clone)]

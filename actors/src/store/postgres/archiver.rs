@@ -165,16 +165,8 @@ impl<'a> Session<'a> {
     async fn begin(database: &'a PgDatabase) -> Result<Self, ArchiveError> {
         let fault = |error| database.fault(error);
         // Of no pool: when it is dropped its session ends, and the lock with it.
-        let mut connection = database.connect_patient().await?;
         // It reads for minutes, waits for others' transactions, and what it says is written is.
-        sqlx::raw_sql(
-            "set search_path = ms_framework, ms_projections, public; \
-                       set statement_timeout = 0; set lock_timeout = 0; \
-                       set idle_in_transaction_session_timeout = 0; set synchronous_commit = on",
-        )
-        .execute(&mut connection)
-        .await
-        .map_err(fault)?;
+        let mut connection = database.connect_patient().await?;
         let locked: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
             .bind(LOCK)
             .fetch_one(&mut connection)

@@ -102,6 +102,22 @@ impl PgDatabase {
         self.lone(session).await
     }
 
+    /// A connection of one's own, whose statements and transactions may take as long as they do,
+    /// and whose commits are on the disk: for an archiver, which waits for everybody who reads.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call closes it.
+    pub(crate) async fn connect_patient(&self) -> Result<PgConnection, StoreError> {
+        let session = session(&self.options, Duration::ZERO)
+            + "set statement_timeout to 0; set lock_timeout to 0; set synchronous_commit to on;";
+        self.lone(session).await
+    }
+
     async fn lone(&self, session: String) -> Result<PgConnection, StoreError> {
         self.pool()?;
         let connected = async {

@@ -49,11 +49,8 @@ pub(super) async fn head_and_next(
         head_query!(),
         ") l where h.id = 1"
     );
-    let row = sqlx::query(TEXT)
-        .bind(categories)
-        .bind(after / PART)
-        .fetch_one(database.pool()?)
-        .await;
+    let row =
+        sqlx::query(TEXT).bind(categories).bind(after / PART).fetch_one(database.pool()?).await;
     let read = |row: PgRow| {
         let (from, to): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
         let part = row.try_get::<Option<i64>, _>(3)?.map_or(to, |part| part * PART);

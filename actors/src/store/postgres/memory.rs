@@ -61,3 +61,6 @@ impl Memory {
         self.by_number.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

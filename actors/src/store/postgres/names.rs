@@ -116,3 +116,6 @@ impl Names {
         Ok(fetched)
     }
 }
+
+#[cfg(test)]
+mod tests;

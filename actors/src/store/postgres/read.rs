@@ -85,8 +85,9 @@ macro_rules! of_stream {
              and (position between s.first_position and s.last_position \
                   or position >= h.position + 1) ",
             $bound,
+            "order by ",
             $order,
-            " limit $3) e on true where h.id = 1 and s.name = $1 and s.status = 0 ",
+            " limit $3) e on true where h.id = 1 and s.name = $1 and s.status = 0 order by e.",
             $order
         )
     };
@@ -98,9 +99,9 @@ const ALL: &str = concat!(
     "where e.position > $1 and e.position <= $2 order by e.position"
 );
 
-const STREAM: &str = of_stream!("and version > $2 ", "order by version");
+const STREAM: &str = of_stream!("and version > $2 ", "version");
 
-const BACKWARD: &str = of_stream!("and version < $2 ", "order by version desc");
+const BACKWARD: &str = of_stream!("and version < $2 ", "version desc");
 
 const TYPES: &str = concat!(
     columns!(),

@@ -25,8 +25,10 @@ const SCHEMA: [&str; 7] = [
     include_str!("../../../../migrations/sqlite/0008_request_keys.up.sql"),
 ];
 
-const READ_MODELS: [&str; 1] =
-    [include_str!("../../../../migrations/sqlite_read/0001_documents.up.sql")];
+const READ_MODELS: [&str; 2] = [
+    include_str!("../../../../migrations/sqlite_read/0001_documents.up.sql"),
+    include_str!("../../../../migrations/sqlite_read/0002_projection_claims.up.sql"),
+];
 
 /// A directory with migrated databases in it.
 pub(crate) struct Home {
