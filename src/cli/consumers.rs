@@ -63,7 +63,9 @@ impl Consumers {
         let (method, path) = match &self.action {
             Action::List => (Method::GET, PATH.to_owned()),
             Action::Skip { .. } => {
-                bail!("give the store (--store): the request is left there for whichever node is next")
+                bail!(
+                    "give the store (--store): the request is left there for whichever node is next"
+                )
             }
             Action::Pause { name } => (Method::POST, format!("{PATH}/{}/pause", escaped(name))),
             Action::Resume { name } => (Method::POST, format!("{PATH}/{}/resume", escaped(name))),
@@ -80,7 +82,9 @@ impl Consumers {
                 write(format_args!("{name} goes on after position {}\n", answer["after"]))?
             }
             (Action::Pause { name }, false) => write(format_args!("{name} is paused\n"))?,
-            (Action::Resume { name } | Action::Skip { name, .. }, false) => write(format_args!("{name} goes on\n"))?,
+            (Action::Resume { name } | Action::Skip { name, .. }, false) => {
+                write(format_args!("{name} goes on\n"))?
+            }
         };
         Ok(ExitCode::SUCCESS)
     }

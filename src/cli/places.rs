@@ -49,9 +49,8 @@ pub(super) async fn ask(url: &str, wanted: Wanted<'_>, as_json: bool) -> anyhow:
     let name = full(&*open.lease.claims, name).await?;
     let number = open.lease.claims.ask(&name, request).await?;
     match as_json {
-        true => {
-            output::json(&json!({ "name": name, "request": request, "number": number })).map(drop)?
-        }
+        true => output::json(&json!({ "name": name, "request": request, "number": number }))
+            .map(drop)?,
         false => {
             write(format_args!("{name}: noted; whichever node has it, or is next, does it\n"))
                 .map(drop)?;
@@ -69,7 +68,9 @@ async fn full(claims: &dyn Claims, name: &str) -> anyhow::Result<String> {
             return Ok(name.to_owned());
         }
     }
-    bail!("nothing named {name} follows the log of this store; `smith consumers list --store` shows what does")
+    bail!(
+        "nothing named {name} follows the log of this store; `smith consumers list --store` shows what does"
+    )
 }
 
 fn table(places: &[Place]) -> String {

@@ -10,9 +10,7 @@ use mister_smith::SystemCore;
 use mister_smith::actors::event::{RecordedEvent, StreamId};
 use mister_smith::actors::projection::{Projection, ProjectionFault};
 use mister_smith::actors::store::archive::ArchiveRules;
-use mister_smith::actors::store::{
-    Append, EventFilter, EventStore, ExpectedVersion, conformance,
-};
+use mister_smith::actors::store::{Append, EventFilter, EventStore, ExpectedVersion, conformance};
 use mister_smith::archive::Directory;
 use mister_smith_testkit::{Postgres, eventually};
 use serde_json::Value;

@@ -318,7 +318,8 @@ impl Forgetful {
         floor.1 += 1;
         if head > floor.0 && floor.1.is_multiple_of(2) {
             let id = self.store.store_id();
-            let mut file = RangeWriter::begin(&*self.shelf, id, floor.0.next(), head).await.unwrap();
+            let mut file =
+                RangeWriter::begin(&*self.shelf, id, floor.0.next(), head).await.unwrap();
             while file.position() < head {
                 for event in self.store.read_all(file.position(), 5_000).await? {
                     file.push(event).await.unwrap();
