@@ -86,7 +86,8 @@ impl Cold for Directory {
                 Err(error) => return Err(error),
             };
             let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
-            let names = entries.map(|entry| entry.map(name)).collect::<std::io::Result<Vec<_>>>()?;
+            let names =
+                entries.map(|entry| entry.map(name)).collect::<std::io::Result<Vec<_>>>()?;
             Ok(names.into_iter().flatten().filter(|name| !name.ends_with(".tmp")).collect())
         })
         .boxed()
@@ -182,3 +183,6 @@ impl Drop for Written {
         let _ = fs::remove_file(&self.temporary);
     }
 }
+
+#[cfg(test)]
+mod tests;

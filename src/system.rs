@@ -40,6 +40,8 @@ mod plan;
 
 pub use access::AccessOptions;
 pub use builder::SystemBuilder;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use builder::store_lock;
 pub use error::SystemError;
 pub use lock::LockError;
 

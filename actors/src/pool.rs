@@ -32,6 +32,9 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "postgres")]
+pub use postgres::PgConnect;
+
 /// What can be done with the store, until the pool that gave it ends.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -89,6 +92,15 @@ pub trait Connections: Send + Sync + fmt::Debug {
     fn lease(&self) -> Lease;
     /// Connections in use, and how many there may be.
     fn usage(&self) -> (u32, u32);
+    /// Whether the store answers. Best asked on a connection that is kept for this question: that
+    /// all others are in use says nothing about the store.
+    ///
+    /// # Errors
+    /// It does not.
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        let store = self.lease().store;
+        Box::pin(async move { store.head().await.map(drop) })
+    }
     /// From now on every lease answers `Closed`. Does not wait.
     fn mark_closed(&self);
     /// Closes them and waits until they are closed.
@@ -152,7 +164,7 @@ fn sqlite_connector(_: &str) -> Result<Arc<dyn Connect>, AddressError> {
 
 #[cfg(feature = "postgres")]
 fn postgres_connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
-    Ok(Arc::new(postgres::PgConnect::new(url)))
+    Ok(Arc::new(PgConnect::new(url)))
 }
 
 #[cfg(not(feature = "postgres"))]
@@ -229,7 +241,11 @@ impl Actor for Pool {
         Ok(Self { connections, tail: Arc::new(tail), timer, pruning: None })
     }
 
-    async fn handle(&mut self, message: PoolMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
+    async fn handle(
+        &mut self,
+        message: PoolMessage,
+        cx: &mut Context<Self>,
+    ) -> Result<(), Failure> {
         match message {
             PoolMessage::Lease(reply) => {
                 let store = Arc::clone(&self.tail) as _;
@@ -277,9 +293,15 @@ impl SupervisedComponent for Pool {
     type Handover = ();
 
     async fn health_check(&mut self, _: &mut Context<Self>) -> Health {
-        match self.connections.lease().store.head().await {
-            Ok(_) => Health::Healthy,
-            Err(error) => Health::unhealthy(error.to_string()),
+        if let Err(error) = self.connections.ping().await {
+            return Health::unhealthy(error.to_string());
+        }
+        // Slow readers are no reason to begin anew: that would end them and all that is well.
+        match self.connections.usage() {
+            (used, most) if most > 1 && used >= most => {
+                Health::degraded(format!("all {most} connections are in use"))
+            }
+            _ => Health::Healthy,
         }
     }
 

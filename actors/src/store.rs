@@ -75,6 +75,10 @@ pub const MAX_APPEND_EVENTS: usize = 5_000;
 /// The largest event, payload and metadata together (16 MiB).
 pub const MAX_EVENT_BYTES: usize = 16 << 20;
 
+/// The largest append, payloads and metadata of its events together (64 MiB). A statement of a
+/// database holds no more than a gigabyte.
+pub const MAX_APPEND_BYTES: usize = 64 << 20;
+
 /// An append-only log of events in streams; see the [module](self) for its promises.
 pub trait EventStore: Send + Sync + fmt::Debug {
     /// Writes all that can be written of `batch`, in one transaction, and answers each append in
@@ -465,6 +469,14 @@ pub enum InvalidAppend {
         /// Which of its events, from 0.
         index: usize,
         /// Payload and metadata.
+        bytes: usize,
+    },
+    /// Its events are too large together.
+    #[error(
+        "its events have {bytes} bytes together, at most {MAX_APPEND_BYTES} are taken; split it"
+    )]
+    TooManyBytes {
+        /// Payloads and metadata.
         bytes: usize,
     },
     /// An event's type is not a name.

@@ -148,7 +148,13 @@ async fn of_stream(
     let mut found = Vec::new();
     let mut before = Version::new(u64::MAX);
     while (found.len() as u64) < count {
-        let page = store.read_stream_backward(stream, before, 500).await?;
+        let page = match store.read_stream_backward(stream, before, 500).await {
+            Err(StoreError::Archived { up_to, .. }) => {
+                ends_at(up_to);
+                break;
+            }
+            page => page?,
+        };
         let Some(first) = page.last() else { break };
         before = first.version;
         found.extend(page.into_iter().filter(|one| filter.accepts(&one.stream, &one.event_type)));
@@ -185,11 +191,19 @@ async fn last(
                 (end, step) = (begin, (step * 2).min(MAX_SCAN));
             }
             // Once more, from there on.
-            Err(StoreError::Archived { up_to, .. }) if up_to > floor => floor = up_to,
+            Err(StoreError::Archived { up_to, .. }) if up_to > floor => {
+                ends_at(up_to);
+                floor = up_to;
+            }
             Err(error) => return Err(error.into()),
         }
     }
     Ok(found.into())
+}
+
+/// Says that older events are somewhere else.
+fn ends_at(floor: Position) {
+    tracing::warn!("events up to position {floor} were archived; --archive-dir shows them");
 }
 
 /// Whether the log holds any of the types that a filter names.

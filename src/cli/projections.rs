@@ -78,7 +78,8 @@ impl Projections {
         while let (Some(after), Some(position)) =
             (answer["next"]["after"].as_str(), answer["next"]["position"].as_u64())
         {
-            let page = [("after", Some(after.to_owned())), ("position", Some(position.to_string()))];
+            let page =
+                [("after", Some(after.to_owned())), ("position", Some(position.to_string()))];
             let mut page = self.node.ask(Method::GET, &format!("{path}{}", query(page))).await?;
             answer["next"] = page["next"].take();
             if let (Some(all), Value::Array(more)) =

@@ -19,7 +19,9 @@ use mister_smith_actors::dead_letter::{DeadLetters, Letters};
 use mister_smith_actors::event::Position;
 use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::outbox::{BusOutlet, QueueOutlet, subject_under};
-use mister_smith_actors::pool::{PoolHandle, PoolMessage, connector};
+#[cfg(feature = "postgres")]
+use mister_smith_actors::pool::PgConnect;
+use mister_smith_actors::pool::{Connect, PoolHandle, PoolMessage, connector};
 use mister_smith_actors::process::Processes;
 use mister_smith_actors::projection::Projection;
 use mister_smith_actors::projection::handle::{ProjectionRef, Registered, register};
@@ -27,6 +29,8 @@ use mister_smith_actors::projection::streams::Streams;
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::{Definition, Definitions, OpenSagas, Sagas};
 use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
+#[cfg(feature = "postgres")]
+use mister_smith_actors::store::postgres::PgOptions;
 use mister_smith_actors::store::{EventFilter, RecordedType};
 use mister_smith_supervisors::{
     ActorSystem, Clock, DeadLetters as Undeliverable, HealthSpec, LookupError, Observer,
@@ -48,6 +52,8 @@ type TypeCheck = fn(&[RecordedType]) -> Result<(), InvalidAggregate>;
 pub struct SystemBuilder {
     name: String,
     store: String,
+    #[cfg(feature = "postgres")]
+    postgres: PgOptions,
     listen: Option<SocketAddr>,
     limits: Limits,
     access: AccessOptions,
@@ -74,6 +80,8 @@ impl SystemBuilder {
         Self {
             name: "node".to_owned(),
             store: DEFAULT_STORE.to_owned(),
+            #[cfg(feature = "postgres")]
+            postgres: PgOptions::default(),
             listen: None,
             limits: Limits::default(),
             access: AccessOptions::default(),
@@ -109,6 +117,14 @@ impl SystemBuilder {
         let (store, directory) = crate::archive::of_url(&url.into());
         self.store = store;
         self.archives.directory = directory.or(self.archives.directory);
+        self
+    }
+
+    /// How a PostgreSQL store is opened, where its address does not say so.
+    #[cfg(feature = "postgres")]
+    #[must_use]
+    pub fn postgres(mut self, options: PgOptions) -> Self {
+        self.postgres = options;
         self
     }
 
@@ -263,15 +279,23 @@ impl SystemBuilder {
         self
     }
 
+    fn connector(&self) -> Result<Arc<dyn Connect>, SystemError> {
+        #[cfg(feature = "postgres")]
+        if kind(&self.store) == "postgres" {
+            let connect = PgConnect::new(&*self.store).options(self.postgres.clone());
+            return Ok(Arc::new(connect));
+        }
+        connector(&self.store)
+            .map_err(|source| SystemError::Store { url: self.store.clone(), source })
+    }
+
     /// Migrates the store, starts every actor in order, and returns when the node is up.
     ///
     /// # Errors
     /// See [`SystemError`]; each names what was wrong and what to do.
     pub async fn start(self) -> Result<SystemCore, SystemError> {
         let settings = self.settings();
-        let connect = connector(&self.store)
-            .map_err(|source| SystemError::Store { url: self.store.clone(), source })?;
-        let connect = self.archives.mount(connect);
+        let connect = self.archives.mount(self.connector()?);
         let listener = match self.listen {
             Some(addr) => {
                 self.access.check(addr)?;
@@ -529,19 +553,22 @@ struct Prepared {
     lock: Option<lock::StoreLock>,
 }
 
+/// The lock of a store that one node has for itself; `None` where it is shared.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn store_lock(url: &str) -> Result<Option<lock::StoreLock>, lock::LockError> {
+    #[cfg(feature = "sqlite")]
+    if kind(url) == "sqlite" {
+        let path = mister_smith_actors::store::sqlite::file_of(std::path::Path::new(url));
+        return lock::StoreLock::take(&path).map(Some);
+    }
+    let _ = url;
+    Ok(None)
+}
+
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 async fn prepare_store(url: &str, production: bool) -> Result<Prepared, SystemError> {
     use crate::migrate::{self, MigrateError};
-    #[cfg(feature = "sqlite")]
-    let lock = match kind(url) {
-        "sqlite" => {
-            let path = std::path::Path::new(url);
-            Some(lock::StoreLock::take(&mister_smith_actors::store::sqlite::file_of(path))?)
-        }
-        _ => None,
-    };
-    #[cfg(not(feature = "sqlite"))]
-    let lock = None;
+    let lock = store_lock(url)?;
     if production {
         let status = migrate::status(url).await?;
         let pending = status.pending();

@@ -80,7 +80,7 @@ async fn migrate_goes_up_and_down_and_says_how_things_stand() {
         &["migrate", "status"][..],
         &["migrate", "up"],
         &["migrate", "up"],
-        &["migrate", "down", "--to", "3"],
+        &["migrate", "down", "--to", "3", "--yes"],
         &["migrate", "status"],
         &["migrate", "verify"],
     ] {
@@ -91,9 +91,24 @@ async fn migrate_goes_up_and_down_and_says_how_things_stand() {
     });
     let status = ok(dir, &with(&["migrate", "status", "--json"])).await;
     let status: Value = serde_json::from_str(&status).unwrap();
-    assert_eq!((&status["version"], &status["newest"]), (&3.into(), &6.into()));
+    assert_eq!((&status["version"], &status["newest"]), (&3.into(), &8.into()));
     let error = refused(dir, &with(&["migrate", "down", "--to", "9"])).await;
     assert_eq!(error, "error: a.db is at version 3; it cannot go down to 9\n");
+    let error = refused(dir, &with(&["migrate", "down", "--to", "1"])).await;
+    assert!(error.contains("nothing was undone"), "{error}");
+    assert!(ok(dir, &with(&["migrate", "status"])).await.contains("version 3"));
+}
+
+/// It dropped tables under a running node.
+#[tokio::test]
+async fn migrations_wait_for_no_node_and_are_refused_beside_one() {
+    let (_node, store) = node().await;
+    let dir = TempDir::new().unwrap();
+    for args in [&["migrate", "down", "--to", "3", "--yes"][..], &["migrate", "up"]] {
+        let error = refused(dir.path(), &[args, &["--store", &store]].concat()).await;
+        assert!(error.contains("is in use by another node"), "{args:?}: {error}");
+    }
+    ok(dir.path(), &["migrate", "status", "--store", &store]).await;
 }
 
 #[tokio::test]
@@ -101,11 +116,11 @@ async fn nothing_is_migrated_by_itself_in_production() {
     let dir = TempDir::new().unwrap();
     let run = ["run", "--store", "a.db", "--listen", "127.0.0.1:0", "--env", "production"];
     ok(dir.path(), &["migrate", "up", "--store", "a.db"]).await;
-    ok(dir.path(), &["migrate", "down", "--to", "4", "--store", "a.db"]).await;
+    ok(dir.path(), &["migrate", "down", "--to", "4", "--yes", "--store", "a.db"]).await;
     let error = refused(dir.path(), &run).await;
     assert_eq!(
         error,
-        "error: a.db needs a migration (0006_messages), and nothing is migrated by itself in \
+        "error: a.db needs 2 migrations (0006_messages, 0008_request_keys), and nothing is migrated by itself in \
          production; run `smith migrate up`\n"
     );
     assert!(ok(dir.path(), &["migrate", "status", "--store", "a.db"]).await.contains("version 4"));

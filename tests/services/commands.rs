@@ -112,7 +112,10 @@ async fn statistics_end_on_a_busy_log() {
     let server = Postgres::start().await;
     let url = database(&server).await;
     let store = Arc::new(open(&url).await);
-    store.append_batch([conformance::append("s", ExpectedVersion::Any, 0, 5_000)].into()).await.unwrap();
+    store
+        .append_batch([conformance::append("s", ExpectedVersion::Any, 0, 5_000)].into())
+        .await
+        .unwrap();
     let (busy, writer) = (Arc::new(AtomicBool::new(true)), Arc::clone(&store));
     let goes_on = Arc::clone(&busy);
     let load = tokio::spawn(async move {

@@ -123,7 +123,7 @@ async fn sessions_that_are_terminated_cost_nothing() {
     let url = database(&server).await;
     let store = open(&url).await;
     let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
-                     where application_name = 'smith'";
+                     where application_name = 'mister-smith'";
     for round in 0..10 {
         let appends = (0..20).map(|n| numbered("s", round * 20 + n + 1));
         let (outcomes, _) = tokio::join!(

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`store`] | the PostgreSQL store keeps every law, and cannot be told from the others |
 //! | [`recovery`] | an append whose connection is cut at a chosen place, or that is undone, is there once |
+//! | [`behind`] | rows that follow the log, older programs beside newer ones, what the server is spared |
+//! | [`tls`] | PostgreSQL by TLS: authorities, certificates of clients |
 //! | [`pruning`] | partitions of the log: made in time, made late, left out by reads |
 //! | [`writers`] | processes that append at once, some of them killed: no gap, no double, no loss |
 //! | [`faults`] | the server killed under load, connections used up |
@@ -22,6 +24,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
 mod archives;
+mod behind;
 mod codecs;
 mod commands;
 mod faults;
@@ -37,5 +40,7 @@ mod recovery;
 mod remote;
 mod server;
 mod store;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 mod writers;

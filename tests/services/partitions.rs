@@ -38,6 +38,7 @@ async fn a_missing_partition_is_made_by_whoever_needs_it() {
     let partitions = stores[0].partitions().await.unwrap();
     let ranges: Vec<_> = partitions.iter().map(|one| (one.from.get(), one.to.get())).collect();
     assert_eq!(ranges[..3], [(1, 100), (101, 200), (201, 300)]);
+    stores[0].settle().await.unwrap();
     stores[0].make_partitions_ahead().await.unwrap();
     let ahead = stores[0].partitions().await.unwrap();
     assert!(ahead.last().unwrap().from.get() > 900, "two are ahead of 740: {ahead:?}");
@@ -67,13 +68,17 @@ async fn reads_leave_out_the_partitions_that_they_do_not_need() {
         names
     };
     // The texts of `read_all` and `read_stream`, with values for their parameters.
-    let by_position = "select e.position, s.name from events e join streams s \
-         on s.id = e.stream_id where e.position > 250 and e.position <= 350 order by e.position";
+    let by_position = "select e.position from events e \
+         where e.position > 250 and e.position <= 350 order by e.position";
     assert_eq!(touched(by_position).await, [201, 301]);
-    let by_stream = "select e.position, e.data, s.version from streams s left join lateral ( \
-         select * from events where stream_id = s.id and position >= s.first_position \
-         and position <= s.last_position and version > 0 order by version limit 500) e on true \
-         where s.name = 's-4' and s.status = 0 order by e.version";
+    let by_stream = "select e.position, e.data from store_head h cross join streams s \
+         left join lateral ( \
+         select * from events where stream_id = s.id \
+         and (position between s.first_position and s.last_position \
+              or position >= h.position + 1) and version > 0 order by version limit 500) e on true \
+         where h.id = 1 and s.name = 's-4' and s.status = 0 order by e.version";
+    // What lies behind the rows is looked at, too; there is nothing once they are right.
+    store.settle().await.unwrap();
     assert_eq!(touched(by_stream).await, [301]);
     let stream = StreamId::new("s-4").unwrap();
     assert_eq!(store.read_stream(&stream, Version::ZERO, 500).await.unwrap().len(), 100);

@@ -34,7 +34,8 @@ async fn a_node_that_stands_by_knows_and_does_what_the_other_one_does() {
     assert!(!stands_by(&owner));
     let position = count(&other, "1", 1).await.position.unwrap();
     other.wait_for(position).await.unwrap();
-    let (streams, ours) = (other.projection("streams").unwrap(), owner.projection("streams").unwrap());
+    let (streams, ours) =
+        (other.projection("streams").unwrap(), owner.projection("streams").unwrap());
     assert!(streams.position() >= position);
 
     let build = async || {

@@ -137,7 +137,7 @@ impl Bank {
         loop {
             // A pool that was killed closes the lease before it.
             self.lease().await;
-            match self.faults.past().append_batch(vec![append.clone()]).await {
+            match self.faults.past().append_batch([append.clone()].into()).await {
                 Ok(outcomes) => {
                     outcomes.into_iter().next().unwrap().unwrap();
                     break;

@@ -181,7 +181,8 @@ impl From<ProjectionError> for Trouble {
 impl Relay {
     async fn try_claim(&mut self) -> Result<bool, ProjectionError> {
         let name = format!("$relay.{}", self.args.name);
-        let build = self.lease.documents.builds(&name, Wanted { version: 1, partitions: 1 }).await?.active;
+        let build =
+            self.lease.documents.builds(&name, Wanted { version: 1, partitions: 1 }).await?.active;
         let part = Part { build: build.id, partition: 0 };
         let claim = match self.lease.documents.claim(part, &self.args.owner, LEASE).await? {
             Claimed::Held { .. } => return Ok(false),

@@ -66,6 +66,10 @@ impl Connections for MountedConnections {
         self.connections.usage()
     }
 
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.connections.ping()
+    }
+
     fn mark_closed(&self) {
         self.connections.mark_closed();
     }

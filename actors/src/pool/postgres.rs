@@ -12,27 +12,38 @@ use crate::store::claims::postgres::PgClaims;
 use crate::store::postgres::{PgOptions, PgStore, Wake};
 use crate::store::read_model::documents::postgres::PgDocuments;
 
+/// Opens connections to a PostgreSQL database.
 #[derive(Debug)]
-pub(super) struct PgConnect {
+pub struct PgConnect {
     url: String,
+    options: PgOptions,
     /// Nothing is made, and nothing listened for, which a replica refuses.
     reads_only: bool,
 }
 
 impl PgConnect {
-    pub(super) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), reads_only: false }
+    /// Connections to the database at a `postgres://` address, by what its parameters say.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), options: PgOptions::default(), reads_only: false }
+    }
+
+    /// Options for what the address does not say.
+    #[must_use]
+    pub fn options(mut self, options: PgOptions) -> Self {
+        self.options = options;
+        self
     }
 
     pub(super) fn reader(url: &str) -> Self {
-        Self { url: url.to_owned(), reads_only: true }
+        Self { reads_only: true, ..Self::new(url) }
     }
 }
 
 impl Connect for PgConnect {
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Connections>, StoreError>> {
         async {
-            let options = PgOptions::default();
+            let options = self.options.clone();
             let options = if self.reads_only { options.wake(Wake::Poll) } else { options };
             let store = PgStore::open(&self.url, options).await?;
             if !self.reads_only {
@@ -72,6 +83,10 @@ impl Connections for PgConnections {
         self.store.database().usage()
     }
 
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.database().ping().boxed()
+    }
+
     fn mark_closed(&self) {
         self.store.database().mark_closed();
     }
@@ -82,9 +97,13 @@ impl Connections for PgConnections {
 }
 
 impl Upkeep for PgStore {
-    /// Makes the partitions that the log will need next.
+    /// Makes the partitions that the log will need next, and forgets keys that are old.
     fn tidy(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.make_partitions_ahead().boxed()
+        async {
+            self.make_partitions_ahead().await?;
+            self.forget_old_keys().await
+        }
+        .boxed()
     }
 
     fn archive<'a>(

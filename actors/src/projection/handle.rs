@@ -89,8 +89,7 @@ pub fn register<P: Projection>(projection: P) -> Registered {
     let wanted = wanted_by::<P>();
     let shared = Shared::default();
     let shown: Vec<_> = (0..wanted.partitions).map(|_| Arc::<Shown>::default()).collect();
-    let handle =
-        Unbound { name: P::NAME, wanted, shared: shared.clone(), shown: shown.clone() };
+    let handle = Unbound { name: P::NAME, wanted, shared: shared.clone(), shown: shown.clone() };
     let plan = move |given: PlanArgs| {
         let part = |partition: u16, id: String| {
             let args = ProjectionArgs {
@@ -108,7 +107,8 @@ pub fn register<P: Projection>(projection: P) -> Registered {
             return Node::Actor(part(0, P::NAME.to_owned()));
         }
         let supervisor = SupervisorSpec::new(P::NAME);
-        let parts = (0..wanted.partitions).map(|partition| part(partition, format!("p{partition}")));
+        let parts =
+            (0..wanted.partitions).map(|partition| part(partition, format!("p{partition}")));
         Node::Supervisor(parts.fold(supervisor, SupervisorSpec::child))
     };
     Registered { handle, plan: Box::new(plan) }

@@ -210,7 +210,8 @@ impl SagaManager {
     }
 
     async fn try_claim(&mut self) -> Result<bool, ProjectionError> {
-        let build = self.lease.documents.builds(CLAIM, Wanted { version: 1, partitions: 1 }).await?.active;
+        let build =
+            self.lease.documents.builds(CLAIM, Wanted { version: 1, partitions: 1 }).await?.active;
         let part = Part { build: build.id, partition: 0 };
         match self.lease.documents.claim(part, &self.args.owner, LEASE).await? {
             Claimed::Held { .. } => Ok(false),
@@ -289,11 +290,8 @@ impl SagaManager {
     }
 
     fn set_timer(&mut self, cx: &Context<Self>) {
-        self.timer = self.due.first().map(|(until, _)| {
-            let wait = until.as_micros().saturating_sub(cx.clock().wall_us());
-            let wait = Duration::from_micros(u64::try_from(wait).unwrap_or(0));
-            cx.tell_after(wait, ManagerMessage::Due)
-        });
+        self.timer =
+            self.due.first().map(|(until, _)| cx.tell_at(until.as_micros(), ManagerMessage::Due));
     }
 
     /// Tells a saga that there is something new, or starts its actor.

@@ -256,7 +256,9 @@ pub enum ArchiveError {
         detail: String,
     },
     /// The files are of another log.
-    #[error("{place} holds archives of the log {found}, this one is {expected}; give another place")]
+    #[error(
+        "{place} holds archives of the log {found}, this one is {expected}; give another place"
+    )]
     OtherLog {
         /// Where the files are.
         place: String,

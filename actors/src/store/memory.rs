@@ -128,6 +128,9 @@ impl Log {
     }
 
     fn matching(&self, filter: &EventFilter, after: Position, limit: usize) -> MatchingPage {
+        if limit == 0 {
+            return MatchingPage { events: Vec::new(), scanned_to: after };
+        }
         let end = self.head().min(after.plus(MAX_SCAN));
         let scanned = tail(&self.events, after.get()).iter();
         let scanned = scanned.take_while(|event| event.position <= end);

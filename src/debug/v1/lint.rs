@@ -240,3 +240,6 @@ fn of(node: &NodeView) -> Vec<Lint> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,7 +189,8 @@ impl<A: Actor> Context<A> {
     }
 
     /// When the message in flight was taken out of the mailbox: wall clock, microseconds since the
-    /// Unix epoch. The actor's statistics need it anyway, so it costs nothing.
+    /// Unix epoch. The actor's statistics need it anyway, so it costs a look at
+    /// the machine's clock at most.
     #[must_use]
     pub fn taken_at_us(&self) -> i64 {
         let cell = &self.slot.cell;
@@ -368,7 +369,12 @@ impl<A: Actor> Context<A> {
     /// this one gets it. A mailbox that stays full makes it a dead letter.
     #[must_use = "the timer stops when its guard is dropped; see `timer`"]
     pub fn tell_after(&self, delay: Duration, message: A::Message) -> TaskGuard {
-        timers::after(&self.slot, self.life, async move { tokio::time::sleep(delay).await }, message)
+        timers::after(
+            &self.slot,
+            self.life,
+            async move { tokio::time::sleep(delay).await },
+            message,
+        )
     }
 
     /// Tells the actor `message` when the time of day is `wall_us` (microseconds since the Unix

@@ -29,9 +29,7 @@ async fn times_follow_the_machine_at_once() {
 async fn a_wait_for_a_time_ends_within_a_second_of_a_step() {
     static AHEAD: AtomicI64 = AtomicI64::new(0);
     static PASSED: AtomicI64 = AtomicI64::new(0);
-    let clock = Clock::bound_to(|| {
-        AHEAD.load(Ordering::Relaxed) + PASSED.load(Ordering::Relaxed)
-    });
+    let clock = Clock::bound_to(|| AHEAD.load(Ordering::Relaxed) + PASSED.load(Ordering::Relaxed));
     let start = tokio::time::Instant::now();
     let pass = |to: Duration| {
         PASSED.store(i64::try_from(to.as_micros()).unwrap(), Ordering::Relaxed);

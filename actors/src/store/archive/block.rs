@@ -120,7 +120,8 @@ impl Block {
         let mut gzip = GzEncoder::new(Vec::new(), Default::default());
         for event in self.events {
             names.insert(&event.stream);
-            let frame = rmp_serde::to_vec_named(&Frame::from(event)).map_err(std::io::Error::other)?;
+            let frame =
+                rmp_serde::to_vec_named(&Frame::from(event)).map_err(std::io::Error::other)?;
             let length = u32::try_from(frame.len()).map_err(std::io::Error::other)?;
             gzip.write_all(&length.to_be_bytes())?;
             gzip.write_all(&frame)?;

@@ -41,10 +41,7 @@ impl ArchivedStore {
     ///
     /// # Cancel safety
     /// Dropping the call loses nothing.
-    pub async fn open(
-        store: Arc<dyn EventStore>,
-        cold: SharedCold,
-    ) -> Result<Self, ArchiveError> {
+    pub async fn open(store: Arc<dyn EventStore>, cold: SharedCold) -> Result<Self, ArchiveError> {
         let opened = Self::new(store, cold);
         opened.archives.reload().await?;
         Ok(opened)

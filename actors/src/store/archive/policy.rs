@@ -131,8 +131,7 @@ impl Actor for Archivist {
                 self.looking = true;
                 self.shown(|shown| shown.looking = true);
                 let upkeep = Arc::clone(&self.lease.upkeep);
-                let (cold, rules) =
-                    (Arc::clone(&self.args.cold), self.args.policy.rules.clone());
+                let (cold, rules) = (Arc::clone(&self.args.cold), self.args.policy.rules.clone());
                 self.next = Some(cx.spawn_tell(async move {
                     ArchivistMessage::Done(upkeep.archive(&*cold, &rules).await)
                 }));

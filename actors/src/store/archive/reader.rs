@@ -299,9 +299,8 @@ impl Archives {
     ) -> Result<(Vec<Entry>, Option<u64>), ArchiveError> {
         let probe = Probe::of(stream);
         let (part, next) = part_of_index(&*self.cold, manifest, offset, Some(&probe)).await?;
-        let inside = part.into_iter().filter(|(entry, may)| {
-            *may && entry.from <= to && from <= entry.to()
-        });
+        let inside =
+            part.into_iter().filter(|(entry, may)| *may && entry.from <= to && from <= entry.to());
         Ok((inside.map(|(entry, _)| entry).collect(), next))
     }
 }

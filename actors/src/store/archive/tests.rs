@@ -114,7 +114,8 @@ fn event(position: u64, streams: u64, bytes: usize) -> RecordedEvent {
     let mut state = position;
     let mut data = Vec::with_capacity(bytes);
     while data.len() < bytes {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         data.extend_from_slice(&state.to_be_bytes());
     }
     RecordedEvent {

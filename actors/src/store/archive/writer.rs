@@ -216,7 +216,12 @@ pub async fn verify(cold: &dyn Cold, manifest: &Manifest) -> Result<(), ArchiveE
     Ok(())
 }
 
-async fn checked(cold: &dyn Cold, file: &str, sha256: &str, bytes: u64) -> Result<(), ArchiveError> {
+async fn checked(
+    cold: &dyn Cold,
+    file: &str,
+    sha256: &str,
+    bytes: u64,
+) -> Result<(), ArchiveError> {
     let (mut hash, mut at) = (Sha256::new(), 0);
     loop {
         let part = cold.read(file, at, CHECK).await?;

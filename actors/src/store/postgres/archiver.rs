@@ -52,11 +52,15 @@ impl PgStore {
         rules: &ArchiveRules,
     ) -> Result<ArchiveReport, ArchiveError> {
         let mut session = Session::begin(&self.database).await?;
+        // The rows of streams are brought forward from the events, which are needed for it.
+        self.settle().await?;
         let mut report = ArchiveReport::default();
         for leftover in session.leftovers().await? {
             let written = session.finish(cold, self.store_id(), &leftover).await?;
             report.archived.push(written);
         }
+        // The rows of streams are brought forward from the events, which are needed for it.
+        self.settle().await?;
         let head = lookup::head(&self.database).await?;
         let mut full = self.partitions().await?;
         full.retain(|partition| partition.to <= head);
@@ -161,17 +165,10 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     async fn begin(database: &'a PgDatabase) -> Result<Self, ArchiveError> {
-        database.pool()?;
         let fault = |error| database.fault(error);
         // Of no pool: when it is dropped its session ends, and the lock with it.
-        let mut connection = database.lone_pool().acquire().await.map_err(fault)?.detach();
         // It reads for minutes, waits for others' transactions, and what it says is written is.
-        sqlx::raw_sql("set search_path = ms_framework, ms_projections, public; \
-                       set statement_timeout = 0; set lock_timeout = 0; \
-                       set idle_in_transaction_session_timeout = 0; set synchronous_commit = on")
-            .execute(&mut connection)
-            .await
-            .map_err(fault)?;
+        let mut connection = database.connect_patient().await?;
         let locked: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
             .bind(LOCK)
             .fetch_one(&mut connection)
@@ -212,8 +209,11 @@ impl<'a> Session<'a> {
         .await
         .map_err(|error| self.fault(error))?;
         let read = |row: &PgRow| {
-            let partition =
-                Partition { table: row.try_get(0)?, from: position(row, 1)?, to: position(row, 2)? };
+            let partition = Partition {
+                table: row.try_get(0)?,
+                from: position(row, 1)?,
+                to: position(row, 2)?,
+            };
             let state = match row.try_get::<Option<bool>, _>(3)? {
                 Some(false) => State::Attached,
                 Some(true) => State::Pending,
@@ -321,10 +321,11 @@ impl<'a> Session<'a> {
         rules: &ArchiveRules,
     ) -> Result<Option<HeldBack>, StoreError> {
         let mut queries = vec![PLACES];
-        let have: bool = sqlx::query_scalar("select to_regclass('ms_framework.followers') is not null")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(|error| self.fault(error))?;
+        let have: bool =
+            sqlx::query_scalar("select to_regclass('ms_framework.followers') is not null")
+                .fetch_one(&mut self.connection)
+                .await
+                .map_err(|error| self.fault(error))?;
         queries.extend(have.then_some(PLACES_OF_FOLLOWERS));
         if !rules.mounted {
             queries.push(READ_LATER);

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::ProjectionError;
 use super::documents::{Claimed, Commit, Document, Documents, Part, Wanted, Writer};
 use super::query::ListQuery;
-use super::ProjectionError;
 use crate::event::Position;
 
 /// How long a claim is good without a sign of life.

@@ -206,8 +206,7 @@ pub async fn a_build_that_parks_more_does_not_take_the_place(documents: &dyn Doc
     let new = Part { build: build.id, partition: 0 };
     let Claim { epoch, .. } = claim(documents, new).await;
     let mut write = commit(new, epoch, 5);
-    write.park =
-        vec![parked("b", 2, 3, "bad"), parked("b", 4, 0, ""), parked("c", 4, 3, "worse")];
+    write.park = vec![parked("b", 2, 3, "bad"), parked("b", 4, 0, ""), parked("c", 4, 3, "worse")];
     documents.commit(write).await.expect("writable");
     let may = documents.activate("p", new.build).await.expect("readable");
     assert_eq!(may, Activation::Unsound { parked: 2, before: 1 });

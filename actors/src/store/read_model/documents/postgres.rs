@@ -368,7 +368,9 @@ impl Documents for PgDocuments {
             .bind(rows::limit(query.limit))
             .fetch_all(self.database.pool()?)
             .await;
-            self.read(rows.and_then(|rows| rows.iter().map(|row| rows::parked(row, plain)).collect()))
+            self.read(
+                rows.and_then(|rows| rows.iter().map(|row| rows::parked(row, plain)).collect()),
+            )
         }
         .boxed()
     }

@@ -219,12 +219,13 @@ impl Documents for SqliteDocuments {
         _: Duration,
     ) -> BoxFuture<'a, Result<(), ProjectionError>> {
         async move {
-            let row = sqlx::query("select 1 from checkpoints where name = ? and epoch = ? and owner = ?")
-                .bind(writer.part.checkpoint())
-                .bind(saturated(writer.epoch.get()))
-                .bind(&*writer.owner)
-                .fetch_optional(self.database.readers()?)
-                .await;
+            let row =
+                sqlx::query("select 1 from checkpoints where name = ? and epoch = ? and owner = ?")
+                    .bind(writer.part.checkpoint())
+                    .bind(saturated(writer.epoch.get()))
+                    .bind(&*writer.owner)
+                    .fetch_optional(self.database.readers()?)
+                    .await;
             match self.read(row)? {
                 Some(_) => Ok(()),
                 None => Err(ProjectionError::Fenced { part: writer.part.to_string() }),

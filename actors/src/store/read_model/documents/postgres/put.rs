@@ -2,8 +2,8 @@
 
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, postgres::PgArguments, query::Query};
 
-use super::super::rows::{self, counter};
 use super::super::Commit;
+use super::super::rows::{self, counter};
 use super::text;
 use crate::store::read_model::query::ListQuery;
 

@@ -2,9 +2,9 @@
 
 use sqlx::{PgConnection, postgres::PgRow};
 
+use super::super::Build;
 use super::super::builds::{Change, Compared, Found, Role, Wanted};
 use super::super::rows::{self, ACTIVE, BUILDING, Columns};
-use super::super::Build;
 use super::text;
 
 /// The builds in use.
@@ -23,10 +23,7 @@ pub(super) async fn find<'c>(
 }
 
 /// The builds in use, which nobody else changes until this transaction ends.
-pub(super) async fn locked(
-    connection: &mut PgConnection,
-    projection: &str,
-) -> sqlx::Result<Found> {
+pub(super) async fn locked(connection: &mut PgConnection, projection: &str) -> sqlx::Result<Found> {
     sqlx::query("select pg_advisory_xact_lock(hashtextextended('projection ' || $1, 0))")
         .bind(text::stored(projection))
         .execute(&mut *connection)
@@ -175,10 +172,9 @@ pub(super) async fn prune(
     .await?
     .rows_affected();
     if rows::counter(deleted) < limit {
-        for text in [
-            "delete from parked where build = $1",
-            "delete from projection_builds where id = $1",
-        ] {
+        for text in
+            ["delete from parked where build = $1", "delete from projection_builds where id = $1"]
+        {
             sqlx::query(text).bind(build).execute(&mut *connection).await?;
         }
     }

@@ -74,7 +74,10 @@ fn escape(json: &str) -> Option<u32> {
 
 /// Writes some of the escapes of a JSON text in another way. `other` gets one and that behind it,
 /// and answers what to write and how much to leave out behind it.
-fn swap(json: &str, other: impl Fn(u32, Option<u32>) -> Option<(&'static str, usize)>) -> Cow<'_, str> {
+fn swap(
+    json: &str,
+    other: impl Fn(u32, Option<u32>) -> Option<(&'static str, usize)>,
+) -> Cow<'_, str> {
     if !json.contains("\\u000") {
         return Cow::Borrowed(json);
     }
@@ -82,8 +85,8 @@ fn swap(json: &str, other: impl Fn(u32, Option<u32>) -> Option<(&'static str, us
     while let Some(at) = rest.find('\\') {
         let (before, here) = rest.split_at(at);
         out.push_str(before);
-        let changed = escape(here)
-            .and_then(|code| other(code, here.get(ESCAPE..).and_then(escape)));
+        let changed =
+            escape(here).and_then(|code| other(code, here.get(ESCAPE..).and_then(escape)));
         rest = match changed {
             Some((text, left_out)) => {
                 out.push_str(text);
@@ -110,8 +113,15 @@ mod tests {
 
     fn text() -> impl Strategy<Value = String> {
         let char = prop_oneof![
-            Just('\0'), Just('\u{1}'), Just('\u{2}'), Just('\\'), Just('u'), Just('0'), Just('1'),
-            Just('"'), any::<char>(),
+            Just('\0'),
+            Just('\u{1}'),
+            Just('\u{2}'),
+            Just('\\'),
+            Just('u'),
+            Just('0'),
+            Just('1'),
+            Just('"'),
+            any::<char>(),
         ];
         prop::collection::vec(char, 0..12).prop_map(|chars| chars.into_iter().collect())
     }

@@ -30,12 +30,11 @@ pub(super) async fn change(
 ) -> sqlx::Result<Found> {
     // Who has paused it has paused what is made in its place, too.
     let active = found.active.as_ref().map_or(0, |active| active.id);
-    let paused = sqlx::query_scalar(
-        "select coalesce(max(paused), 0) from checkpoints where name like ?",
-    )
-    .bind(rows::checkpoints_of(active))
-    .fetch_one(&mut *connection)
-    .await?;
+    let paused =
+        sqlx::query_scalar("select coalesce(max(paused), 0) from checkpoints where name like ?")
+            .bind(rows::checkpoints_of(active))
+            .fetch_one(&mut *connection)
+            .await?;
     for build in change.retire.into_iter().flatten() {
         retire(connection, build).await?;
         for one in [&mut found.active, &mut found.building] {
@@ -76,10 +75,10 @@ async fn make(
             "insert into checkpoints (name, position, owner, epoch, paused) \
              values (?, 0, '', 0, ?)",
         )
-            .bind(name)
-            .bind(paused)
-            .execute(&mut *connection)
-            .await?;
+        .bind(name)
+        .bind(paused)
+        .execute(&mut *connection)
+        .await?;
     }
     Ok(Build { id, version, partitions })
 }
@@ -153,10 +152,9 @@ pub(super) async fn prune(
     .await?
     .rows_affected();
     if rows::counter(deleted) < limit {
-        for text in [
-            "delete from parked where build = ?",
-            "delete from projection_builds where id = ?",
-        ] {
+        for text in
+            ["delete from parked where build = ?", "delete from projection_builds where id = ?"]
+        {
             sqlx::query(text).bind(build).execute(&mut *connection).await?;
         }
     }
