@@ -54,12 +54,12 @@ fn home() -> (TempDir, PathBuf) {
 async fn a_new_file_is_made_and_a_second_run_does_nothing() {
     let (_home, path) = home();
     let before = status(&path).await.unwrap();
-    assert_eq!((before.version, before.newest), (0, 8));
+    assert_eq!((before.version, before.newest), (0, 11));
     assert!(!path.exists(), "a look makes no file");
 
     let report = up(format!("sqlite://{}", path.display())).await.unwrap();
     assert!(report.created);
-    assert_eq!((report.from, report.to), (0, 8));
+    assert_eq!((report.from, report.to), (0, 11));
     assert_eq!(
         names(&report),
         [
@@ -69,16 +69,18 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
             "0004_projections",
             "0006_messages",
             "0007_followers",
-            "0008_request_keys"
+            "0008_request_keys",
+            "0011_notes"
         ]
     );
-    assert_eq!(names(report.read_models.as_ref().unwrap()), ["0001_documents"]);
+    let read_models = ["0001_documents", "0002_projection_claims"];
+    assert_eq!(names(report.read_models.as_ref().unwrap()), read_models);
 
     let again = up(&path).await.unwrap();
     assert!(!again.created);
-    assert_eq!((again.from, again.to, again.steps.len()), (8, 8, 0));
+    assert_eq!((again.from, again.to, again.steps.len()), (11, 11, 0));
     let status = status(&path).await.unwrap();
-    assert_eq!(status.version, 8);
+    assert_eq!(status.version, 11);
     assert!(status.migrations.iter().all(|line| line.applied_at.is_some()));
 }
 
@@ -100,10 +102,11 @@ async fn the_way_down_is_stored_and_leads_back() {
     let (_home, path) = home();
     up(&path).await.unwrap();
     let report = down(&path, 0).await.unwrap();
-    assert_eq!((report.from, report.to), (8, 0));
+    assert_eq!((report.from, report.to), (11, 0));
     assert_eq!(
         names(&report),
         [
+            "0011_notes",
             "0008_request_keys",
             "0007_followers",
             "0006_messages",
@@ -114,7 +117,7 @@ async fn the_way_down_is_stored_and_leads_back() {
         ]
     );
     assert_eq!(tables(&path).await, ["schema_migrations"]);
-    assert_eq!(up(&path).await.unwrap().steps.len(), 6);
+    assert_eq!(up(&path).await.unwrap().steps.len(), 8);
 }
 
 async fn sql(path: &Path, text: &'static str) -> Vec<String> {
@@ -129,8 +132,9 @@ async fn sql(path: &Path, text: &'static str) -> Vec<String> {
 #[tokio::test]
 async fn places_in_the_log_move_with_the_tables_and_back() {
     let (_home, path) = home();
-    up(&path).await.unwrap();
-    down(&path, 6).await.unwrap();
+    let to = |version| texts::SQLITE.iter().filter(move |one| one.version <= version).copied();
+    let (before_it, with_it) = (to(6).collect::<Vec<_>>(), to(7).collect::<Vec<_>>());
+    apply(&path, &before_it).await.unwrap();
     for text in [
         "insert into projection_builds (id, projection, version, partitions, state) values \
          (7, '$relay.post', 1, 1, 1), (8, 'streams', 1, 1, 1), (9, '$sagas', 1, 1, 1)",
@@ -145,7 +149,7 @@ async fn places_in_the_log_move_with_the_tables_and_back() {
     let before = "select b.projection || ' ' || c.position from projection_builds b \
                   join checkpoints c on c.name = 'build ' || b.id || '/0' order by 1";
     let documents = "select cast(data as text) from documents order by id";
-    up(&path).await.unwrap();
+    apply(&path, &with_it).await.unwrap();
     assert_eq!(sql(&path, places).await, ["relay.post 41 5", "sagas 0 2"]);
     assert_eq!(sql(&path, marks).await, ["[{\"position\":41}]"]);
     assert_eq!(sql(&path, before).await, ["streams 9"], "what is a projection stays one");
@@ -154,7 +158,7 @@ async fn places_in_the_log_move_with_the_tables_and_back() {
     down(&path, 6).await.unwrap();
     assert_eq!(sql(&path, before).await, ["$relay.post 50", "$sagas 0", "streams 9"]);
     assert_eq!(sql(&path, documents).await, ["{}", "[{\"position\":41}]"]);
-    up(&path).await.unwrap();
+    apply(&path, &with_it).await.unwrap();
     assert_eq!(sql(&path, places).await, ["relay.post 50 5", "sagas 0 2"]);
 }
 
@@ -211,7 +215,7 @@ async fn a_file_of_read_models_that_was_deleted_is_made_again() {
     std::fs::remove_file(&beside).unwrap();
     let status = status(&path).await.unwrap();
     assert_eq!(status.pending(), [""; 0]);
-    assert_eq!(status.read_models.unwrap().pending(), ["0001_documents"]);
+    assert_eq!(status.read_models.unwrap().pending(), ["0001_documents", "0002_projection_claims"]);
     let report = up(&path).await.unwrap();
     assert_eq!(report.steps.len(), 0);
     assert!(report.read_models.unwrap().created);
@@ -228,7 +232,7 @@ async fn what_going_down_would_lose_is_told_and_nothing_is_touched() {
     let losses = losses(&path, 4).await.unwrap();
     assert_eq!(losses.last().unwrap().name, "0006_messages");
     assert_eq!(losses.last().unwrap().tables, ["inbox", "outbox"]);
-    assert_eq!(status(&path).await.unwrap().version, 8);
+    assert_eq!(status(&path).await.unwrap().version, 11);
     let error = super::losses(&path, 2_000).await.unwrap_err();
     assert!(matches!(error, MigrateError::NoSuchVersion { .. }), "{error}");
 }

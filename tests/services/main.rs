@@ -10,6 +10,7 @@
 //! | [`pruning`] | partitions of the log: made in time, made late, left out by reads |
 //! | [`writers`] | processes that append at once, some of them killed: no gap, no double, no loss |
 //! | [`faults`] | the server killed under load, connections used up |
+//! | [`projections`] | on several nodes, and of several versions of the program |
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
 //! | [`archives`] | killed after every statement, two at once, held back, read by everybody, put back |
@@ -32,6 +33,7 @@ mod migrations;
 mod node;
 mod partitions;
 mod processes;
+mod projections;
 mod pruning;
 mod queues;
 mod recovery;
@@ -40,5 +42,6 @@ mod server;
 mod store;
 #[cfg(feature = "tls")]
 mod tls;
+mod verdicts;
 mod wire;
 mod writers;

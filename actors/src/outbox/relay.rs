@@ -25,7 +25,7 @@ use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::ProjectionError;
 use crate::store::EventFilter;
 use crate::store::read_model::Epoch;
-use crate::store::read_model::documents::{Claimed, Commit, Part};
+use crate::store::read_model::documents::{Claimed, Commit, Part, Wanted, Writer};
 
 /// Events that are sent at a time.
 const PAGE: usize = 500;
@@ -181,7 +181,8 @@ impl From<ProjectionError> for Trouble {
 impl Relay {
     async fn try_claim(&mut self) -> Result<bool, ProjectionError> {
         let name = format!("$relay.{}", self.args.name);
-        let build = self.lease.documents.builds(&name, 1, 1).await?.active;
+        let build =
+            self.lease.documents.builds(&name, Wanted { version: 1, partitions: 1 }).await?.active;
         let part = Part { build: build.id, partition: 0 };
         let claim = match self.lease.documents.claim(part, &self.args.owner, LEASE).await? {
             Claimed::Held { .. } => return Ok(false),
@@ -298,9 +299,9 @@ impl Relay {
         let Some((part, epoch)) = self.claim else { return Ok(()) };
         let marks = serde_json::to_vec(&self.marks).unwrap_or_default();
         let commit = Commit {
-            part,
-            epoch,
+            writer: Writer { part, owner: Arc::clone(&self.args.owner), epoch },
             lease: LEASE,
+            from: None,
             to: self.at,
             changes: vec![(DOCUMENT.into(), Some(marks.into()), self.at)],
             park: Vec::new(),

@@ -18,7 +18,7 @@ use crate::event::{Position, Timestamp};
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::ProjectionError;
 use crate::store::read_model::Epoch;
-use crate::store::read_model::documents::{Claimed, Commit, Part};
+use crate::store::read_model::documents::{Claimed, Commit, Part, Wanted, Writer};
 
 /// Messages that are sent at a time.
 const PAGE: usize = 500;
@@ -184,7 +184,7 @@ impl TableRelay {
         }
         let documents = &self.lease.documents;
         let Some((part, epoch)) = self.claim else {
-            let build = documents.builds(CLAIM, 1, 1).await?.active;
+            let build = documents.builds(CLAIM, Wanted { version: 1, partitions: 1 }).await?.active;
             let part = Part { build: build.id, partition: 0 };
             return Ok(match documents.claim(part, &self.args.owner, LEASE).await? {
                 Claimed::Held { .. } => false,
@@ -197,9 +197,9 @@ impl TableRelay {
         };
         if now - self.claimed_at >= LEASE / 3 {
             let commit = Commit {
-                part,
-                epoch,
+                writer: Writer { part, owner: Arc::clone(&self.args.owner), epoch },
                 lease: LEASE,
+                from: None,
                 to: Position::ZERO,
                 changes: Vec::new(),
                 park: Vec::new(),

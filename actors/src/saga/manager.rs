@@ -26,7 +26,7 @@ use crate::event::{Position, RecordedEvent, StreamId, Timestamp};
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::{Compare, ListQuery, Projection, ProjectionError};
 use crate::store::read_model::Epoch;
-use crate::store::read_model::documents::{Claimed, Commit, Part};
+use crate::store::read_model::documents::{Claimed, Commit, Part, Wanted, Writer};
 use crate::store::subscription::Subscription;
 use crate::store::{EventFilter, StoreError};
 
@@ -210,7 +210,8 @@ impl SagaManager {
     }
 
     async fn try_claim(&mut self) -> Result<bool, ProjectionError> {
-        let build = self.lease.documents.builds(CLAIM, 1, 1).await?.active;
+        let build =
+            self.lease.documents.builds(CLAIM, Wanted { version: 1, partitions: 1 }).await?.active;
         let part = Part { build: build.id, partition: 0 };
         match self.lease.documents.claim(part, &self.args.owner, LEASE).await? {
             Claimed::Held { .. } => Ok(false),
@@ -225,9 +226,9 @@ impl SagaManager {
     async fn renew(&mut self, cx: &Context<Self>) -> Result<(), Failure> {
         let Some((part, epoch)) = self.claim else { return Ok(()) };
         let commit = Commit {
-            part,
-            epoch,
+            writer: Writer { part, owner: Arc::clone(&self.args.owner), epoch },
             lease: LEASE,
+            from: None,
             to: Position::ZERO,
             changes: Vec::new(),
             park: Vec::new(),
@@ -289,9 +290,8 @@ impl SagaManager {
     }
 
     fn set_timer(&mut self, cx: &Context<Self>) {
-        self.timer = self.due.first().map(|(until, _)| {
-            cx.tell_at(until.as_micros(), ManagerMessage::Due)
-        });
+        self.timer =
+            self.due.first().map(|(until, _)| cx.tell_at(until.as_micros(), ManagerMessage::Due));
     }
 
     /// Tells a saga that there is something new, or starts its actor.

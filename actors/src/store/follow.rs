@@ -44,6 +44,7 @@ mod place;
 mod shown;
 pub mod window;
 
+pub(crate) use keep::wait_until_heard;
 pub use shown::{Shown, Standing};
 
 #[cfg(test)]

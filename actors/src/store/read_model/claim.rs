@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::documents::{Claimed, Commit, Document, Documents, Part};
+use super::ProjectionError;
+use super::documents::{Claimed, Commit, Document, Documents, Part, Wanted, Writer};
 use super::query::ListQuery;
-use super::{Epoch, ProjectionError};
 use crate::event::Position;
 
 /// How long a claim is good without a sign of life.
@@ -24,8 +24,7 @@ pub(crate) type Note = (Arc<str>, Option<Bytes>);
 pub(crate) struct Claim {
     documents: Arc<dyn Documents>,
     name: String,
-    part: Part,
-    epoch: Epoch,
+    writer: Writer,
 }
 
 impl Claim {
@@ -35,14 +34,15 @@ impl Claim {
         name: String,
         owner: &str,
     ) -> Result<Option<(Self, Position)>, ProjectionError> {
-        let build = documents.builds(&name, 1, 1).await?.active;
+        let build = documents.builds(&name, Wanted { version: 1, partitions: 1 }).await?.active;
         let part = Part { build: build.id, partition: 0 };
         match documents.claim(part, owner, LEASE).await? {
             Claimed::Held { .. } => Ok(None),
             Claimed::Yes(claim) => {
                 let documents = Arc::clone(documents);
                 let checkpoint = claim.checkpoint;
-                Ok(Some((Self { documents, name, part, epoch: claim.epoch }, checkpoint)))
+                let writer = Writer { part, owner: owner.into(), epoch: claim.epoch };
+                Ok(Some((Self { documents, name, writer }, checkpoint)))
             }
         }
     }
@@ -54,9 +54,9 @@ impl Claim {
         notes: impl IntoIterator<Item = Note>,
     ) -> Result<(), ProjectionError> {
         let commit = Commit {
-            part: self.part,
-            epoch: self.epoch,
+            writer: self.writer.clone(),
             lease: LEASE,
+            from: None,
             to,
             changes: notes.into_iter().map(|(id, data)| (id, data, to)).collect(),
             park: Vec::new(),
@@ -67,7 +67,7 @@ impl Claim {
 
     /// One note.
     pub(crate) async fn note(&self, id: &str) -> Result<Option<Bytes>, ProjectionError> {
-        let found = self.documents.load(self.part.build, &[id.into()]).await?;
+        let found = self.documents.load(self.writer.part.build, &[id.into()]).await?;
         Ok(found.into_iter().next().map(|document| document.data))
     }
 
