@@ -23,7 +23,7 @@ const CATCH_UP: u64 = 5_000;
 const LOOK: &str = concat!(
     "with h as materialized (select position, marked_at from store_head where id = 1), \
      head as materialized (select coalesce((select e.position from events e, h \
-         where e.position > h.position order by e.position desc limit 1), h.position) as position \
+         where e.position >= h.position + 1 order by e.position desc limit 1), h.position) as position \
          from h) \
      select 0, head.position, h.marked_at, 0, null::text, null::uuid from head, h \
      union all \
