@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::remote::Remote;
 use mister_smith_actors::command::CommandBus;
@@ -17,6 +16,7 @@ use mister_smith_actors::command::remote::{RemoteCommands, RemoteOptions};
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::{EventId, Position, Timestamp};
+use mister_smith_actors::ingest::Ingest;
 use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::process::Processes;
@@ -25,7 +25,7 @@ use mister_smith_actors::projection::handle::{ProjectionRef, RequestError};
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::Sagas;
 use mister_smith_supervisors::{
-    Actor, ActorSystem, Address, Depth, ExitReason, LookupError, SupervisionTree, SupervisorError,
+    Actor, ActorSystem, Address, Depth, ExitReason, SupervisionTree, SupervisorError,
 };
 use tokio::sync::watch;
 
@@ -34,6 +34,7 @@ use crate::http::Edge;
 mod access;
 mod archive;
 mod builder;
+mod checks;
 mod error;
 mod lock;
 mod plan;
@@ -61,7 +62,6 @@ pub struct SystemCore(Arc<Inner>);
 struct Inner {
     actors: ActorSystem,
     addr: Option<SocketAddr>,
-    kind: &'static str,
     store: String,
     created: bool,
     edge: Option<Edge>,
@@ -69,6 +69,7 @@ struct Inner {
     pool: PoolHandle,
     projections: Vec<ProjectionRef>,
     commands: CommandBus,
+    ingest: Ingest,
     queries: QueryBus,
     bus: EventBus,
     letters: DeadLetters,
@@ -124,12 +125,10 @@ impl SystemCore {
         (&self.0.store, self.0.created)
     }
 
-    /// Streams by name: hand events to them in process, as the HTTP edge does.
-    ///
-    /// # Errors
-    /// The node is stopping.
-    pub fn aggregates(&self) -> Result<Aggregates, LookupError> {
-        builder::aggregates(&self.0.actors, self.0.kind)
+    /// Takes in events that nobody decides on, as the HTTP edge does.
+    #[must_use]
+    pub fn ingest(&self) -> &Ingest {
+        &self.0.ingest
     }
 
     /// The projections of this node.

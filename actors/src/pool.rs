@@ -21,6 +21,7 @@ use crate::event::Timestamp;
 use crate::store::archive::{ArchiveError, ArchiveReport, ArchiveRules, Cold};
 use crate::store::claims::Claims;
 use crate::store::messages::MessageTables;
+use crate::store::notes::Notes;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
 use crate::store::tail::{DEFAULT_BYTES, Tail};
@@ -48,6 +49,8 @@ pub struct Lease {
     pub claims: Arc<dyn Claims>,
     /// Messages of applications' own transactions.
     pub messages: Arc<dyn MessageTables>,
+    /// What is noted beside the log.
+    pub notes: Arc<dyn Notes>,
     /// Keeps the store's files small.
     pub upkeep: Arc<dyn Upkeep>,
     /// Other nodes may work on the same store.

@@ -42,6 +42,7 @@ mod filter;
 pub mod follow;
 pub mod memory;
 pub mod messages;
+pub mod notes;
 mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -11,6 +11,7 @@ use mister_smith_actors::store::{EventFilter, EventStore, MAX_PAGE, MAX_SCAN, St
 use serde_json::json;
 
 use super::output::{self, Flow, write};
+use super::skip::{ListSkipped, Skip};
 use super::store::ReadArg;
 
 /// Events that `stats` looks at one by one, from the end of the log.
@@ -36,6 +37,10 @@ enum Action {
     },
     /// Count what is in the log
     Stats(Options),
+    /// Say that an event does not count, so that an aggregate that cannot apply it starts again
+    Skip(Skip),
+    /// Print the events that do not count, with who said so and why
+    Skipped(ListSkipped),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -77,6 +82,8 @@ impl Events {
             Action::Tail(tail) => tail.execute().await?,
             Action::Show { event, options } => show(&event, &options).await?,
             Action::Stats(options) => stats(&options).await?,
+            Action::Skip(skip) => skip.execute().await?,
+            Action::Skipped(list) => list.execute().await?,
         }
         Ok(ExitCode::SUCCESS)
     }

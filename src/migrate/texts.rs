@@ -35,6 +35,7 @@ pub(super) const SQLITE: &[Migration] = &[
     migration!("sqlite", 6, "0006_messages"),
     migration!("sqlite", 7, "0007_followers"),
     migration!("sqlite", 8, "0008_request_keys"),
+    migration!("sqlite", 11, "0011_notes"),
 ];
 
 /// Of the file of read models beside it, in order. They begin from 1: the file can be deleted, and
@@ -55,6 +56,7 @@ pub(super) const POSTGRES: &[Migration] = &[
     migration!("postgres", 7, "0007_followers"),
     migration!("postgres", 8, "0008_append"),
     migration!("postgres", 10, "0010_projection_claims"),
+    migration!("postgres", 11, "0011_notes"),
 ];
 
 /// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.

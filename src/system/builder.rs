@@ -4,8 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mister_smith_actors::aggregate::registry::Aggregates;
-use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
+use mister_smith_actors::aggregate::{self, Aggregate};
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
@@ -17,6 +16,7 @@ use mister_smith_actors::component;
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::{DeadLetters, Letters};
 use mister_smith_actors::event::Position;
+use mister_smith_actors::ingest::Ingest;
 use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::outbox::{BusOutlet, QueueOutlet, subject_under};
 #[cfg(feature = "postgres")]
@@ -28,10 +28,11 @@ use mister_smith_actors::projection::handle::{ProjectionRef, Registered, registe
 use mister_smith_actors::projection::streams::Streams;
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::{Definition, Definitions, OpenSagas, Sagas};
+use mister_smith_actors::store::EventFilter;
 use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
+use mister_smith_actors::store::notes::{Owner, Owners};
 #[cfg(feature = "postgres")]
 use mister_smith_actors::store::postgres::PgOptions;
-use mister_smith_actors::store::{EventFilter, RecordedType};
 use mister_smith_supervisors::{
     ActorSystem, Clock, DeadLetters as Undeliverable, HealthSpec, LookupError, Observer,
     ThreadPoolSpec, Work,
@@ -39,14 +40,12 @@ use mister_smith_supervisors::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::checks::{TypeCheck, check, claim, prepare_store};
 use super::{
     AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError,
     archive::Archives, lock, plan,
 };
 use crate::http::{self, Edge, Limits};
-
-/// Whether an aggregate type can work with the event types that a store holds.
-type TypeCheck = fn(&[RecordedType]) -> Result<(), InvalidAggregate>;
 
 /// Builds a [`SystemCore`].
 pub struct SystemBuilder {
@@ -63,6 +62,8 @@ pub struct SystemBuilder {
     commands: CommandOptions,
     middleware: Vec<Arc<dyn Middleware>>,
     checks: Vec<TypeCheck>,
+    /// Whose the streams of these categories are.
+    owned: Vec<(&'static str, Owner)>,
     projections: Vec<Registered>,
     sagas: Vec<Arc<dyn Definition>>,
     outboxes: Vec<plan::Sending>,
@@ -91,6 +92,7 @@ impl SystemBuilder {
             commands: CommandOptions::default(),
             middleware: Vec::new(),
             checks: Vec::new(),
+            owned: Vec::new(),
             projections: vec![register(Streams)],
             sagas: Vec::new(),
             outboxes: Vec::new(),
@@ -188,6 +190,7 @@ impl SystemBuilder {
     #[must_use]
     pub fn aggregate<A: Aggregate>(mut self) -> Self {
         self.checks.push(aggregate::check::<A>);
+        self.owned.push((A::CATEGORY, A::OWNER));
         self
     }
 
@@ -253,6 +256,8 @@ impl SystemBuilder {
         options: ServeOptions,
         served: impl IntoIterator<Item = Served>,
     ) -> Self {
+        let served: Vec<_> = served.into_iter().collect();
+        self.owned.extend(served.iter().map(Served::owned));
         self.servers.push(CommandServerArgs::new(remote, options, served));
         self
     }
@@ -380,13 +385,19 @@ impl SystemBuilder {
             actors.shutdown(DEFAULT_STOP_DEADLINE).await;
             return Err(error);
         }
+        let owners = Owners::default();
+        if let Err(error) = claim(&pool, &owners, self.owned, clock).await {
+            actors.shutdown(DEFAULT_STOP_DEADLINE).await;
+            return Err(error);
+        }
         let commands = CommandBus::new(
             actors.supervisor(plan::AGGREGATES)?,
             plan::pool(kind),
             plan::COMMITTER,
             self.commands,
             self.middleware,
-        );
+        )
+        .owners(owners.clone());
         let projections: Vec<ProjectionRef> = handles
             .into_iter()
             .map(|handle| handle.bind(pool.clone(), plan::PROJECTIONS))
@@ -419,6 +430,11 @@ impl SystemBuilder {
             server.open(commands.clone());
         }
         let random = actors.clone();
+        let ingest =
+            Ingest::new(committer.clone(), pool.clone(), owners, actors.clock(), move || {
+                random.random_u64()
+            });
+        let random = actors.clone();
         let sagas = Sagas::new(
             definitions,
             committer,
@@ -432,7 +448,7 @@ impl SystemBuilder {
             edge.open(http::Node {
                 actors: actors.clone(),
                 pool: pool.clone(),
-                aggregates: aggregates(&actors, kind)?,
+                ingest: ingest.clone(),
                 projections: projections.clone(),
                 bus: bus.clone(),
                 letters: letters.clone(),
@@ -451,7 +467,6 @@ impl SystemBuilder {
         let inner = Inner {
             actors,
             addr,
-            kind,
             store: prepared.name,
             created: prepared.created,
             edge,
@@ -459,6 +474,7 @@ impl SystemBuilder {
             pool,
             projections,
             commands,
+            ingest,
             queries: QueryBus::new(),
             bus,
             letters,
@@ -513,25 +529,12 @@ fn pool(actors: &ActorSystem, kind: &str) -> Result<PoolHandle, LookupError> {
     actors.find::<PoolMessage>(&plan::pool(kind)).map(PoolHandle::new)
 }
 
-pub(super) fn aggregates(actors: &ActorSystem, kind: &str) -> Result<Aggregates, LookupError> {
-    let supervisor = actors.supervisor(plan::AGGREGATES)?;
-    Ok(Aggregates::new(supervisor, plan::pool(kind), plan::COMMITTER))
-}
-
 /// The kind of store that an address names. [`connector`] has refused what is neither.
 fn kind(url: &str) -> &'static str {
     match url.split_once("://").map(|(scheme, _)| scheme) {
         Some("postgres" | "postgresql") => "postgres",
         _ => "sqlite",
     }
-}
-
-async fn check(pool: &PoolHandle, checks: &[TypeCheck]) -> Result<(), SystemError> {
-    if checks.is_empty() {
-        return Ok(());
-    }
-    let recorded = pool.lease().await?.store.event_types().await?;
-    checks.iter().try_for_each(|check| check(&recorded)).map_err(SystemError::from)
 }
 
 /// Binds before anything starts, so that a port in use leaves nothing behind, and keeps the socket
@@ -545,14 +548,6 @@ async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), SystemError
     Ok((listener, bound))
 }
 
-/// A store that a node may work on.
-struct Prepared {
-    name: String,
-    created: bool,
-    /// A file is one node's; a server is shared.
-    lock: Option<lock::StoreLock>,
-}
-
 /// The lock of a store that one node has for itself; `None` where it is shared.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn store_lock(url: &str) -> Result<Option<lock::StoreLock>, lock::LockError> {
@@ -563,32 +558,6 @@ pub(crate) fn store_lock(url: &str) -> Result<Option<lock::StoreLock>, lock::Loc
     }
     let _ = url;
     Ok(None)
-}
-
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-async fn prepare_store(url: &str, production: bool) -> Result<Prepared, SystemError> {
-    use crate::migrate::{self, MigrateError};
-    let lock = store_lock(url)?;
-    if production {
-        let status = migrate::status(url).await?;
-        let pending = status.pending();
-        if !pending.is_empty() && status.problems.is_empty() {
-            return Err(SystemError::Migrate(MigrateError::Pending {
-                store: status.store.clone(),
-                count: pending.len(),
-                names: pending.join(", "),
-            }));
-        }
-    }
-    // With nothing pending this applies nothing, and refuses what is wrong.
-    let report = migrate::up(url).await?;
-    Ok(Prepared { name: report.store, created: report.created, lock })
-}
-
-#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-async fn prepare_store(url: &str, _: bool) -> Result<Prepared, SystemError> {
-    let source = mister_smith_actors::pool::AddressError::NotBuilt { feature: "sqlite" };
-    Err(SystemError::Store { url: url.to_owned(), source })
 }
 
 /// Every failure and restart, in the log once.

@@ -42,5 +42,6 @@ mod server;
 mod store;
 #[cfg(feature = "tls")]
 mod tls;
+mod verdicts;
 mod wire;
 mod writers;

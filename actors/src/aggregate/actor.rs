@@ -37,9 +37,11 @@ use super::loading::load;
 use super::snapshot_policy::Since;
 use crate::command::{CommandError, Freshness, Request};
 use crate::event::{Decoder, EventId, StreamId, Timestamp, Version};
-use crate::pool::PoolMessage;
+use crate::pool::{PoolMessage, store_failure};
 use crate::store::MAX_PAGE;
 use crate::store::committer::{CommitError, Committed, CommitterHandle, CommitterMessage};
+use crate::store::notes::Owners;
+use crate::store::notes::owners::ClaimError;
 use check::{Checked, unchecked};
 use pipeline::{Next, Pipeline};
 use saving::Saving;
@@ -118,6 +120,8 @@ pub struct AggregateArgs {
     pub retries: u32,
     /// Who else is live.
     pub live: LiveAggregates,
+    /// Whose the streams are.
+    pub owners: Owners,
 }
 
 /// The actor.
@@ -155,6 +159,12 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
         let committer: Address<CommitterMessage> = cx.find(&args.committer)?;
         let decoder = Decoder::new();
         let lease = pool.ask(PoolMessage::Lease).await?;
+        let owners = &args.owners;
+        let claiming = owners.claim(&*lease.notes, A::CATEGORY, A::OWNER, now(cx)).await;
+        claiming.map_err(|error| match error {
+            ClaimError::Store(error) => store_failure(error),
+            owned => Failure::wrap(ErrorClass::Permanent, owned),
+        })?;
         let loaded = load::<A>(&lease, &args.stream, &decoder).await?;
         if loaded.discarded {
             args.live.snapshot_discarded();

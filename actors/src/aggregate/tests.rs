@@ -4,6 +4,7 @@ pub(crate) mod faulty;
 mod laws;
 mod lives;
 mod shared;
+mod skipped;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -88,6 +89,7 @@ impl Aggregate for Account {
                 self.cents += cents;
                 self.deposits += 1;
             }
+            Happened::Withdrawn { cents: POISON } => panic!("a fault in evolve"),
             Happened::Withdrawn { cents } => self.cents -= cents,
         }
     }
@@ -97,9 +99,12 @@ impl Aggregate for Account {
     }
 }
 
+/// A withdrawal that the program cannot stand.
+const POISON: i64 = 666_666;
+
 /// Pool, committer and aggregates.
 pub(crate) struct Bank {
-    pub(super) system: ActorSystem,
+    pub(crate) system: ActorSystem,
     pub(crate) bus: CommandBus,
     faults: Arc<Faults>,
     strangers: Mutex<u128>,
@@ -112,14 +117,12 @@ impl Bank {
     }
 
     pub(super) async fn with(options: CommandOptions) -> Self {
-        Self::made(options, Vec::new()).await
+        Self::made(options, Vec::new(), false).await
     }
 
     /// On a store to which others write.
     pub(super) async fn shared() -> Self {
-        let bank = Self::open().await;
-        bank.faults.shared.store(true, std::sync::atomic::Ordering::Relaxed);
-        bank
+        Self::made(CommandOptions::default(), Vec::new(), true).await
     }
 
     /// What another node does.
@@ -149,13 +152,17 @@ impl Bank {
     }
 
     pub(crate) async fn guarded(middleware: Vec<Arc<dyn Middleware>>) -> Self {
-        Self::made(CommandOptions::default(), middleware).await
+        Self::made(CommandOptions::default(), middleware, false).await
     }
 
-    async fn made(options: CommandOptions, middleware: Vec<Arc<dyn Middleware>>) -> Self {
+    async fn made(
+        options: CommandOptions,
+        middleware: Vec<Arc<dyn Middleware>>,
+        shared: bool,
+    ) -> Self {
         let home = Arc::new(Home::new());
         let path = home.file().await;
-        let faults = Arc::new(Faults::default());
+        let faults = Arc::new(Faults::on(shared));
         let connect = Arc::new(FaultyConnect::new(&path, Arc::clone(&faults)));
         let head = Arc::new(watch::Sender::new(Position::ZERO));
         let patient = Duration::from_secs(1);

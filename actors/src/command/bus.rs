@@ -18,10 +18,11 @@ use super::middleware::{CommandInfo, Middleware, Next};
 use super::{CommandEnvelope, CommandError, Executed, Request};
 use crate::aggregate::actor::{AggregateActor, AggregateArgs, AggregateMessage, Look, LookAt};
 use crate::aggregate::live::LiveAggregates;
-use crate::aggregate::{Aggregate, stream_of};
+use crate::aggregate::{Aggregate, check_owner, stream_of};
 use crate::component;
 use crate::event::{Metadata, StreamId, Version};
 use crate::store::IdempotencyKey;
+use crate::store::notes::{Owned, Owners};
 
 /// How often a command is handed to another life because the one it met was ending.
 const HAND_OVERS: usize = 8;
@@ -106,6 +107,7 @@ struct Inner {
     committer: Arc<str>,
     options: CommandOptions,
     live: LiveAggregates,
+    owners: Owners,
     middleware: Vec<Arc<dyn Middleware>>,
 }
 
@@ -127,7 +129,29 @@ impl CommandBus {
             committer: committer.into(),
             options,
             live,
+            owners: Owners::default(),
             middleware,
+        }))
+    }
+
+    /// From now on nobody from outside writes to an aggregate's streams, on this node. Its first
+    /// command says so to the others.
+    pub(crate) fn declare<A: Aggregate>(&self) -> Result<(), Owned> {
+        self.0.owners.declare(A::CATEGORY, A::OWNER).map(drop)
+    }
+
+    /// The same bus, whose aggregates' streams are known to others by `owners`.
+    #[must_use]
+    pub fn owners(self, owners: Owners) -> Self {
+        let Inner { supervisor, pool, committer, options, live, middleware, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            supervisor: supervisor.clone(),
+            pool: Arc::clone(pool),
+            committer: Arc::clone(committer),
+            options: options.clone(),
+            live: live.clone(),
+            owners,
+            middleware: middleware.clone(),
         }))
     }
 
@@ -292,6 +316,7 @@ impl CommandBus {
             if let Some(actor) = self.0.supervisor.child(stream.as_str()) {
                 return Ok(actor);
             }
+            check_owner::<A>(&self.0.owners)?;
             self.0.live.make_room();
             match self.0.supervisor.spawn_spec(self.spec::<A>(stream)).await {
                 Ok(actor) => return Ok(actor),
@@ -319,6 +344,7 @@ impl CommandBus {
             idle_after: options.idle_after,
             retries: options.retries,
             live: self.0.live.clone(),
+            owners: self.0.owners.clone(),
         };
         // It ends by itself when idle, and comes back when it crashed.
         ChildSpec::actor::<AggregateActor<A>>(stream.as_str(), args)

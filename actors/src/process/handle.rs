@@ -154,6 +154,7 @@ impl Processes {
     ) -> Result<ProcessRef, ProcessError> {
         stream_of::<P>("any")?;
         let inner = &self.0;
+        inner.commands.declare::<P>().map_err(InvalidAggregate::from)?;
         let args = TimersArgs::<P> {
             pool: Arc::clone(&inner.pool_path),
             owner: Arc::clone(&inner.owner),

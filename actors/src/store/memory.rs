@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     Append, AppendOutcome, Appended, EventFilter, EventStore, IdempotencyKey, MAX_PAGE,
     MAX_PAGE_BYTES, MAX_SCAN, MatchingPage, RecordedType, StoreError,
+    notes::memory::MemoryNotes,
     plan::{Known, StreamState, mark, plan},
     snapshot::{Snapshot, SnapshotStore},
 };
@@ -24,6 +25,7 @@ use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 pub struct MemoryStore {
     log: Mutex<Log>,
     head: watch::Sender<Position>,
+    notes: MemoryNotes,
     store_id: Uuid,
 }
 
@@ -54,6 +56,10 @@ impl MemoryStore {
     /// An empty store of this name.
     pub fn named(store_id: Uuid) -> Self {
         Self { store_id, ..Self::default() }
+    }
+
+    pub(super) const fn notes(&self) -> &MemoryNotes {
+        &self.notes
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
@@ -50,7 +50,7 @@ pub(crate) struct Faults {
     commits: Mutex<Vec<usize>>,
     hook: Mutex<Option<Hook>>,
     /// The store says that others write to it.
-    pub(crate) shared: AtomicBool,
+    pub(crate) shared: bool,
     /// Reads of a stream's version that fail next, and those that there were.
     pub(crate) failing_reads: AtomicUsize,
     pub(crate) version_reads: AtomicUsize,
@@ -71,6 +71,11 @@ impl std::fmt::Debug for Faults {
 }
 
 impl Faults {
+    /// On a store that others write to, or not.
+    pub(crate) fn on(shared: bool) -> Self {
+        Self { shared, ..Self::default() }
+    }
+
     pub(crate) fn hook(&self, hook: Hook) {
         *self.hook.lock().unwrap() = Some(hook);
     }
@@ -146,7 +151,7 @@ impl Connections for FaultyConnections {
         Lease {
             store: Arc::new(store),
             snapshots: Arc::new(snapshots),
-            shared: lease.shared || self.faults.shared.load(Ordering::Relaxed),
+            shared: lease.shared || self.faults.shared,
             ..lease
         }
     }

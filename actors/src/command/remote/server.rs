@@ -35,6 +35,7 @@ use crate::bus::remote::{Answer, Asked, Remote, Requests};
 use crate::bus::wire::{CONTENT_TYPE, WireMessage};
 use crate::command::{CommandBus, CommandEnvelope, CommandError, Executed, fingerprint};
 use crate::component;
+use crate::store::notes::Owner;
 
 /// Commands that are executed at once, unless said otherwise.
 pub const DEFAULT_CONCURRENCY: usize = 64;
@@ -114,6 +115,7 @@ type Run = dyn Fn(CommandBus, Bytes) -> BoxFuture<'static, Result<Executed, Prob
 #[derive(Clone)]
 pub struct Served {
     category: &'static str,
+    owner: Owner,
     run: Arc<Run>,
 }
 
@@ -164,7 +166,13 @@ impl Served {
             }
             .boxed()
         };
-        Self { category: A::CATEGORY, run: Arc::new(run) }
+        Self { category: A::CATEGORY, owner: A::OWNER, run: Arc::new(run) }
+    }
+
+    /// The category, and whose it is.
+    #[must_use]
+    pub fn owned(&self) -> (&'static str, Owner) {
+        (self.category, self.owner.clone())
     }
 }
 
