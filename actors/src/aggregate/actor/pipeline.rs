@@ -309,7 +309,8 @@ impl<A: Aggregate> Pipeline<A> {
     /// One question to the log for all that wait. Those that come while it is asked wait for the
     /// next one: it has to begin after them.
     fn next_check(&mut self, busy: bool) -> Option<Check> {
-        let ask_version = !busy && !(self.line.is_empty() && self.looks.is_empty());
+        let waits = !self.line.is_empty() || !self.looks.is_empty();
+        let ask_version = waits && !busy;
         if self.checking.is_some() || !ask_version && self.lookups.is_empty() {
             return None;
         }

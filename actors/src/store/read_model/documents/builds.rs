@@ -133,7 +133,6 @@ pub enum Activation {
 }
 
 /// Whether a build may take the place of the active one. `compare` is asked only when that matters.
-#[must_use]
 pub fn is_candidate(found: &Found, build: i64) -> Result<(), Activation> {
     match found {
         Found { active: Some(active), .. } if active.id == build => Err(Activation::Active),
