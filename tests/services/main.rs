@@ -8,6 +8,7 @@
 //! | [`pruning`] | partitions of the log: made in time, made late, left out by reads |
 //! | [`writers`] | processes that append at once, some of them killed: no gap, no double, no loss |
 //! | [`faults`] | the server killed under load, connections used up |
+//! | [`followers`] | those who follow the log: standing by, handing over, asleep past the lease, a deadly event |
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
 //! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
@@ -20,6 +21,7 @@
 
 mod codecs;
 mod faults;
+mod followers;
 mod key_value;
 mod migrations;
 mod node;

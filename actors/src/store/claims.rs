@@ -146,6 +146,9 @@ impl Place {
 /// A note by its id; `None` removes it.
 pub type Note = (Arc<str>, Option<Bytes>);
 
+/// A note that there is.
+pub type Found = (Arc<str>, Bytes);
+
 /// What an owner writes, all of it or nothing. Every save renews the claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Save {
@@ -303,7 +306,7 @@ pub trait Claims: Send + Sync + fmt::Debug {
         name: &'a str,
         after: &'a str,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(Arc<str>, Bytes)>, ClaimError>>;
+    ) -> BoxFuture<'a, Result<Vec<Found>, ClaimError>>;
 
     /// One note.
     ///

@@ -232,8 +232,9 @@ impl Committer {
         let store = Arc::clone(&self.lease.store);
         cx.spawn_tell(async move {
             let result = store.append_batch(batch.into()).await.map_err(Arc::new).map(|outcomes| {
-                let written = outcomes.iter().flatten().filter(|written| !written.duplicate);
-                let last = written.map(|written| written.last_position).max();
+                // A repeat's events too: its first may have come into the log after nobody waited
+                // for it any more, and so without being announced.
+                let last = outcomes.iter().flatten().map(|one| one.last_position).max();
                 (outcomes, last.unwrap_or(Position::ZERO))
             });
             CommitterMessage::Done(Done { result, requests })

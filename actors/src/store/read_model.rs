@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use crate::{error::ErrorClass, event::Position};
 
-pub(crate) mod claim;
 pub mod documents;
 pub mod query;
 

@@ -12,8 +12,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::sync::Mutex;
 
 use super::{
-    Claim, ClaimError, Claimed, Claims, Fence, Orders, Place, Request, Save, asked, count_deaths,
-    parts,
+    Claim, ClaimError, Claimed, Claims, Fence, Found, Orders, Place, Request, Save, asked,
+    count_deaths, parts,
 };
 use crate::event::Position;
 use crate::store::read_model::Epoch;
@@ -63,7 +63,7 @@ fn place(row: &SqliteRow) -> sqlx::Result<(Place, u64)> {
     Ok((place, number(3)?))
 }
 
-fn note(row: &SqliteRow) -> sqlx::Result<(Arc<str>, Bytes)> {
+fn note(row: &SqliteRow) -> sqlx::Result<Found> {
     Ok((row.try_get::<&str, _>(0)?.into(), row.try_get::<Vec<u8>, _>(1)?.into()))
 }
 
@@ -256,7 +256,7 @@ impl Claims for SqliteClaims {
         name: &'a str,
         after: &'a str,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(Arc<str>, Bytes)>, ClaimError>> {
+    ) -> BoxFuture<'a, Result<Vec<Found>, ClaimError>> {
         async move {
             let text = format!(
                 "select id, data from {} where name = ? and id > ? order by id limit ?",
