@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mister_smith::SystemCore;
-use mister_smith::actors::aggregate::stream::Incoming;
 use mister_smith::actors::bus::queue::nats::Connection;
 use mister_smith::actors::bus::queue::{MessageQueue, QueueOptions, in_process};
 use mister_smith::actors::bus::remote::Remote;
 use mister_smith::actors::bus::wire::WireMessage;
 use mister_smith::actors::event::flow::{Freshness, Link, ReplayWindow, check_chain};
 use mister_smith::actors::event::{ContentType, EventId, Timestamp};
+use mister_smith::actors::ingest::Incoming;
 use mister_smith::actors::store::{EventFilter, IdempotencyKey};
 use mister_smith::prelude::*;
 use mister_smith_testkit::{Broker, Postgres};
@@ -417,7 +417,7 @@ async fn outbox() {
         .await
         .expect("a node");
     let queue = broker.queue(options());
-    let streams = core.aggregates().expect("it runs");
+    let streams = core.ingest();
     let stream = StreamId::new("order-1").expect("a name");
     let mut lags = Vec::new();
     for n in 0..EVENTS {
@@ -474,7 +474,7 @@ async fn sagas() {
             let filter =
                 mister_smith::actors::saga::SagaFilter { open: true, ..Default::default() };
             let head = core.head();
-            core.wait_for(head).await;
+            core.wait_for(head).await.unwrap();
             let listed = core.sagas().list(&filter, None, 1).await.expect("a list");
             open = !listed.is_empty() || core.head() != head;
         }

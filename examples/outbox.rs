@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mister_smith::actors::aggregate::stream::Incoming;
 use mister_smith::actors::bus::queue::{MessageQueue, QueueOptions, in_process::Broker};
 use mister_smith::actors::bus::wire::WireMessage;
 use mister_smith::actors::event::ContentType;
+use mister_smith::actors::ingest::Incoming;
 use mister_smith::actors::store::messages::sqlite;
 use mister_smith::actors::store::{EventFilter, IdempotencyKey};
 use mister_smith::prelude::*;
@@ -36,7 +36,7 @@ async fn main() -> anyhow::Result<()> {
         meta: Default::default(),
         key: IdempotencyKey::of(["order 7"]),
     };
-    node.aggregates()?.ingest(&StreamId::new("order-7")?, vec![placed]).await?;
+    node.ingest().ingest(&StreamId::new("order-7")?, vec![placed]).await?;
     print(&shipping("shop")).await?;
 
     // And so is a table, for an application that has transactions of its own in the same file.

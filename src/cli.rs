@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod access;
 #[cfg(feature = "postgres")]
 mod archive;
+mod archives;
 mod consumers;
 mod dead_letters;
 mod demo;
@@ -16,11 +17,15 @@ mod events;
 mod migrate;
 mod node;
 mod output;
+mod parked;
+mod places;
 mod projections;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod replay;
 mod run;
 mod sagas;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod skip;
 mod store;
 mod token;
 mod top;
@@ -49,12 +54,12 @@ enum Command {
     /// Print events of the past as JSON, one a line
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     Replay(replay::ReplayArgs),
-    /// Put old partitions of a PostgreSQL store into files
+    /// Put old partitions of a PostgreSQL store into files, and back
     #[cfg(feature = "postgres")]
     Archive(archive::Archive),
-    /// See and steer the read models of a running node
+    /// See and steer the read models of a running node, and what is parked in a store
     Projections(projections::Projections),
-    /// See and steer the durable consumers of a running node
+    /// See and steer the durable consumers of a running node, or of a store
     Consumers(consumers::Consumers),
     /// See and steer the sagas of a running node
     Sagas(sagas::Sagas),

@@ -22,12 +22,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::Position;
+use mister_smith_actors::ingest::Ingest;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::projection::handle::ProjectionRef;
 use mister_smith_actors::saga::Sagas;
@@ -149,7 +149,7 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 pub(crate) struct Node {
     pub(crate) actors: ActorSystem,
     pub(crate) pool: PoolHandle,
-    pub(crate) aggregates: Aggregates,
+    pub(crate) ingest: Ingest,
     pub(crate) projections: Vec<ProjectionRef>,
     pub(crate) bus: EventBus,
     pub(crate) letters: DeadLetters,

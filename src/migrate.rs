@@ -38,6 +38,9 @@ pub struct Report {
     pub to: u32,
     /// What was applied or undone, in that order.
     pub steps: Vec<Step>,
+    /// The same of the file of read models, where they have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_models: Option<Box<Report>>,
 }
 
 /// A migration that was applied or undone.
@@ -64,6 +67,10 @@ pub struct Status {
     pub migrations: Vec<MigrationStatus>,
     /// What is wrong with it; nothing is applied while there is something.
     pub problems: Vec<String>,
+    /// The same of the file of read models, where they have one. It follows from the log, so it is
+    /// made whenever it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_models: Option<Box<Status>>,
 }
 
 impl Status {
@@ -90,7 +97,7 @@ pub struct MigrationStatus {
 }
 
 /// Brings the database at an address to this program's version. A SQLite file, and the directories
-/// above it, are made if there are none.
+/// above it, are made if there are none; the file of read models beside it likewise.
 ///
 /// # Errors
 ///
@@ -101,11 +108,21 @@ pub struct MigrationStatus {
 /// A dropped call leaves each migration applied or not, none by half.
 pub async fn up(url: impl AsRef<Path>) -> Result<Report, MigrateError> {
     let target = Target::of(url.as_ref())?;
-    apply(&target, target.migrations()).await
+    let mut report = apply(&target, target.migrations()).await?;
+    if let Some(beside) = target.read_models() {
+        let made = apply(&beside, beside.migrations()).await;
+        let made = made.map_err(|source| MigrateError::ReadModels {
+            store: beside.name(),
+            source: Box::new(source),
+        })?;
+        report.read_models = Some(Box::new(made));
+    }
+    Ok(report)
 }
 
 /// Undoes migrations until the database is at version `to`, by the texts that are stored in it;
-/// also those of a newer program. What was in their tables is gone.
+/// also those of a newer program. What was in their tables is gone: see [`losses`]. A file of read
+/// models is left alone: whether it fits the log is looked at when it is opened.
 ///
 /// # Errors
 ///
@@ -116,6 +133,56 @@ pub async fn up(url: impl AsRef<Path>) -> Result<Report, MigrateError> {
 /// A dropped call leaves each migration applied or not, none by half.
 pub async fn down(url: impl AsRef<Path>, to: u32) -> Result<Report, MigrateError> {
     undo(&Target::of(url.as_ref())?, to).await
+}
+
+/// What [`down`] to a version would undo, newest first; changes nothing.
+///
+/// # Errors
+///
+/// The database cannot be read, or has no such version.
+///
+/// # Cancel safety
+///
+/// Dropping the call loses nothing.
+pub async fn losses(url: impl AsRef<Path>, to: u32) -> Result<Vec<Loss>, MigrateError> {
+    let target = Target::of(url.as_ref())?;
+    let applied = applied(&target).await?;
+    let at = applied.last().map_or(0, |row| row.version);
+    if to != 0 && !applied.iter().any(|row| row.version == to) {
+        return Err(MigrateError::NoSuchVersion { store: target.name(), at, to });
+    }
+    let undone = applied.into_iter().rev().filter(|row| row.version > to);
+    Ok(undone.map(|row| Loss { tables: dropped(&row.down), name: row.name }).collect())
+}
+
+/// A migration that would be undone, and the tables that go with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Loss {
+    /// Its name, with the number.
+    pub name: String,
+    /// What is dropped, with all that is in it.
+    pub tables: Vec<String>,
+}
+
+/// The tables that a text drops.
+fn dropped(text: &str) -> Vec<String> {
+    let mut tables = Vec::new();
+    let mut words = text.split_whitespace().peekable();
+    while let Some(word) = words.next() {
+        if !is(word, "drop") || words.next_if(|next| is(next, "table")).is_none() {
+            continue;
+        }
+        if words.next_if(|next| is(next, "if")).is_some() {
+            words.next_if(|next| is(next, "exists"));
+        }
+        tables.extend(words.next().map(|name| name.trim_end_matches(';').to_owned()));
+    }
+    tables
+}
+
+fn is(word: &str, keyword: &str) -> bool {
+    word.eq_ignore_ascii_case(keyword)
 }
 
 /// How the database at an address stands, with everything that is wrong with it; changes nothing.
@@ -129,7 +196,11 @@ pub async fn down(url: impl AsRef<Path>, to: u32) -> Result<Report, MigrateError
 /// Dropping the call loses nothing.
 pub async fn status(url: impl AsRef<Path>) -> Result<Status, MigrateError> {
     let target = Target::of(url.as_ref())?;
-    inspect(&target, target.migrations()).await
+    let mut status = inspect(&target, target.migrations()).await?;
+    if let Some(beside) = target.read_models() {
+        status.read_models = Some(Box::new(inspect(&beside, beside.migrations()).await?));
+    }
+    Ok(status)
 }
 
 async fn apply(target: &Target, migrations: &[Migration]) -> Result<Report, MigrateError> {
@@ -139,7 +210,7 @@ async fn apply(target: &Target, migrations: &[Migration]) -> Result<Report, Migr
     database.close().await;
     let (from, steps) = result?;
     let to = migrations.last().map_or(from, |last| last.version.max(from));
-    Ok(Report { store: target.name(), created, from, to, steps })
+    Ok(Report { store: target.name(), created, from, to, steps, read_models: None })
 }
 
 async fn advance(
@@ -181,7 +252,7 @@ async fn undo(target: &Target, to: u32) -> Result<Report, MigrateError> {
     let result = retreat(&mut database, target, to).await;
     database.close().await;
     let (from, steps) = result?;
-    Ok(Report { store: target.name(), created: false, from, to, steps })
+    Ok(Report { store: target.name(), created: false, from, to, steps, read_models: None })
 }
 
 async fn retreat(
@@ -223,15 +294,18 @@ fn failed(target: &Target, name: &str, source: sqlx::Error) -> MigrateError {
     MigrateError::Failed { store: target.name(), name: name.to_owned(), source }
 }
 
+async fn applied(target: &Target) -> Result<Vec<Applied>, MigrateError> {
+    if !target.exists() {
+        return Ok(Vec::new());
+    }
+    let mut database = target.look().await?;
+    let applied = database.applied().await;
+    database.close().await;
+    applied.map_err(|error| target.fault(error))
+}
+
 async fn inspect(target: &Target, migrations: &[Migration]) -> Result<Status, MigrateError> {
-    let applied = if target.exists() {
-        let mut database = target.look().await?;
-        let applied = database.applied().await;
-        database.close().await;
-        applied.map_err(|error| target.fault(error))?
-    } else {
-        Vec::new()
-    };
+    let applied = applied(target).await?;
     let mut lines: Vec<_> = migrations
         .iter()
         .map(|migration| {
@@ -259,6 +333,7 @@ async fn inspect(target: &Target, migrations: &[Migration]) -> Result<Status, Mi
         newest: migrations.last().map_or(0, |last| last.version),
         migrations: lines,
         problems: problems.iter().map(ToString::to_string).collect(),
+        read_models: None,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The process around a node: its runtime, and the signals that end it.
 
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -10,6 +11,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The system has no threads left.
 pub fn build() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().thread_name("smith").enable_all().build()
+}
+
+/// The machine's time of day, microseconds since the Unix epoch; 0 before it.
+#[must_use]
+pub fn wall_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// SIGTERM and SIGINT (Ctrl-C): the first asks for a graceful stop, the second ends the process at

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mister_smith_actors::aggregate::registry::Aggregates;
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::remote::Remote;
 use mister_smith_actors::command::CommandBus;
@@ -17,29 +16,34 @@ use mister_smith_actors::command::remote::{RemoteCommands, RemoteOptions};
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::{EventId, Position, Timestamp};
+use mister_smith_actors::ingest::Ingest;
 use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::process::Processes;
 use mister_smith_actors::projection::ProjectionError;
-use mister_smith_actors::projection::handle::ProjectionRef;
+use mister_smith_actors::projection::handle::{ProjectionRef, RequestError};
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::Sagas;
 use mister_smith_actors::store::follow::Followers;
 use mister_smith_supervisors::{
-    Actor, ActorSystem, Address, Depth, ExitReason, LookupError, SupervisionTree, SupervisorError,
+    Actor, ActorSystem, Address, Depth, ExitReason, SupervisionTree, SupervisorError,
 };
 use tokio::sync::watch;
 
 use crate::http::Edge;
 
 mod access;
+mod archive;
 mod builder;
+mod checks;
 mod error;
 mod lock;
 mod plan;
 
 pub use access::AccessOptions;
 pub use builder::SystemBuilder;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use builder::store_lock;
 pub use error::SystemError;
 pub use lock::LockError;
 
@@ -59,7 +63,6 @@ pub struct SystemCore(Arc<Inner>);
 struct Inner {
     actors: ActorSystem,
     addr: Option<SocketAddr>,
-    kind: &'static str,
     store: String,
     created: bool,
     edge: Option<Edge>,
@@ -67,6 +70,7 @@ struct Inner {
     pool: PoolHandle,
     projections: Vec<ProjectionRef>,
     commands: CommandBus,
+    ingest: Ingest,
     queries: QueryBus,
     bus: EventBus,
     letters: DeadLetters,
@@ -122,12 +126,10 @@ impl SystemCore {
         (&self.0.store, self.0.created)
     }
 
-    /// Streams by name: hand events to them in process, as the HTTP edge does.
-    ///
-    /// # Errors
-    /// The node is stopping.
-    pub fn aggregates(&self) -> Result<Aggregates, LookupError> {
-        builder::aggregates(&self.0.actors, self.0.kind)
+    /// Takes in events that nobody decides on, as the HTTP edge does.
+    #[must_use]
+    pub fn ingest(&self) -> &Ingest {
+        &self.0.ingest
     }
 
     /// The projections of this node.
@@ -228,14 +230,18 @@ impl SystemCore {
         *self.0.head.borrow()
     }
 
-    /// Waits until all projections have applied everything up to `position`.
+    /// Waits until all projections have applied everything up to `position`, on whichever nodes.
+    ///
+    /// # Errors
+    /// One of them is not as far after
+    /// [`WAIT_FOR`](mister_smith_actors::projection::handle::WAIT_FOR); the error says why, if that
+    /// is known.
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping it.
-    pub async fn wait_for(&self, position: Position) {
-        for projection in &self.0.projections {
-            projection.wait_for(position).await;
-        }
+    pub async fn wait_for(&self, position: Position) -> Result<(), RequestError> {
+        let waiting = self.0.projections.iter().map(|projection| projection.wait_for(position));
+        futures_util::future::try_join_all(waiting).await.map(|_| ())
     }
 
     /// Stops everything in reverse start order; what is left after `deadline` is killed. Returns

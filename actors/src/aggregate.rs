@@ -6,7 +6,7 @@
 //! | to test one | [`fixture`]: given these events, when this command, then those events |
 //! | to send it a command | [`CommandBus`](crate::command::CommandBus) |
 //! | to know how it lives | [`actor`]: loads, decides, commits, passivates |
-//! | to send events to a stream as they come in | [`registry::Aggregates`], [`stream`] |
+//! | to take in events that nobody decides on | [`ingest`](crate::ingest) |
 
 use std::error::Error as StdError;
 
@@ -14,14 +14,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::event::{Event, EventCodecError, InvalidStreamId, StreamId, upcast};
 use crate::store::RecordedType;
+use crate::store::notes::{Owned, Owner, Owners};
 
 pub mod actor;
 pub mod fixture;
 pub mod live;
 mod loading;
-pub mod registry;
 pub mod snapshot_policy;
-pub mod stream;
 
 pub use snapshot_policy::SnapshotPolicy;
 
@@ -103,6 +102,10 @@ pub trait Aggregate: Default + Serialize + DeserializeOwned + Send + Sync + 'sta
     /// `account-17`.
     const CATEGORY: &'static str;
 
+    /// Whose its streams are. Those of the system are not an application's.
+    #[doc(hidden)]
+    const OWNER: Owner = Owner::Aggregate;
+
     /// The shape of the state in snapshots. Raise it when a snapshot of the old shape must not be
     /// read: the state is then made of its events again.
     const STATE_SCHEMA: u32 = 1;
@@ -148,6 +151,19 @@ pub fn check<A: Aggregate>(recorded: &[RecordedType]) -> Result<(), InvalidAggre
         .map_err(|source| InvalidAggregate::Events { category: A::CATEGORY, source })
 }
 
+/// Whether an aggregate's streams may be its own, as far as this node knows.
+///
+/// # Errors
+/// They belong to somebody else.
+pub fn check_owner<A: Aggregate>(owners: &Owners) -> Result<(), InvalidAggregate> {
+    match owners.of(A::CATEGORY) {
+        Some(owner) if owner != A::OWNER => {
+            Err(Owned { category: A::CATEGORY.to_owned(), owner }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Why an aggregate cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -164,6 +180,9 @@ pub enum InvalidAggregate {
         /// What is wrong with it.
         source: InvalidStreamId,
     },
+    /// Its streams belong to somebody else.
+    #[error(transparent)]
+    Owned(#[from] Owned),
     /// Its events cannot be written, or those in the log not be read.
     #[error("events of {category}: {source}")]
     Events {

@@ -12,6 +12,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mister_smith_supervisors::{AskError, ErrorClass, ReplyPort, SupervisorError};
 use serde::{Deserialize, Serialize};
 
@@ -21,10 +22,11 @@ use crate::store::committer::CommitError;
 use crate::store::{AppendError, IdempotencyKey, MAX_APPEND_EVENTS};
 
 mod bus;
+mod fingerprint;
 mod middleware;
 pub mod remote;
 
-pub use bus::{CommandBus, CommandOptions};
+pub use bus::{CommandBus, CommandOptions, Freshness};
 pub use middleware::{CommandInfo, Middleware, Next};
 
 #[cfg(test)]
@@ -37,22 +39,43 @@ mod tests;
 pub struct CommandEnvelope<C> {
     command: C,
     key: Option<Arc<str>>,
+    /// What the command was, to tell it from another one with the same key.
+    fingerprint: Option<u64>,
     metadata: Metadata,
 }
 
 impl<C> CommandEnvelope<C> {
     /// A command without a key and without metadata.
     pub fn new(command: C) -> Self {
-        Self { command, key: None, metadata: Metadata::default() }
+        Self { command, key: None, fingerprint: None, metadata: Metadata::default() }
     }
 
     /// Names the request: a repeat with the same key for the same aggregate has no effect, and
     /// gets the first answer, also after a crash of anything. A command that was refused has not
     /// used up its key.
+    ///
+    /// The key alone says that it is a repeat: another command with the same key gets the first
+    /// answer, too. [`strict_key`](Self::strict_key) refuses it.
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
         self
+    }
+
+    /// As [`key`](Self::key), and another command with this key is refused with
+    /// [`CommandError::KeyReused`]. What the command was is kept with its events, as a hash of what
+    /// serde writes; so an array that is made of a set should have an order, and a program whose
+    /// commands have other fields than before refuses repeats of the older program's.
+    ///
+    /// Not known, and so answered as a repeat: a first command that was sent without it, one whose
+    /// events were archived, and one that serde cannot write as JSON.
+    #[must_use]
+    pub fn strict_key(mut self, key: impl Into<Arc<str>>) -> Self
+    where
+        C: Serialize,
+    {
+        self.fingerprint = serde_json::to_value(&self.command).ok().map(|v| fingerprint::of(&v));
+        self.key(key)
     }
 
     /// What the events will carry.
@@ -82,7 +105,9 @@ impl<C> From<C> for CommandEnvelope<C> {
 pub struct Request<A: Aggregate> {
     pub(crate) command: Arc<A::Command>,
     pub(crate) key: Option<IdempotencyKey>,
-    pub(crate) metadata: Metadata,
+    pub(crate) fingerprint: Option<u64>,
+    /// What its events will carry.
+    pub(crate) meta: Bytes,
     pub(crate) reply: ReplyPort<Result<Executed, CommandError>>,
 }
 
@@ -149,6 +174,20 @@ pub enum CommandError {
         /// How many.
         waiting: usize,
     },
+    /// Its key names another command.
+    #[error("the key was used for another command to {stream}; give each command a key of its own")]
+    KeyReused {
+        /// The aggregate's stream.
+        stream: StreamId,
+    },
+    /// What was decided could not be compared with the log, so it is not told.
+    #[error("the answer cannot be compared with the log: {reason}; nothing was written, retry")]
+    Unchecked {
+        /// What the store said.
+        reason: String,
+        /// How to react.
+        class: ErrorClass,
+    },
     /// There cannot be such an aggregate.
     #[error(transparent)]
     Invalid(Arc<InvalidAggregate>),
@@ -201,10 +240,12 @@ impl CommandError {
             Self::Rejected(_)
             | Self::Denied { .. }
             | Self::TooManyEvents { .. }
+            | Self::KeyReused { .. }
             | Self::Invalid(_)
             | Self::OtherType { .. } => ErrorClass::User,
             Self::Append(error) => error.class(),
             Self::Commit(error) => error.class(),
+            Self::Unchecked { class, .. } => *class,
             Self::Event(_) => ErrorClass::Permanent,
             Self::Overloaded { .. } | Self::Actor(_) | Self::Supervisor(_) => ErrorClass::Transient,
         }

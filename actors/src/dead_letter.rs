@@ -20,6 +20,7 @@ use crate::aggregate::Aggregate;
 use crate::bus::FailureCause;
 use crate::event::{ContentType, Event, Position, RecordedEvent, Timestamp};
 use crate::projection::{EventFilter, Projection, ProjectionFault};
+use crate::store::notes::Owner;
 
 mod desk;
 
@@ -164,6 +165,7 @@ impl Aggregate for DeadLetter {
     type Event = LetterEvent;
     type Rejection = LetterRefusal;
     const CATEGORY: &'static str = crate::store::DEAD_LETTERS;
+    const OWNER: Owner = Owner::DeadLetters;
 
     fn decide(&self, command: &LetterCommand) -> Result<Vec<LetterEvent>, LetterRefusal> {
         let open = || match self.state {

@@ -13,14 +13,15 @@
 //! | 3 | [`aggregate`] | state that changes by events only, one actor for each that is live |
 //! | 3 | [`command`], [`query`] | typed commands to aggregates, typed questions to whoever answers |
 //! | 3 | [`dead_letter`] | messages that somebody could not handle, and what was decided about them |
+//! | 3 | [`ingest`] | events from outside: whose the streams are, and how many are under way |
 //! | 3 | [`projection`] | read models that follow the log; [`projection::actor`] keeps one |
 //! | 3 | [`consumer`] | handlers that follow the log under a name of their own, at least once |
 //! | 3 | [`outbox`] | from the log, and from applications' own tables, to queues and the bus |
 //! | 3 | [`saga`] | processes of several steps, each undone if a later one cannot be done |
 //! | 3 | [`process`] | processes that react to events, and to time |
 //!
-//! One event's way: [`aggregate::registry`] finds the stream's actor ([`aggregate::stream`]), which
-//! sends it to the [`store::committer`]; once it is durable, the [`projection::actor`] is woken.
+//! One event's way: [`ingest`] hands it to the [`store::committer`]; once it is durable, the
+//! [`projection::actor`] is woken.
 
 pub mod aggregate;
 pub mod bus;
@@ -30,6 +31,7 @@ pub mod consumer;
 pub mod dead_letter;
 pub mod error;
 pub mod event;
+pub mod ingest;
 pub mod outbox;
 pub mod pool;
 pub mod process;

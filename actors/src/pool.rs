@@ -13,21 +13,28 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use mister_smith_supervisors::{
     Actor, Address, AskError, Context, ErrorClass, ExitReason, Failure, Health, ReplyPort,
-    StartError, SupervisedComponent, SupervisionMetadata,
+    StartError, SupervisedComponent, SupervisionMetadata, TaskGuard,
 };
 
 use crate::component;
+use crate::event::Timestamp;
+use crate::store::archive::{ArchiveError, ArchiveReport, ArchiveRules, Cold};
 use crate::store::claims::Claims;
 use crate::store::messages::MessageTables;
+use crate::store::notes::Notes;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
 use crate::store::tail::{DEFAULT_BYTES, Tail};
 use crate::store::{EventStore, StoreError};
 
+mod mounted;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+
+#[cfg(feature = "postgres")]
+pub use postgres::PgConnect;
 
 /// What can be done with the store, until the pool that gave it ends.
 #[derive(Clone, Debug)]
@@ -42,6 +49,8 @@ pub struct Lease {
     pub claims: Arc<dyn Claims>,
     /// Messages of applications' own transactions.
     pub messages: Arc<dyn MessageTables>,
+    /// What is noted beside the log.
+    pub notes: Arc<dyn Notes>,
     /// Keeps the store's files small.
     pub upkeep: Arc<dyn Upkeep>,
     /// Other nodes may work on the same store.
@@ -55,7 +64,21 @@ pub trait Upkeep: Send + Sync + fmt::Debug {
     /// # Errors
     /// The store failed.
     fn tidy(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Takes old parts of the log out of the store, into files.
+    ///
+    /// # Errors
+    /// The store has no parts; else what the archiver met.
+    fn archive<'a>(
+        &'a self,
+        _: &'a dyn Cold,
+        _: &'a ArchiveRules,
+    ) -> BoxFuture<'a, Result<ArchiveReport, ArchiveError>> {
+        Box::pin(std::future::ready(Err(ArchiveError::NoPartitions)))
+    }
 }
+
+pub use mounted::mounted;
 
 /// Opens connections to one store.
 pub trait Connect: Send + Sync + fmt::Debug {
@@ -72,6 +95,15 @@ pub trait Connections: Send + Sync + fmt::Debug {
     fn lease(&self) -> Lease;
     /// Connections in use, and how many there may be.
     fn usage(&self) -> (u32, u32);
+    /// Whether the store answers. Best asked on a connection that is kept for this question: that
+    /// all others are in use says nothing about the store.
+    ///
+    /// # Errors
+    /// It does not.
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        let store = self.lease().store;
+        Box::pin(async move { store.head().await.map(drop) })
+    }
     /// From now on every lease answers `Closed`. Does not wait.
     fn mark_closed(&self);
     /// Closes them and waits until they are closed.
@@ -110,6 +142,19 @@ pub fn connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
     }
 }
 
+/// The same for who only reads, beside a node or on a replica: nothing is made in the store, and
+/// reading rights are enough.
+///
+/// # Errors
+/// No adapter for that scheme, or not in this program.
+pub fn reader(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        #[cfg(feature = "postgres")]
+        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PgConnect::reader(url))),
+        _ => connector(url),
+    }
+}
+
 #[cfg(feature = "sqlite")]
 fn sqlite_connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
     Ok(Arc::new(sqlite::SqliteConnect::new(url)))
@@ -122,7 +167,7 @@ fn sqlite_connector(_: &str) -> Result<Arc<dyn Connect>, AddressError> {
 
 #[cfg(feature = "postgres")]
 fn postgres_connector(url: &str) -> Result<Arc<dyn Connect>, AddressError> {
-    Ok(Arc::new(postgres::PgConnect::new(url)))
+    Ok(Arc::new(PgConnect::new(url)))
 }
 
 #[cfg(not(feature = "postgres"))]
@@ -135,7 +180,18 @@ fn postgres_connector(_: &str) -> Result<Arc<dyn Connect>, AddressError> {
 pub enum PoolMessage {
     /// A lease on the store.
     Lease(ReplyPort<Lease>),
+    /// Forget what is older than anybody may ask for. Sent by the actor to itself.
+    Prune,
 }
+
+/// How long the inbox table knows a message that was handled.
+pub const INBOX_REMEMBERS: Duration = Duration::from_secs(7 * 86_400);
+
+/// The pause between two prunings.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// The pause before the first one: not while everything starts.
+const PRUNE_FIRST: Duration = Duration::from_secs(60);
 
 /// What a fresh start needs.
 #[derive(Clone, Debug)]
@@ -165,6 +221,10 @@ impl PoolArgs {
 pub struct Pool {
     connections: Arc<dyn Connections>,
     tail: Arc<Tail>,
+    /// The next pruning.
+    timer: TaskGuard,
+    /// The one that is under way.
+    pruning: Option<TaskGuard>,
 }
 
 impl Actor for Pool {
@@ -180,14 +240,25 @@ impl Actor for Pool {
         });
         let Lease { store, shared, .. } = connections.lease();
         let tail = Tail::over(store, !shared, args.recent_bytes).await.map_err(store_failure)?;
-        Ok(Self { connections, tail: Arc::new(tail) })
+        let timer = cx.tell_after(PRUNE_FIRST, PoolMessage::Prune);
+        Ok(Self { connections, tail: Arc::new(tail), timer, pruning: None })
     }
 
-    async fn handle(&mut self, message: PoolMessage, _: &mut Context<Self>) -> Result<(), Failure> {
+    async fn handle(
+        &mut self,
+        message: PoolMessage,
+        cx: &mut Context<Self>,
+    ) -> Result<(), Failure> {
         match message {
             PoolMessage::Lease(reply) => {
                 let store = Arc::clone(&self.tail) as _;
                 reply.send(Lease { store, ..self.connections.lease() });
+            }
+            PoolMessage::Prune => {
+                self.timer = cx.tell_after(PRUNE_EVERY, PoolMessage::Prune);
+                if self.pruning.as_ref().is_none_or(TaskGuard::is_finished) {
+                    self.pruning = Some(self.prune(cx));
+                }
             }
         }
         Ok(())
@@ -200,7 +271,24 @@ impl Actor for Pool {
     fn message_name(message: &PoolMessage) -> &'static str {
         match message {
             PoolMessage::Lease(_) => "Lease",
+            PoolMessage::Prune => "Prune",
         }
+    }
+}
+
+impl Pool {
+    /// Forgets beside the mailbox, for which leases wait.
+    fn prune(&self, cx: &Context<Self>) -> TaskGuard {
+        let remembers = i64::try_from(INBOX_REMEMBERS.as_micros()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_micros(cx.clock().wall_us().saturating_sub(remembers));
+        let messages = self.connections.lease().messages;
+        cx.spawn_guard(async move {
+            match messages.forget(before).await {
+                Ok(0) => {}
+                Ok(count) => tracing::debug!(count, "forgot old messages of the inbox"),
+                Err(error) => tracing::warn!(%error, "old messages are forgotten the next time"),
+            }
+        })
     }
 }
 
@@ -208,9 +296,15 @@ impl SupervisedComponent for Pool {
     type Handover = ();
 
     async fn health_check(&mut self, _: &mut Context<Self>) -> Health {
-        match self.connections.lease().store.head().await {
-            Ok(_) => Health::Healthy,
-            Err(error) => Health::unhealthy(error.to_string()),
+        if let Err(error) = self.connections.ping().await {
+            return Health::unhealthy(error.to_string());
+        }
+        // Slow readers are no reason to begin anew: that would end them and all that is well.
+        match self.connections.usage() {
+            (used, most) if most > 1 && used >= most => {
+                Health::degraded(format!("all {most} connections are in use"))
+            }
+            _ => Health::Healthy,
         }
     }
 
@@ -271,3 +365,6 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
     };
     Failure::wrap(class, error)
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests;

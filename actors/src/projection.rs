@@ -8,6 +8,7 @@
 //! |---|---|
 //! | to write one | [`Projection`] |
 //! | to read, pause, rebuild one | [`handle::ProjectionRef`] |
+//! | to see, retry, skip events that could not be applied | [`desk::ParkedDesk`] |
 //! | to know how it lives | [`actor`] |
 //! | the one that every node has | [`streams`] |
 //!
@@ -21,14 +22,23 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::event::RecordedEvent;
 pub use crate::store::EventFilter;
-pub use crate::store::read_model::documents::{Document, Documents, Parked, Progress};
+pub use crate::store::read_model::documents::{
+    Document, Documents, Parked, ParkedDocument, ParkedQuery, Progress, Wanted,
+};
 pub use crate::store::read_model::query::{Compare, ListQuery};
 pub use crate::store::read_model::{Claim, Epoch, ProjectionError};
 
 pub mod actor;
 pub mod cache;
+pub mod desk;
+mod guarded;
 pub mod handle;
+mod kept;
 mod pages;
+mod parked;
+mod plan;
+mod retry;
+mod shown;
 pub mod streams;
 mod track;
 
@@ -76,38 +86,52 @@ pub type ProjectionFault = Box<dyn StdError + Send + Sync>;
 /// ```
 pub trait Projection: Send + Sync + 'static {
     /// What is kept, as JSON.
-    type Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
+    type Document: Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// Its name; the node's actors, its checkpoint and the command line call it so.
     const NAME: &'static str;
 
     /// Raise it when the same events shall give other documents: they are made anew beside the
-    /// old ones, which stay in use until the new ones are as far.
+    /// old ones, which stay in use until the new ones are as far, and as sound: if more of them
+    /// stand still because of events that cannot be applied, the old ones stay.
+    ///
+    /// It only goes up. A program with a lower one reads what the newer has made and changes
+    /// nothing; to go back, raise it again with the code of before, or reset the projection.
     const VERSION: u32 = 1;
 
     /// Over how many actors the documents are spread, by their ids. The events of one document
-    /// keep their order.
+    /// keep their order. Raise [`VERSION`](Self::VERSION) with it if there are to be fewer.
     const PARTITIONS: u16 = 1;
 
-    /// Which events it wants; all of them unless said otherwise. Others are not even read.
+    /// Which events it wants; all of them unless said otherwise. Others are not even read. Asked
+    /// once, when its actor starts.
     fn filter(&self) -> EventFilter {
         EventFilter::ALL
     }
 
-    /// The documents that an event changes, or may change.
+    /// The documents that an event changes, or may change. Each has an id of at most
+    /// [`MAX_ID`](crate::store::read_model::documents::MAX_ID) bytes. Asked once of each event.
     fn ids(&self, event: &RecordedEvent) -> Vec<Arc<str>>;
 
     /// A document after an event; `None` if there is none, or it is to be removed.
     ///
     /// # Errors
     /// The event cannot be applied. It is tried a few times, and then it is parked together with
-    /// all later events of the same document; the others go on.
+    /// all later events of the same document; the others go on. The same is done when it panics,
+    /// and when the document cannot be written: it has no JSON, or more than
+    /// [`MAX_DOCUMENT`](crate::store::read_model::documents::MAX_DOCUMENT) bytes of it.
     fn apply(
         &self,
         event: &RecordedEvent,
         id: &str,
         document: Option<Self::Document>,
     ) -> Result<Option<Self::Document>, ProjectionFault>;
+}
+
+/// What a program makes of a projection.
+pub(crate) const fn wanted_by<P: Projection>() -> Wanted {
+    let partitions = if P::PARTITIONS == 0 { 1 } else { P::PARTITIONS };
+    Wanted { version: P::VERSION, partitions }
 }
 
 /// The partition of a document.

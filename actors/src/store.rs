@@ -42,6 +42,7 @@ mod filter;
 pub mod follow;
 pub mod memory;
 pub mod messages;
+pub mod notes;
 mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -58,6 +59,8 @@ pub mod tail;
 pub use filter::{DEAD_LETTERS, EventFilter, MAX_SCAN, MatchingPage, RecordedType};
 
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod tests;
 
 /// The most events of one page; a larger limit is read as this one.
@@ -72,6 +75,10 @@ pub const MAX_APPEND_EVENTS: usize = 5_000;
 
 /// The largest event, payload and metadata together (16 MiB).
 pub const MAX_EVENT_BYTES: usize = 16 << 20;
+
+/// The largest append, payloads and metadata of its events together (64 MiB). A statement of a
+/// database holds no more than a gigabyte.
+pub const MAX_APPEND_BYTES: usize = 64 << 20;
 
 /// An append-only log of events in streams; see the [module](self) for its promises.
 pub trait EventStore: Send + Sync + fmt::Debug {
@@ -245,6 +252,23 @@ pub trait EventStore: Send + Sync + fmt::Debug {
     /// The name of this log, made with it. Messages derived from events carry it, so that two
     /// logs on one bus are told apart.
     fn store_id(&self) -> Uuid;
+
+    /// Where the events of a stream lie: the positions of its first and its last one, for whoever
+    /// looks for them in files. `None` if it takes no events, or is not known.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn span<'a>(
+        &'a self,
+        _: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Option<(Position, Position)>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// The type of the event that ends a stream. Types of applications do not begin with `$`.
@@ -448,6 +472,14 @@ pub enum InvalidAppend {
         /// Payload and metadata.
         bytes: usize,
     },
+    /// Its events are too large together.
+    #[error(
+        "its events have {bytes} bytes together, at most {MAX_APPEND_BYTES} are taken; split it"
+    )]
+    TooManyBytes {
+        /// Payloads and metadata.
+        bytes: usize,
+    },
     /// An event's type is not a name.
     #[error(
         "event {index} has the type {event_type:?}; a type is 1 to {} bytes without control characters and does not begin with $",
@@ -491,8 +523,8 @@ pub enum StoreError {
     },
     /// What is asked for is in files, and no longer in the database.
     #[error(
-        "{store} holds only what comes after position {up_to}, the rest was archived; read on from \
-         there, or replay with the archive's directory"
+        "{store} holds only what comes after position {up_to}, the rest was archived; give the \
+         archive's directory (--archive-dir), or put it back (`smith archive restore`)"
     )]
     Archived {
         /// Path or address of the store.

@@ -1,17 +1,18 @@
 //! `smith events`: what is in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use mister_smith_actors::event::{Position, RecordedEvent, StreamId, Version};
 use mister_smith_actors::store::subscription::Subscription;
-use mister_smith_actors::store::{EventFilter, EventStore};
+use mister_smith_actors::store::{EventFilter, EventStore, MAX_PAGE, MAX_SCAN, StoreError};
 use serde_json::json;
 
 use super::output::{self, Flow, write};
-use super::store::StoreArg;
+use super::skip::{ListSkipped, Skip};
+use super::store::ReadArg;
 
 /// Events that `stats` looks at one by one, from the end of the log.
 const SAMPLE: u64 = 100_000;
@@ -36,12 +37,16 @@ enum Action {
     },
     /// Count what is in the log
     Stats(Options),
+    /// Say that an event does not count, so that an aggregate that cannot apply it starts again
+    Skip(Skip),
+    /// Print the events that do not count, with who said so and why
+    Skipped(ListSkipped),
 }
 
 #[derive(Clone, Debug, Args)]
 struct Options {
     #[command(flatten)]
-    store: StoreArg,
+    store: ReadArg,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -77,6 +82,8 @@ impl Events {
             Action::Tail(tail) => tail.execute().await?,
             Action::Show { event, options } => show(&event, &options).await?,
             Action::Stats(options) => stats(&options).await?,
+            Action::Skip(skip) => skip.execute().await?,
+            Action::Skipped(list) => list.execute().await?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -148,7 +155,13 @@ async fn of_stream(
     let mut found = Vec::new();
     let mut before = Version::new(u64::MAX);
     while (found.len() as u64) < count {
-        let page = store.read_stream_backward(stream, before, 500).await?;
+        let page = match store.read_stream_backward(stream, before, 500).await {
+            Err(StoreError::Archived { up_to, .. }) => {
+                ends_at(up_to);
+                break;
+            }
+            page => page?,
+        };
         let Some(first) = page.last() else { break };
         before = first.version;
         found.extend(page.into_iter().filter(|one| filter.accepts(&one.stream, &one.event_type)));
@@ -158,34 +171,77 @@ async fn of_stream(
     Ok(found)
 }
 
-/// The last events of the log that a filter lets through, oldest first. It looks back in steps.
+/// The last events of the log that a filter lets through, oldest first.
+///
+/// It looks back in steps that double, and the store passes over what is not asked for: a type that
+/// is rare costs a read for each [`MAX_SCAN`] positions. Where the log was archived and its files
+/// are not at hand, it begins there.
 async fn last(
     store: &dyn EventStore,
     filter: &EventFilter,
     head: Position,
     count: u64,
 ) -> anyhow::Result<Vec<RecordedEvent>> {
-    const STEP: u64 = 5_000;
-    let mut found: Vec<RecordedEvent> = Vec::new();
-    let mut end = head.get();
-    while (found.len() as u64) < count && end > 0 {
-        let begin = end.saturating_sub(STEP.min(count.max(100)));
-        let mut part = Vec::new();
-        let mut at = Position::new(begin);
-        while at.get() < end {
-            let limit = usize::try_from(end - at.get()).unwrap_or(usize::MAX);
-            let page = store.read_all(at, limit).await?;
-            let Some(last) = page.last() else { break };
-            at = last.position;
-            part.extend(page);
-        }
-        part.retain(|event| filter.accepts(&event.stream, &event.event_type));
-        part.append(&mut found);
-        found = part;
-        end = begin;
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let mut found = VecDeque::new();
+    if !could_match(store, filter).await? {
+        return Ok(Vec::new());
     }
-    let more = found.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
-    Ok(found.split_off(more))
+    let (mut end, mut step) = (head, (count as u64).clamp(100, MAX_SCAN));
+    let mut floor = Position::ZERO;
+    while found.len() < count && end > floor {
+        let begin = end.minus(step).max(floor);
+        match part(store, filter, begin, end, count - found.len()).await {
+            Ok(mut part) => {
+                part.append(&mut found);
+                found = part;
+                (end, step) = (begin, (step * 2).min(MAX_SCAN));
+            }
+            // Once more, from there on.
+            Err(StoreError::Archived { up_to, .. }) if up_to > floor => {
+                ends_at(up_to);
+                floor = up_to;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found.into())
+}
+
+/// Says that older events are somewhere else.
+fn ends_at(floor: Position) {
+    tracing::warn!("events up to position {floor} were archived; --archive-dir shows them");
+}
+
+/// Whether the log holds any of the types that a filter names.
+async fn could_match(store: &dyn EventStore, filter: &EventFilter) -> Result<bool, StoreError> {
+    if filter.types.is_empty() {
+        return Ok(true);
+    }
+    let known = store.event_types().await?;
+    Ok(known.iter().any(|known| filter.types.contains(&known.name)))
+}
+
+/// The last `count` events of a part of the log that a filter lets through.
+async fn part(
+    store: &dyn EventStore,
+    filter: &EventFilter,
+    begin: Position,
+    end: Position,
+    count: usize,
+) -> Result<VecDeque<RecordedEvent>, StoreError> {
+    let (mut found, mut at) = (VecDeque::new(), begin);
+    while at < end {
+        let page = store.read_matching(filter, at, MAX_PAGE).await?;
+        if page.scanned_to <= at {
+            break;
+        }
+        at = page.scanned_to;
+        found.extend(page.events.into_iter().filter(|event| event.position <= end));
+        let more = found.len().saturating_sub(count);
+        found.drain(..more);
+    }
+    Ok(found)
 }
 
 async fn show(place: &str, options: &Options) -> anyhow::Result<()> {
@@ -216,8 +272,15 @@ async fn stats(options: &Options) -> anyhow::Result<()> {
     let (mut by_type, mut by_category) = (BTreeMap::new(), BTreeMap::new());
     let (mut bytes, mut events) = (0_u64, 0_u64);
     let mut at = Position::new(head.get().saturating_sub(SAMPLE));
-    loop {
-        let page = store.read_all(at, 5_000).await?;
+    // Up to where the log ended when it began: on a busy log there is always another page.
+    while at < head {
+        let page = match store.read_all(at, MAX_PAGE).await {
+            Err(StoreError::Archived { up_to, .. }) if up_to > at => {
+                at = up_to;
+                continue;
+            }
+            page => page?,
+        };
         let Some(last) = page.last() else { break };
         at = last.position;
         for event in page.iter().filter(|event| event.position <= head) {

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::output::{self, write};
 use super::store::StoreArg;
 use crate::migrate::{self, Report, Status};
+use crate::system::store_lock;
 
 /// Options of `smith migrate`.
 #[derive(Clone, Debug, Args)]
@@ -27,6 +28,9 @@ enum Action {
         /// The version to go back to; 0 is the empty database
         #[arg(long, value_name = "N")]
         to: u32,
+        /// Undo it; without this it is only told what would be lost
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         options: Options,
     },
@@ -54,10 +58,15 @@ impl Migrate {
                 };
             }
             Action::Up(options) => {
+                let _lock = store_lock(&options.store.store)?;
                 let report = migrate::up(&options.store.store).await?;
                 told(&report, "applied", options.json)?;
             }
-            Action::Down { to, options } => {
+            Action::Down { to, yes, options } => {
+                if !yes {
+                    return would_lose(&options, to).await;
+                }
+                let _lock = store_lock(&options.store.store)?;
                 let report = migrate::down(&options.store.store, to).await?;
                 told(&report, "undone", options.json)?;
             }
@@ -67,13 +76,35 @@ impl Migrate {
     }
 }
 
+/// Says what going down would cost, and does nothing.
+async fn would_lose(options: &Options, to: u32) -> anyhow::Result<ExitCode> {
+    let store = &options.store.store;
+    let losses = migrate::losses(store, to).await?;
+    if options.json {
+        output::json(&losses)?;
+    }
+    if losses.is_empty() {
+        write(format_args!("{store}: at version {to}, nothing to do\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for loss in losses.iter().filter(|_| !options.json) {
+        match &*loss.tables.join(", ") {
+            "" => write(format_args!("would undo {}\n", loss.name))?,
+            tables => write(format_args!("would undo {}, and lose {tables}\n", loss.name))?,
+        };
+    }
+    bail!("nothing was undone; what is in these tables would be gone. Say so with --yes")
+}
+
 async fn verify(options: &Options) -> anyhow::Result<ExitCode> {
     let status = migrate::status(&options.store.store).await?;
     if options.json {
         output::json(&status)?;
     }
-    if !status.problems.is_empty() {
-        bail!("{}", status.problems.join("\nerror: "));
+    let mut problems = status.problems.clone();
+    problems.extend(status.read_models.iter().flat_map(|beside| beside.problems.clone()));
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\nerror: "));
     }
     if !options.json {
         let pending = status.pending().len();
@@ -90,14 +121,16 @@ fn told(report: &Report, done: &str, json: bool) -> anyhow::Result<()> {
         output::json(report)?;
         return Ok(());
     }
-    for step in &report.steps {
-        write(format_args!("{done} {}  {} ms\n", step.name, step.took_ms))?;
+    for report in std::iter::once(report).chain(report.read_models.as_deref()) {
+        for step in &report.steps {
+            write(format_args!("{done} {}  {} ms\n", step.name, step.took_ms))?;
+        }
+        let (store, from, to) = (&report.store, report.from, report.to);
+        match report.steps.len() {
+            0 => write(format_args!("{store}: at version {to}, nothing to do\n"))?,
+            _ => write(format_args!("{store}: version {from} -> {to}\n"))?,
+        };
     }
-    let (store, from, to) = (&report.store, report.from, report.to);
-    match report.steps.len() {
-        0 => write(format_args!("{store}: at version {to}, nothing to do\n"))?,
-        _ => write(format_args!("{store}: version {from} -> {to}\n"))?,
-    };
     Ok(())
 }
 
@@ -116,6 +149,10 @@ impl std::fmt::Display for Shown<'_> {
                 _ => writeln!(f, "  pending  {}", one.name)?,
             }
         }
-        status.problems.iter().try_for_each(|problem| writeln!(f, "  wrong    {problem}"))
+        status.problems.iter().try_for_each(|problem| writeln!(f, "  wrong    {problem}"))?;
+        match &status.read_models {
+            Some(beside) => write!(f, "{}", Shown(beside)),
+            None => Ok(()),
+        }
     }
 }

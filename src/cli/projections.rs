@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::Value;
 
-use super::node::{NodeArg, escaped};
+use super::node::{NodeArg, escaped, query};
 use super::output::{self, write};
+use super::parked;
 
 /// Options of `smith projections`.
 #[derive(Clone, Debug, Args)]
@@ -16,6 +18,9 @@ pub(super) struct Projections {
     action: Action,
     #[command(flatten)]
     node: NodeArg,
+    /// Look into this store instead of asking a node: for parked, retry and skip
+    #[arg(long, value_name = "URL", global = true)]
+    store: Option<String>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -26,7 +31,7 @@ enum Action {
     Rebuild { name: String },
     /// Throw a projection's documents away and begin again
     Reset { name: String },
-    /// Let a projection stand still
+    /// Let a projection stand still, on whichever node writes it
     Pause { name: String },
     /// Let a projection go on
     Resume { name: String },
@@ -40,6 +45,16 @@ enum Action {
 
 impl Projections {
     pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
+        if let Some(url) = &self.store {
+            let answer = match &self.action {
+                Action::Parked { name } => parked::list(url, name).await?,
+                Action::Retry { name, id } => parked::retry(url, name, id).await?,
+                Action::Skip { name, id } => parked::skip(url, name, id).await?,
+                _ => bail!("only parked, retry and skip work on a store (--store); ask a node"),
+            };
+            self.show(&answer)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let act = |name: &str, action: &str| {
             (Method::POST, format!("/api/v1/projections/{}/{action}", escaped(name)))
         };
@@ -58,14 +73,45 @@ impl Projections {
             Action::Retry { name, id } => parked(name, id, "retry"),
             Action::Skip { name, id } => parked(name, id, "skip"),
         };
-        let answer = self.node.ask(method, &path).await?;
+        let mut answer = self.node.ask(method, &path).await?;
+        if let Action::Parked { .. } = &self.action {
+            self.all_pages(&path, &mut answer).await?;
+        }
+        self.show(&answer)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn show(&self, answer: &Value) -> anyhow::Result<()> {
         match (&self.action, self.node.json) {
-            (_, true) => output::json(&answer)?,
-            (Action::List, false) => write(format_args!("{}", table(&answer)))?,
-            (Action::Parked { .. }, false) => write(format_args!("{}", parked_table(&answer)))?,
+            (_, true) => output::json(answer)?,
+            (Action::List, false) => write(format_args!("{}", table(answer)))?,
+            (Action::Parked { .. }, false) => write(format_args!("{}", parked_table(answer)))?,
             (_, false) => write(format_args!("done: {answer}\n"))?,
         };
-        Ok(ExitCode::SUCCESS)
+        Ok(())
+    }
+}
+
+impl Projections {
+    /// Puts the pages behind the first into it.
+    async fn all_pages(&self, path: &str, answer: &mut Value) -> anyhow::Result<()> {
+        while let (Some(after), Some(position)) =
+            (answer["next"]["after"].as_str(), answer["next"]["position"].as_u64())
+        {
+            let page =
+                [("after", Some(after.to_owned())), ("position", Some(position.to_string()))];
+            let mut page = self.node.ask(Method::GET, &format!("{path}{}", query(page))).await?;
+            answer["next"] = page["next"].take();
+            if let (Some(all), Value::Array(more)) =
+                (answer["parked"].as_array_mut(), page["parked"].take())
+            {
+                all.extend(more);
+            }
+        }
+        if let Some(answer) = answer.as_object_mut() {
+            answer.remove("next");
+        }
+        Ok(())
     }
 }
 
@@ -78,8 +124,10 @@ fn table(answer: &Value) -> String {
         let made = parts.iter().filter(|part| part["active"] == false);
         let made = made.filter_map(|part| part["position"].as_u64()).min();
         let made = made.map(|at| format!("   rebuilding at {at}")).unwrap_or_default();
+        let paused = if one["paused"] == true { "   paused" } else { "" };
+        let trouble = one["trouble"].as_str().map(|text| format!("   {text}")).unwrap_or_default();
         text.push_str(&format!(
-            "{name:<24}  {:>10}  {:>8}  {:>6}{made}\n",
+            "{name:<24}  {:>10}  {:>8}  {:>6}{made}{paused}{trouble}\n",
             one["position"].to_string(),
             one["lag"].to_string(),
             one["parked"].to_string()

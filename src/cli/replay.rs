@@ -4,18 +4,16 @@ use std::fs;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mister_smith_actors::event::{Position, StreamId, Timestamp, Version};
 use mister_smith_actors::store::EventFilter;
-use mister_smith_actors::store::archive::ArchivedStore;
 use mister_smith_actors::store::replay::{Replay, ReplayCursor, ReplayFrom};
 
 use super::output::{self, Flow, write};
-use super::store::StoreArg;
+use super::store::ReadArg;
 
 /// Options of `smith replay`.
 #[derive(Clone, Debug, Args)]
@@ -45,20 +43,14 @@ pub(super) struct ReplayArgs {
     /// above are those of the first time then
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
-    /// Read what was archived from the files in this directory
-    #[arg(long, value_name = "DIR")]
-    archive: Option<PathBuf>,
     #[command(flatten)]
-    store: StoreArg,
+    store: ReadArg,
 }
 
 impl ReplayArgs {
     pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
         let open = self.store.open().await?;
-        let mut store = open.lease.store.clone();
-        if let Some(directory) = &self.archive {
-            store = Arc::new(ArchivedStore::open(store, directory)?);
-        }
+        let store = open.lease.store.clone();
         let kept = match &self.resume {
             Some(file) if file.exists() => Some(read(file)?),
             _ => None,

@@ -13,6 +13,7 @@ use mister_smith_actors::event::compression::{Compression, CompressionError, Enc
 use mister_smith_actors::store::EventFilter;
 
 use super::access::AccessArgs;
+use super::archives::ArchivesArg;
 use crate::runtime::{Signals, hard_exit_code};
 use crate::system::{DEFAULT_LISTEN, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, SystemCore};
 
@@ -39,6 +40,8 @@ pub(super) struct Run {
     env: String,
     #[command(flatten)]
     access: AccessArgs,
+    #[command(flatten)]
+    archives: ArchivesArg,
     /// Seconds that a graceful stop may take before what is left is killed
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_STOP_DEADLINE.as_secs())]
     stop_deadline: u64,
@@ -60,6 +63,7 @@ impl Run {
         let access = self.access.options()?;
         let mut node =
             SystemCore::embedded().store(&self.store).production(production).access(access);
+        node = self.archives.apply(node);
         if let Some(url) = &self.outbox {
             let name = &self.outbox_name;
             // Nobody else sends to it: the events of two logs do not mix in one queue.

@@ -1,10 +1,14 @@
 //! The store of a command that reads, beside a node that may be working on it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use mister_smith_actors::pool::{Connections, Lease, connector};
+use mister_smith_actors::pool::{
+    AddressError, Connect, Connections, Lease, connector, mounted, reader,
+};
 
+use crate::archive::{self, Directory};
 use crate::system::DEFAULT_STORE;
 
 /// Which store.
@@ -15,17 +19,36 @@ pub(super) struct StoreArg {
     pub(super) store: String,
 }
 
+/// Which store, and where what was archived of it is.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ReadArg {
+    #[command(flatten)]
+    store: StoreArg,
+    /// Read what was archived from the files in this directory
+    #[arg(
+        long = "archive-dir",
+        visible_alias = "archive",
+        value_name = "DIR",
+        env = "SMITH_ARCHIVE_DIR"
+    )]
+    directory: Option<PathBuf>,
+}
+
 /// An open store.
 pub(super) struct Open {
     connections: Arc<dyn Connections>,
     pub(super) lease: Lease,
 }
 
-impl StoreArg {
-    /// Opens it. Nothing is made and nothing migrated.
+impl ReadArg {
+    /// Opens it. Nothing is made and nothing migrated; rights to read are enough.
     pub(super) async fn open(&self) -> anyhow::Result<Open> {
-        let connect = connector(&self.store)
-            .map_err(|error| anyhow::anyhow!("--store {}: {error}", self.store))?;
+        let (url, directory) = archive::of_url(&self.store.store);
+        let connect = reader(&url).map_err(|error| anyhow::anyhow!("--store {url}: {error}"))?;
+        let connect = match self.directory.clone().or(directory) {
+            Some(directory) => mounted(connect, Directory::shared(directory)),
+            None => connect,
+        };
         let connections = connect.connect().await?;
         let lease = connections.lease();
         Ok(Open { connections, lease })
@@ -33,6 +56,27 @@ impl StoreArg {
 }
 
 impl Open {
+    /// Opens a store without its archives; rights to read are enough.
+    pub(super) async fn to_read(url: &str) -> anyhow::Result<Self> {
+        Self::by(url, reader).await
+    }
+
+    /// Opens a store to leave something in it.
+    pub(super) async fn to_write(url: &str) -> anyhow::Result<Self> {
+        Self::by(url, connector).await
+    }
+
+    async fn by(
+        url: &str,
+        how: fn(&str) -> Result<Arc<dyn Connect>, AddressError>,
+    ) -> anyhow::Result<Self> {
+        let (url, _) = archive::of_url(url);
+        let connect = how(&url).map_err(|error| anyhow::anyhow!("--store {url}: {error}"))?;
+        let connections = connect.connect().await?;
+        let lease = connections.lease();
+        Ok(Self { connections, lease })
+    }
+
     pub(super) async fn close(self) {
         self.connections.close().await;
     }

@@ -2,7 +2,8 @@
 //!
 //! The way of one request: a place among those under way (else 429) → body under its limits (413)
 //! → plain bytes (415, 400) → events, each with its own verdict (400 when the body as a whole is
-//! no JSON) → one message to the actor of each stream → one answer that names every event.
+//! no JSON) → the node's [`Ingest`](mister_smith_actors::ingest::Ingest) → one answer that names
+//! every event.
 //!
 //! Nothing is half lost in silence: an event is `accepted` or `duplicate` with its place in the
 //! log, `rejected` with the reason, or `retry`, and then the whole answer is a 503 that may be
@@ -16,12 +17,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::future::join_all;
 use http_body_util::{BodyExt, Limited};
 use indexmap::IndexMap;
-use mister_smith_actors::aggregate::stream::{Incoming, IngestError};
 use mister_smith_actors::event::{ContentType, RecordedEvent, StreamId};
-use mister_smith_actors::store::{AppendOutcome, IdempotencyKey};
+use mister_smith_actors::ingest::{Incoming, IngestError, Ingested, Refused};
+use mister_smith_actors::store::IdempotencyKey;
 use mister_smith_supervisors::ErrorClass;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -31,7 +31,7 @@ use super::body::decode_body;
 use super::cloudevents::{self, CloudEvent, Data, ExtensionValue, Mode, ParseError, Reject};
 use super::{Edge, Node, Problem, query};
 
-/// How often a stream that is being restarted is tried again before the client is told to.
+/// How often a part of the node that is being restarted is tried again before the client is told to.
 const TRIES: u32 = 4;
 
 /// The wait before the second try; it doubles.
@@ -87,13 +87,6 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// Events of one stream, in order, with their places in the request.
-#[derive(Default)]
-struct Group {
-    rows: Vec<(usize, Option<usize>)>,
-    events: Vec<Incoming>,
-}
-
 /// The handler.
 pub(super) async fn ingest(
     State(edge): State<Edge>,
@@ -110,26 +103,34 @@ pub(super) async fn ingest(
     let single = parsed.mode == Mode::Single;
 
     let mut rows = Vec::with_capacity(parsed.items.len());
-    let mut groups: IndexMap<StreamId, Group> = IndexMap::new();
+    let mut taken = Vec::with_capacity(parsed.items.len());
     for item in parsed.items {
         let (index, line) = (item.index, item.line);
         match item.event.map_err(|reject| rejected(&reject)).and_then(|event| {
-            let stream =
-                StreamId::new(event.stream_name()).map_err(|error| refused(error.to_string()))?;
-            Ok((stream, incoming(&event, &body)))
+            // What names the stream.
+            let named_by = if event.subject.is_some() { "subject" } else { "source" };
+            let stream = StreamId::new(event.stream_name())
+                .map_err(|error| refused(error.to_string(), Some(named_by)))?;
+            Ok((named_by, stream, incoming(&event, &body)))
         }) {
-            Ok((stream, event)) => {
-                let group = groups.entry(stream).or_default();
-                group.rows.push((index, line));
-                group.events.push(event);
+            Ok((named_by, stream, event)) => {
+                taken.push(Taken { index, line, named_by, stream, event });
             }
             Err(outcome) => rows.push(Row { index, line, outcome }),
         }
     }
-    let handed = join_all(groups.into_iter().map(|(stream, group)| hand_in(node, stream, group)));
-    rows.extend(handed.await.into_iter().flatten());
+    rows.extend(hand_in(node, taken).await);
     rows.sort_by_key(|row| row.index);
     Ok(answer(rows, single))
+}
+
+/// An event that can be read, with its place in the request.
+struct Taken {
+    index: usize,
+    line: Option<usize>,
+    named_by: &'static str,
+    stream: StreamId,
+    event: Incoming,
 }
 
 /// A place among the requests under way, and room for the body in memory.
@@ -215,16 +216,17 @@ fn rejected(reject: &Reject) -> Outcome {
     }
 }
 
-fn refused(reason: String) -> Outcome {
-    Outcome::Rejected { reason, attribute: None, column: None }
+fn refused(reason: String, attribute: Option<&str>) -> Outcome {
+    Outcome::Rejected { reason, attribute: attribute.map(ToOwned::to_owned), column: None }
 }
 
-/// Hands the events of one stream to its actor, again while it is being restarted.
-async fn hand_in(node: &Node, stream: StreamId, group: Group) -> Vec<Row> {
+/// Hands the events in, again while a part of the node is being restarted.
+async fn hand_in(node: &Node, taken: Vec<Taken>) -> Vec<Row> {
     let mut wait = FIRST_WAIT;
     let mut tries = 1;
     let result = loop {
-        match node.aggregates.ingest(&stream, group.events.clone()).await {
+        let events = taken.iter().map(|one| (one.stream.clone(), one.event.clone()));
+        match node.ingest.ingest_all(events).await {
             Err(error) if tries < TRIES && is_quick(&error) => {
                 tokio::time::sleep(wait).await;
                 wait *= 2;
@@ -233,31 +235,33 @@ async fn hand_in(node: &Node, stream: StreamId, group: Group) -> Vec<Row> {
             result => break result,
         }
     };
-    let outcomes: Vec<Outcome> = match result {
-        Ok(outcomes) => outcomes.into_iter().map(outcome).collect(),
-        Err(error) => {
-            let reason = error.to_string();
-            group.rows.iter().map(|_| Outcome::Retry { reason: reason.clone() }).collect()
+    let row = |one: &Taken, outcome| Row { index: one.index, line: one.line, outcome };
+    match result {
+        Ok(outcomes) => {
+            let rows = taken.iter().zip(outcomes);
+            rows.map(|(one, done)| row(one, outcome(done, one.named_by))).collect()
         }
-    };
-    let rows = group.rows.into_iter().zip(outcomes);
-    rows.map(|((index, line), outcome)| Row { index, line, outcome }).collect()
+        Err(error) => {
+            let retry = || Outcome::Retry { reason: error.to_string() };
+            taken.iter().map(|one| row(one, retry())).collect()
+        }
+    }
 }
 
 /// Whether another life may answer in a moment. An overload and a deadline that has passed are the
 /// client's to wait for.
 fn is_quick(error: &IngestError) -> bool {
     use mister_smith_actors::store::committer::CommitError;
-    use mister_smith_supervisors::AskError;
     error.class() == ErrorClass::Transient
         && !matches!(
             error,
-            IngestError::Commit(CommitError::Overloaded { .. })
-                | IngestError::Actor(AskError::Timeout { .. } | AskError::Full { .. })
+            IngestError::Overloaded { .. }
+                | IngestError::Timeout { .. }
+                | IngestError::Commit(CommitError::Overloaded { .. })
         )
 }
 
-fn outcome(outcome: AppendOutcome) -> Outcome {
+fn outcome(outcome: Ingested, named_by: &str) -> Outcome {
     match outcome {
         Ok(at) => {
             let stream = at.stream.to_string();
@@ -268,7 +272,14 @@ fn outcome(outcome: AppendOutcome) -> Outcome {
                 Outcome::Accepted { stream, version, position }
             }
         }
-        Err(error) => refused(error.to_string()),
+        Err(error) => {
+            let attribute = match &error {
+                Refused::Owned { .. } => Some(named_by),
+                Refused::Type { .. } => Some("type"),
+                _ => None,
+            };
+            refused(error.to_string(), attribute)
+        }
     }
 }
 
@@ -322,7 +333,7 @@ struct Attributes<'a> {
     nodata: bool,
 }
 
-/// What goes to the stream's actor. The payload shares the memory of the body.
+/// What goes into the log. The payload shares the memory of the body.
 fn incoming(event: &CloudEvent<'_>, body: &Bytes) -> Incoming {
     let (codec, data) = match &event.data {
         Some(Data::Json(raw)) => (ContentType::Json, body.slice_ref(raw.get().as_bytes())),

@@ -4,21 +4,49 @@
 //! |---|---|
 //! | `GET /api/v1/projections` | all of them |
 //! | `GET /api/v1/projections/{name}` | one |
-//! | `GET /api/v1/projections/{name}/parked` | its parked events |
+//! | `GET /api/v1/projections/{name}/parked?limit=&id=&after=&position=` | a page of its parked events |
 //! | `POST /api/v1/projections/{name}/pause\|resume\|reset\|rebuild` | |
 //! | `POST /api/v1/projections/{name}/parked/{id}/retry\|skip` | |
 
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http::StatusCode};
+use mister_smith_actors::event::Position;
+use mister_smith_actors::projection::ParkedQuery;
 use mister_smith_actors::projection::handle::{ProjectionRef, RequestError};
 use mister_smith_supervisors::ErrorClass;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{Edge, Problem, decode, raw_path};
 
 const PREFIX: &str = "/api/v1/projections/";
+
+/// Events of a page unless it says otherwise, and at most.
+const PARKED: usize = 100;
+const MOST_PARKED: usize = 1_000;
+
+/// Which parked events are asked for: those of one document, or behind one of them.
+#[derive(Debug, Deserialize)]
+pub(super) struct ParkedPage {
+    limit: Option<usize>,
+    id: Option<String>,
+    after: Option<String>,
+    position: Option<u64>,
+}
+
+impl ParkedPage {
+    fn query(self) -> ParkedQuery {
+        let position = Position::new(self.position.unwrap_or(u64::MAX));
+        ParkedQuery {
+            id: self.id.map(Into::into),
+            after: self.after.map(|after| (after.into(), position)),
+            limit: self.limit.unwrap_or(PARKED).min(MOST_PARKED),
+        }
+    }
+}
 
 /// `GET /api/v1/projections`
 pub(super) async fn list(State(edge): State<Edge>) -> Result<Response, Problem> {
@@ -30,7 +58,11 @@ pub(super) async fn list(State(edge): State<Edge>) -> Result<Response, Problem> 
 }
 
 /// `GET /api/v1/projections/{name}` and `…/parked`
-pub(super) async fn get(State(edge): State<Edge>, uri: Uri) -> Result<Response, Problem> {
+pub(super) async fn get(
+    State(edge): State<Edge>,
+    uri: Uri,
+    page: Result<Query<ParkedPage>, QueryRejection>,
+) -> Result<Response, Problem> {
     let (rest, _) = raw_path(&uri, PREFIX)?;
     match rest.split_once('/') {
         None => {
@@ -39,8 +71,12 @@ pub(super) async fn get(State(edge): State<Edge>, uri: Uri) -> Result<Response, 
         }
         Some((name, "parked")) => {
             let projection = edge.node()?.projection(&decode(name)?)?;
-            let parked = projection.parked().await.map_err(problem)?;
-            Ok(Json(json!({ "parked": parked })).into_response())
+            let Query(page) = page.map_err(|error| Problem::bad_request(error.to_string()))?;
+            let query = page.query();
+            let parked = projection.parked(&query).await.map_err(problem)?;
+            let next = (parked.len() == query.limit).then(|| parked.last()).flatten();
+            let next = next.map(|last| json!({ "after": last.id, "position": last.position }));
+            Ok(Json(json!({ "parked": parked, "next": next })).into_response())
         }
         Some((_, other)) => Err(Problem::missing(format!(
             "a projection has no {other}; ask for parked, or for the projection itself"
@@ -61,13 +97,10 @@ pub(super) async fn act(State(edge): State<Edge>, uri: Uri) -> Result<Response, 
         "rebuild" => projection.rebuild().await.map_err(problem)?,
         "reset" => projection.reset().await.map_err(problem)?,
         "pause" | "resume" => {
-            for path in projection.paths() {
-                let done = match action {
-                    "pause" => node.actors.suspend(path.as_str()).await,
-                    _ => node.actors.resume(path.as_str()).await,
-                };
-                done.map_err(|error| Problem::unavailable(error.to_string()))?;
-            }
+            match action {
+                "pause" => projection.pause().await.map_err(problem)?,
+                _ => projection.resume().await.map_err(problem)?,
+            };
         }
         other => {
             return Err(Problem::missing(format!(
@@ -85,7 +118,10 @@ async fn settle(projection: &ProjectionRef, parked: &str) -> Result<Response, Pr
     let (id, action) = parked.rsplit_once('/').unwrap_or((parked, ""));
     let id = decode(id)?;
     let answer = match action {
-        "retry" => json!({ "id": id, "applied": projection.retry(&id).await.map_err(problem)? }),
+        "retry" => {
+            let retried = projection.retry(&id).await.map_err(problem)?;
+            json!({ "id": id, "applied": retried.applied, "left": retried.left })
+        }
         "skip" => json!({ "id": id, "skipped": projection.skip(&id).await.map_err(problem)? }),
         other => {
             return Err(Problem::missing(format!(

@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use mister_smith_actors::event::Timestamp;
+#[cfg(feature = "postgres")]
+use mister_smith_actors::store::postgres::options::{PgOptions, read_address};
 #[cfg(feature = "sqlite")]
-use mister_smith_actors::store::sqlite::file_of;
+use mister_smith_actors::store::sqlite::{file_of, read_models_of};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 
 use super::MigrateError;
@@ -16,6 +18,9 @@ use super::texts::{Migration, checksum, wants_no_transaction};
 pub(super) enum Target {
     #[cfg(feature = "sqlite")]
     Sqlite(PathBuf),
+    /// The file of read models beside a log's.
+    #[cfg(feature = "sqlite")]
+    SqliteRead(PathBuf),
     #[cfg(feature = "postgres")]
     Postgres(String),
 }
@@ -35,11 +40,22 @@ impl Target {
         }
     }
 
+    /// Where its read models are, if not in it.
+    pub(super) fn read_models(&self) -> Option<Self> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(path) => Some(Self::SqliteRead(read_models_of(path))),
+            _ => None,
+        }
+    }
+
     /// The folder of its migrations.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => "sqlite",
+            #[cfg(feature = "sqlite")]
+            Self::SqliteRead(_) => "sqlite_read",
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => "postgres",
         }
@@ -50,6 +66,8 @@ impl Target {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => super::texts::SQLITE,
+            #[cfg(feature = "sqlite")]
+            Self::SqliteRead(_) => super::texts::SQLITE_READ,
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => super::texts::POSTGRES,
         }
@@ -59,7 +77,7 @@ impl Target {
     pub(super) fn name(&self) -> String {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(path) => path.display().to_string(),
+            Self::Sqlite(path) | Self::SqliteRead(path) => path.display().to_string(),
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => without_password(url),
         }
@@ -69,7 +87,7 @@ impl Target {
     pub(super) fn exists(&self) -> bool {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(path) => path.exists(),
+            Self::Sqlite(path) | Self::SqliteRead(path) => path.exists(),
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => true,
         }
@@ -79,7 +97,7 @@ impl Target {
     pub(super) async fn open(&self) -> Result<Database, MigrateError> {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(path) => {
+            Self::Sqlite(path) | Self::SqliteRead(path) => {
                 if let Some(directory) = path.parent().filter(|one| !one.as_os_str().is_empty()) {
                     std::fs::create_dir_all(directory).map_err(|source| MigrateError::Open {
                         store: self.name(),
@@ -104,7 +122,7 @@ impl Target {
     pub(super) async fn look(&self) -> Result<Database, MigrateError> {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(path) => {
+            Self::Sqlite(path) | Self::SqliteRead(path) => {
                 let options =
                     sqlx::sqlite::SqliteConnectOptions::new().filename(path).read_only(true);
                 let connection = options.connect().await.map_err(|error| self.fault(error))?;
@@ -112,8 +130,8 @@ impl Target {
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => {
-                let options: sqlx::postgres::PgConnectOptions =
-                    url.parse().map_err(|error| self.fault(error))?;
+                let (options, _) = read_address(url, PgOptions::default())
+                    .map_err(|error| self.fault(sqlx::Error::Configuration(Box::new(error))))?;
                 let options = options.application_name("smith migrate").disable_statement_logging();
                 let connection = options.connect().await.map_err(|error| self.fault(error))?;
                 Ok(Database::Postgres(connection))
@@ -128,7 +146,10 @@ impl Target {
         let store = self.name();
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(_) => match code.parse::<u32>().map(|code| code & 0xff) {
+            Self::Sqlite(_) | Self::SqliteRead(_) => match code
+                .parse::<u32>()
+                .map(|code| code & 0xff)
+            {
                 Ok(26) => MigrateError::NotADatabase { store },
                 // Read-only, or cannot be opened (https://www.sqlite.org/rescode.html).
                 Ok(8 | 14) => MigrateError::Open { store, cure: SQLITE_CURE, source: error.into() },

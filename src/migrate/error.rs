@@ -90,6 +90,14 @@ pub enum MigrateError {
         /// What the database said.
         source: sqlx::Error,
     },
+    /// The file of read models is not as this program needs it.
+    #[error("{source}; or delete {store} while no node uses it, and it is made again from the log")]
+    ReadModels {
+        /// The file.
+        store: String,
+        /// What is wrong with it.
+        source: Box<MigrateError>,
+    },
     /// There is no such version below.
     #[error("{store} is at version {at}; it cannot go down to {to}")]
     NoSuchVersion {

@@ -54,12 +54,12 @@ fn home() -> (TempDir, PathBuf) {
 async fn a_new_file_is_made_and_a_second_run_does_nothing() {
     let (_home, path) = home();
     let before = status(&path).await.unwrap();
-    assert_eq!((before.version, before.newest), (0, 7));
+    assert_eq!((before.version, before.newest), (0, 11));
     assert!(!path.exists(), "a look makes no file");
 
     let report = up(format!("sqlite://{}", path.display())).await.unwrap();
     assert!(report.created);
-    assert_eq!((report.from, report.to), (0, 7));
+    assert_eq!((report.from, report.to), (0, 11));
     assert_eq!(
         names(&report),
         [
@@ -68,15 +68,19 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
             "0003_streams_and_snapshots",
             "0004_projections",
             "0006_messages",
-            "0007_followers"
+            "0007_followers",
+            "0008_request_keys",
+            "0011_notes"
         ]
     );
+    let read_models = ["0001_documents", "0002_projection_claims"];
+    assert_eq!(names(report.read_models.as_ref().unwrap()), read_models);
 
     let again = up(&path).await.unwrap();
     assert!(!again.created);
-    assert_eq!((again.from, again.to, again.steps.len()), (7, 7, 0));
+    assert_eq!((again.from, again.to, again.steps.len()), (11, 11, 0));
     let status = status(&path).await.unwrap();
-    assert_eq!(status.version, 7);
+    assert_eq!(status.version, 11);
     assert!(status.migrations.iter().all(|line| line.applied_at.is_some()));
 }
 
@@ -98,10 +102,12 @@ async fn the_way_down_is_stored_and_leads_back() {
     let (_home, path) = home();
     up(&path).await.unwrap();
     let report = down(&path, 0).await.unwrap();
-    assert_eq!((report.from, report.to), (7, 0));
+    assert_eq!((report.from, report.to), (11, 0));
     assert_eq!(
         names(&report),
         [
+            "0011_notes",
+            "0008_request_keys",
             "0007_followers",
             "0006_messages",
             "0004_projections",
@@ -111,7 +117,7 @@ async fn the_way_down_is_stored_and_leads_back() {
         ]
     );
     assert_eq!(tables(&path).await, ["schema_migrations"]);
-    assert_eq!(up(&path).await.unwrap().steps.len(), 6);
+    assert_eq!(up(&path).await.unwrap().steps.len(), 8);
 }
 
 async fn sql(path: &Path, text: &'static str) -> Vec<String> {
@@ -126,8 +132,9 @@ async fn sql(path: &Path, text: &'static str) -> Vec<String> {
 #[tokio::test]
 async fn places_in_the_log_move_with_the_tables_and_back() {
     let (_home, path) = home();
-    up(&path).await.unwrap();
-    down(&path, 6).await.unwrap();
+    let to = |version| texts::SQLITE.iter().filter(move |one| one.version <= version).copied();
+    let (before_it, with_it) = (to(6).collect::<Vec<_>>(), to(7).collect::<Vec<_>>());
+    apply(&path, &before_it).await.unwrap();
     for text in [
         "insert into projection_builds (id, projection, version, partitions, state) values \
          (7, '$relay.post', 1, 1, 1), (8, 'streams', 1, 1, 1), (9, '$sagas', 1, 1, 1)",
@@ -142,7 +149,7 @@ async fn places_in_the_log_move_with_the_tables_and_back() {
     let before = "select b.projection || ' ' || c.position from projection_builds b \
                   join checkpoints c on c.name = 'build ' || b.id || '/0' order by 1";
     let documents = "select cast(data as text) from documents order by id";
-    up(&path).await.unwrap();
+    apply(&path, &with_it).await.unwrap();
     assert_eq!(sql(&path, places).await, ["relay.post 41 5", "sagas 0 2"]);
     assert_eq!(sql(&path, marks).await, ["[{\"position\":41}]"]);
     assert_eq!(sql(&path, before).await, ["streams 9"], "what is a projection stays one");
@@ -151,8 +158,83 @@ async fn places_in_the_log_move_with_the_tables_and_back() {
     down(&path, 6).await.unwrap();
     assert_eq!(sql(&path, before).await, ["$relay.post 50", "$sagas 0", "streams 9"]);
     assert_eq!(sql(&path, documents).await, ["{}", "[{\"position\":41}]"]);
-    up(&path).await.unwrap();
+    apply(&path, &with_it).await.unwrap();
     assert_eq!(sql(&path, places).await, ["relay.post 50 5", "sagas 0 2"]);
+}
+
+/// A log with keys as the program before wrote them keeps its events and their keys, up and down.
+#[tokio::test]
+async fn keys_come_along_in_both_directions() {
+    use mister_smith_actors::event::{Position, StreamId};
+    use mister_smith_actors::store::{EventStore as _, ExpectedVersion, IdempotencyKey};
+    let (_home, path) = home();
+    let before = texts::SQLITE.iter().filter(|one| one.version < 7).copied().collect::<Vec<_>>();
+    apply(&path, &before).await.unwrap();
+    let mut connection = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    let rows = "insert into event_types values (1, 'opened', 1);
+        insert into streams (id, name, category, version, first_position, last_position)
+            values (4, 'account-1', 'account', 3, 1, 3);
+        insert into events values (1, 4, 1, 1, zeroblob(16), 0, 0, x'61', x''),
+            (2, 4, 2, 1, zeroblob(16), 0, 0, x'62', x''), (3, 4, 3, 1, zeroblob(16), 0, 0, x'63', x'');
+        insert into command_results values (x'0102030405060708090a0b0c0d0e0f10', 4, 3, 3, 2, 0);
+        insert into projection_builds values (1, 'streams', 1, 1, 1);
+        insert into documents values (1, 'account-1', 3, '{}');
+        insert into checkpoints values ('build 1/0', 3, '', 1);
+        update store_head set position = 3;";
+    sqlx::raw_sql(rows).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+
+    let key =
+        IdempotencyKey::new(*b"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10");
+    for _ in 0..2 {
+        up(&path).await.unwrap();
+        let store = SqliteStore::open(&path, SqliteOptions::default()).await.unwrap();
+        let answer = store.answer(key).await.unwrap().expect("the key is known");
+        assert_eq!(answer.stream, StreamId::new("account-1").unwrap());
+        assert_eq!((answer.first_version.get(), answer.last_version.get()), (2, 3));
+        let again = conformance::append("other", ExpectedVersion::Any, 0, 1);
+        let again = mister_smith_actors::store::Append { key: Some(key), ..again };
+        let outcome = store.append_batch([again].into()).await.unwrap().remove(0).unwrap();
+        assert!(outcome.duplicate);
+        assert_eq!(store.read_all(Position::ZERO, 10).await.unwrap().len(), 3);
+        store.close().await;
+        down(&path, 6).await.unwrap();
+        let found = tables(&path).await;
+        assert!(found.contains(&"command_results".to_owned()), "{found:?}");
+        assert!(found.contains(&"documents".to_owned()), "{found:?}");
+    }
+}
+
+/// Whoever deletes the file of read models gets it back, whatever the log's version.
+#[tokio::test]
+async fn a_file_of_read_models_that_was_deleted_is_made_again() {
+    let (_home, path) = home();
+    up(&path).await.unwrap();
+    let beside = mister_smith_actors::store::sqlite::read_models_of(&path);
+    assert_eq!(beside.file_name().unwrap(), "smith.read.db");
+    std::fs::remove_file(&beside).unwrap();
+    let status = status(&path).await.unwrap();
+    assert_eq!(status.pending(), [""; 0]);
+    assert_eq!(status.read_models.unwrap().pending(), ["0001_documents", "0002_projection_claims"]);
+    let report = up(&path).await.unwrap();
+    assert_eq!(report.steps.len(), 0);
+    assert!(report.read_models.unwrap().created);
+    std::fs::write(&beside, "dear diary, ".repeat(1000)).unwrap();
+    let error = up(&path).await.unwrap_err().to_string();
+    assert!(error.contains("smith.read.db is not a database"), "{error}");
+    assert!(error.ends_with("and it is made again from the log"), "{error}");
+}
+
+#[tokio::test]
+async fn what_going_down_would_lose_is_told_and_nothing_is_touched() {
+    let (_home, path) = home();
+    up(&path).await.unwrap();
+    let losses = losses(&path, 4).await.unwrap();
+    assert_eq!(losses.last().unwrap().name, "0006_messages");
+    assert_eq!(losses.last().unwrap().tables, ["inbox", "outbox"]);
+    assert_eq!(status(&path).await.unwrap().version, 11);
+    let error = super::losses(&path, 2_000).await.unwrap_err();
+    assert!(matches!(error, MigrateError::NoSuchVersion { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -34,6 +34,16 @@ pub(super) const SQLITE: &[Migration] = &[
     migration!("sqlite", 4, "0004_projections"),
     migration!("sqlite", 6, "0006_messages"),
     migration!("sqlite", 7, "0007_followers"),
+    migration!("sqlite", 8, "0008_request_keys"),
+    migration!("sqlite", 11, "0011_notes"),
+];
+
+/// Of the file of read models beside it, in order. They begin from 1: the file can be deleted, and
+/// is made again whatever version the log is at.
+#[cfg(feature = "sqlite")]
+pub(super) const SQLITE_READ: &[Migration] = &[
+    migration!("sqlite_read", 1, "0001_documents"),
+    migration!("sqlite_read", 2, "0002_projection_claims"),
 ];
 
 /// Of the PostgreSQL database, in order.
@@ -44,6 +54,9 @@ pub(super) const POSTGRES: &[Migration] = &[
     migration!("postgres", 5, "0005_archives"),
     migration!("postgres", 6, "0006_messages"),
     migration!("postgres", 7, "0007_followers"),
+    migration!("postgres", 8, "0008_append"),
+    migration!("postgres", 10, "0010_projection_claims"),
+    migration!("postgres", 11, "0011_notes"),
 ];
 
 /// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use mister_smith_actors::aggregate::registry::Aggregates;
-use mister_smith_actors::aggregate::{self, Aggregate, InvalidAggregate};
+use mister_smith_actors::aggregate::{self, Aggregate};
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
@@ -18,17 +16,23 @@ use mister_smith_actors::component;
 use mister_smith_actors::consumer::Consumers;
 use mister_smith_actors::dead_letter::{DeadLetters, Letters};
 use mister_smith_actors::event::Position;
+use mister_smith_actors::ingest::Ingest;
 use mister_smith_actors::outbox::table::Nudge;
 use mister_smith_actors::outbox::{BusOutlet, QueueOutlet, subject_under};
-use mister_smith_actors::pool::{PoolHandle, PoolMessage, connector};
+#[cfg(feature = "postgres")]
+use mister_smith_actors::pool::PgConnect;
+use mister_smith_actors::pool::{Connect, PoolHandle, PoolMessage, connector};
 use mister_smith_actors::process::Processes;
 use mister_smith_actors::projection::Projection;
 use mister_smith_actors::projection::handle::{ProjectionRef, Registered, register};
 use mister_smith_actors::projection::streams::Streams;
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::{Definition, Definitions, OpenSagas, Sagas};
+use mister_smith_actors::store::EventFilter;
 use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
-use mister_smith_actors::store::{EventFilter, RecordedType};
+use mister_smith_actors::store::notes::{Owner, Owners};
+#[cfg(feature = "postgres")]
+use mister_smith_actors::store::postgres::PgOptions;
 use mister_smith_supervisors::{
     ActorSystem, Clock, DeadLetters as Undeliverable, HealthSpec, LookupError, Observer,
     ThreadPoolSpec, Work,
@@ -36,18 +40,19 @@ use mister_smith_supervisors::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::checks::{TypeCheck, check, claim, prepare_store};
 use super::{
-    AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError, lock, plan,
+    AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError,
+    archive::Archives, lock, plan,
 };
 use crate::http::{self, Edge, Limits};
-
-/// Whether an aggregate type can work with the event types that a store holds.
-type TypeCheck = fn(&[RecordedType]) -> Result<(), InvalidAggregate>;
 
 /// Builds a [`SystemCore`].
 pub struct SystemBuilder {
     name: String,
     store: String,
+    #[cfg(feature = "postgres")]
+    postgres: PgOptions,
     listen: Option<SocketAddr>,
     limits: Limits,
     access: AccessOptions,
@@ -57,6 +62,8 @@ pub struct SystemBuilder {
     commands: CommandOptions,
     middleware: Vec<Arc<dyn Middleware>>,
     checks: Vec<TypeCheck>,
+    /// Whose the streams of these categories are.
+    owned: Vec<(&'static str, Owner)>,
     projections: Vec<Registered>,
     sagas: Vec<Arc<dyn Definition>>,
     outboxes: Vec<plan::Sending>,
@@ -65,6 +72,7 @@ pub struct SystemBuilder {
     servers: Vec<CommandServerArgs>,
     brokers: Vec<Broker>,
     production: bool,
+    pub(super) archives: Archives,
     threads: Vec<(Work, ThreadPoolSpec)>,
 }
 
@@ -73,6 +81,8 @@ impl SystemBuilder {
         Self {
             name: "node".to_owned(),
             store: DEFAULT_STORE.to_owned(),
+            #[cfg(feature = "postgres")]
+            postgres: PgOptions::default(),
             listen: None,
             limits: Limits::default(),
             access: AccessOptions::default(),
@@ -82,6 +92,7 @@ impl SystemBuilder {
             commands: CommandOptions::default(),
             middleware: Vec::new(),
             checks: Vec::new(),
+            owned: Vec::new(),
             projections: vec![register(Streams)],
             sagas: Vec::new(),
             outboxes: Vec::new(),
@@ -90,6 +101,7 @@ impl SystemBuilder {
             servers: Vec::new(),
             brokers: Vec::new(),
             production: false,
+            archives: Archives::default(),
             threads: Vec::new(),
         }
     }
@@ -104,7 +116,17 @@ impl SystemBuilder {
     /// The store, by URL: `sqlite://PATH` or a plain path, made if missing; or `postgres://…`.
     #[must_use]
     pub fn store(mut self, url: impl Into<String>) -> Self {
-        self.store = url.into();
+        let (store, directory) = crate::archive::of_url(&url.into());
+        self.store = store;
+        self.archives.directory = directory.or(self.archives.directory);
+        self
+    }
+
+    /// How a PostgreSQL store is opened, where its address does not say so.
+    #[cfg(feature = "postgres")]
+    #[must_use]
+    pub fn postgres(mut self, options: PgOptions) -> Self {
+        self.postgres = options;
         self
     }
 
@@ -168,6 +190,7 @@ impl SystemBuilder {
     #[must_use]
     pub fn aggregate<A: Aggregate>(mut self) -> Self {
         self.checks.push(aggregate::check::<A>);
+        self.owned.push((A::CATEGORY, A::OWNER));
         self
     }
 
@@ -234,6 +257,8 @@ impl SystemBuilder {
         options: ServeOptions,
         served: impl IntoIterator<Item = Served>,
     ) -> Self {
+        let served: Vec<_> = served.into_iter().collect();
+        self.owned.extend(served.iter().map(Served::owned));
         self.servers.push(CommandServerArgs::new(remote, options, served));
         self
     }
@@ -260,14 +285,23 @@ impl SystemBuilder {
         self
     }
 
+    fn connector(&self) -> Result<Arc<dyn Connect>, SystemError> {
+        #[cfg(feature = "postgres")]
+        if kind(&self.store) == "postgres" {
+            let connect = PgConnect::new(&*self.store).options(self.postgres.clone());
+            return Ok(Arc::new(connect));
+        }
+        connector(&self.store)
+            .map_err(|source| SystemError::Store { url: self.store.clone(), source })
+    }
+
     /// Migrates the store, starts every actor in order, and returns when the node is up.
     ///
     /// # Errors
     /// See [`SystemError`]; each names what was wrong and what to do.
     pub async fn start(self) -> Result<SystemCore, SystemError> {
         let settings = self.settings();
-        let connect = connector(&self.store)
-            .map_err(|source| SystemError::Store { url: self.store.clone(), source })?;
+        let connect = self.archives.mount(self.connector()?);
         let listener = match self.listen {
             Some(addr) => {
                 self.access.check(addr)?;
@@ -282,12 +316,10 @@ impl SystemBuilder {
             let door = self.access.door(addr, self.production);
             Edge::new(Arc::new(listener), addr, self.limits, door)
         });
-        let epoch_us = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        let epoch_us = crate::runtime::wall_us();
         let seed = self.seed.unwrap_or(epoch_us.cast_unsigned());
         let definitions = Definitions::new(self.sagas)?;
-        let clock = Clock::starting_at(epoch_us);
+        let clock = Clock::following(crate::runtime::wall_us);
         let bus = EventBus::new(clock, seed);
         let letters = DeadLetters::new(bus.clone());
         let lifecycle = LifecycleQueue::default();
@@ -331,6 +363,7 @@ impl SystemBuilder {
             table: self.table.map(|queue| (queue, nudge.clone())),
             servers: &self.servers,
             brokers: &self.brokers,
+            archivist: self.archives.archivist(kind),
             edge: edge.as_ref(),
         });
         let mut builder = ActorSystem::builder(root)
@@ -354,18 +387,22 @@ impl SystemBuilder {
             actors.shutdown(DEFAULT_STOP_DEADLINE).await;
             return Err(error);
         }
+        let owners = Owners::default();
+        if let Err(error) = claim(&pool, &owners, self.owned, clock).await {
+            actors.shutdown(DEFAULT_STOP_DEADLINE).await;
+            return Err(error);
+        }
         let commands = CommandBus::new(
             actors.supervisor(plan::AGGREGATES)?,
             plan::pool(kind),
             plan::COMMITTER,
             self.commands,
             self.middleware,
-        );
-        let find = actors.clone();
-        let find = Arc::new(move |path: &str| find.find(path));
+        )
+        .owners(owners.clone());
         let projections: Vec<ProjectionRef> = handles
             .into_iter()
-            .map(|handle| handle.bind(pool.clone(), plan::PROJECTIONS, Arc::clone(&find) as _))
+            .map(|handle| handle.bind(pool.clone(), plan::PROJECTIONS))
             .collect();
         let named = |name: &str| {
             let found = projections.iter().find(|projection| projection.name() == name);
@@ -395,6 +432,11 @@ impl SystemBuilder {
             server.open(commands.clone());
         }
         let random = actors.clone();
+        let ingest =
+            Ingest::new(committer.clone(), pool.clone(), owners, actors.clock(), move || {
+                random.random_u64()
+            });
+        let random = actors.clone();
         let sagas = Sagas::new(
             definitions,
             committer,
@@ -408,7 +450,7 @@ impl SystemBuilder {
             edge.open(http::Node {
                 actors: actors.clone(),
                 pool: pool.clone(),
-                aggregates: aggregates(&actors, kind)?,
+                ingest: ingest.clone(),
                 projections: projections.clone(),
                 bus: bus.clone(),
                 letters: letters.clone(),
@@ -427,7 +469,6 @@ impl SystemBuilder {
         let inner = Inner {
             actors,
             addr,
-            kind,
             store: prepared.name,
             created: prepared.created,
             edge,
@@ -435,6 +476,7 @@ impl SystemBuilder {
             pool,
             projections,
             commands,
+            ingest,
             queries: QueryBus::new(),
             bus,
             letters,
@@ -489,25 +531,12 @@ fn pool(actors: &ActorSystem, kind: &str) -> Result<PoolHandle, LookupError> {
     actors.find::<PoolMessage>(&plan::pool(kind)).map(PoolHandle::new)
 }
 
-pub(super) fn aggregates(actors: &ActorSystem, kind: &str) -> Result<Aggregates, LookupError> {
-    let supervisor = actors.supervisor(plan::AGGREGATES)?;
-    Ok(Aggregates::new(supervisor, plan::pool(kind), plan::COMMITTER))
-}
-
 /// The kind of store that an address names. [`connector`] has refused what is neither.
 fn kind(url: &str) -> &'static str {
     match url.split_once("://").map(|(scheme, _)| scheme) {
         Some("postgres" | "postgresql") => "postgres",
         _ => "sqlite",
     }
-}
-
-async fn check(pool: &PoolHandle, checks: &[TypeCheck]) -> Result<(), SystemError> {
-    if checks.is_empty() {
-        return Ok(());
-    }
-    let recorded = pool.lease().await?.store.event_types().await?;
-    checks.iter().try_for_each(|check| check(&recorded)).map_err(SystemError::from)
 }
 
 /// Binds before anything starts, so that a port in use leaves nothing behind, and keeps the socket
@@ -521,47 +550,16 @@ async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), SystemError
     Ok((listener, bound))
 }
 
-/// A store that a node may work on.
-struct Prepared {
-    name: String,
-    created: bool,
-    /// A file is one node's; a server is shared.
-    lock: Option<lock::StoreLock>,
-}
-
+/// The lock of a store that one node has for itself; `None` where it is shared.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-async fn prepare_store(url: &str, production: bool) -> Result<Prepared, SystemError> {
-    use crate::migrate::{self, MigrateError};
+pub(crate) fn store_lock(url: &str) -> Result<Option<lock::StoreLock>, lock::LockError> {
     #[cfg(feature = "sqlite")]
-    let lock = match kind(url) {
-        "sqlite" => {
-            let path = std::path::Path::new(url);
-            Some(lock::StoreLock::take(&mister_smith_actors::store::sqlite::file_of(path))?)
-        }
-        _ => None,
-    };
-    #[cfg(not(feature = "sqlite"))]
-    let lock = None;
-    if production {
-        let status = migrate::status(url).await?;
-        let pending = status.pending();
-        if !pending.is_empty() && status.problems.is_empty() {
-            return Err(SystemError::Migrate(MigrateError::Pending {
-                store: status.store.clone(),
-                count: pending.len(),
-                names: pending.join(", "),
-            }));
-        }
+    if kind(url) == "sqlite" {
+        let path = mister_smith_actors::store::sqlite::file_of(std::path::Path::new(url));
+        return lock::StoreLock::take(&path).map(Some);
     }
-    // With nothing pending this applies nothing, and refuses what is wrong.
-    let report = migrate::up(url).await?;
-    Ok(Prepared { name: report.store, created: report.created, lock })
-}
-
-#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-async fn prepare_store(url: &str, _: bool) -> Result<Prepared, SystemError> {
-    let source = mister_smith_actors::pool::AddressError::NotBuilt { feature: "sqlite" };
-    Err(SystemError::Store { url: url.to_owned(), source })
+    let _ = url;
+    Ok(None)
 }
 
 /// Every failure and restart, in the log once.

@@ -19,6 +19,7 @@ use mister_smith_actors::projection::handle::{Node, Plan, PlanArgs};
 use mister_smith_actors::saga::Definitions;
 use mister_smith_actors::saga::manager::{ManagerArgs, SagaManager};
 use mister_smith_actors::store::EventFilter;
+use mister_smith_actors::store::archive::policy::{Archivist, ArchivistArgs};
 use mister_smith_actors::store::committer::{Committer, CommitterArgs};
 use mister_smith_actors::store::feed::{Feed, FeedArgs};
 use mister_smith_supervisors::{ChildSpec, HealthSpec, Strategy, SupervisorSpec};
@@ -60,6 +61,8 @@ pub(super) struct Parts<'a> {
     pub(super) servers: &'a [CommandServerArgs],
     /// Brokers whose connections the node keeps.
     pub(super) brokers: &'a [Broker],
+    /// Who archives old ranges of the log, if the node does.
+    pub(super) archivist: Option<ArchivistArgs>,
     pub(super) edge: Option<&'a Edge>,
 }
 
@@ -97,6 +100,7 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
         definitions,
         servers,
         brokers,
+        archivist,
         edge,
         ..
     } = parts;
@@ -121,6 +125,10 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
         let name = numbered(&format!("broker.{scheme}"), n);
         let broker = ChildSpec::component::<BrokerActor>(name, broker.clone());
         resources = resources.child(broker.health(health));
+    }
+    if let Some(archivist) = archivist {
+        let archivist = ChildSpec::component::<Archivist>("store.archive", archivist);
+        resources = resources.child(archivist.health(health));
     }
     let sagas = sagas(&path, &owner, head.subscribe(), definitions);
     let given = PlanArgs { pool: path.into(), owner, head: head.subscribe(), health };

@@ -6,12 +6,10 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use crate::actor::ask::Asks;
 use crate::actor::cell::SlotCell;
@@ -25,94 +23,8 @@ use crate::supervisor::across::Across;
 use crate::thread_pool::ThreadPools;
 use crate::tree::TreeRoot;
 
+pub(crate) use crate::clock::Clock;
 pub(crate) use crate::sync::lock;
-
-/// The system's clock: monotonic for durations, and a wall clock that moves with it.
-///
-/// It follows tokio's clock, so it stands still in a test with paused time.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    start: Instant,
-    epoch_us: i64,
-    /// The processor's counter at `start`, where the clock runs and the counter can be trusted.
-    counter: Option<u64>,
-}
-
-impl Clock {
-    /// A clock that starts now and shows `epoch_us` (microseconds since the Unix epoch) now.
-    #[must_use]
-    pub fn starting_at(epoch_us: i64) -> Self {
-        let start = Instant::now();
-        let counter = ticks::runs(start).then(ticks::now);
-        Self { start, epoch_us, counter }
-    }
-
-    /// Time since the system started.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    /// Wall clock, microseconds since the Unix epoch. Never goes backwards.
-    #[must_use]
-    pub fn wall_us(&self) -> i64 {
-        self.wall_at(self.elapsed())
-    }
-
-    pub(crate) fn wall_at(&self, elapsed: Duration) -> i64 {
-        self.epoch_us.saturating_add(i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX))
-    }
-
-    pub(crate) fn elapsed_ns(&self) -> u64 {
-        u64::try_from(self.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// The same, read from the processor's counter: 10 ns instead of 25 a reading, which is a third
-    /// of what a message costs. On a clock that was paused when the system started it stands still
-    /// like everything else.
-    #[inline]
-    pub(crate) fn ticks_ns(&self) -> u64 {
-        match self.counter {
-            Some(start) => ticks::since(start),
-            None => self.elapsed_ns(),
-        }
-    }
-}
-
-/// The processor's counter.
-mod ticks {
-    use std::sync::OnceLock;
-
-    use quanta::Clock as Counter;
-    use tokio::time::Instant;
-
-    /// Calibrated once: its rate is a property of the machine.
-    fn counter() -> &'static Counter {
-        static COUNTER: OnceLock<Counter> = OnceLock::new();
-        COUNTER.get_or_init(Counter::new)
-    }
-
-    /// Whether tokio's clock runs with real time: on a paused one nothing moves by itself.
-    pub(super) fn runs(start: Instant) -> bool {
-        let real = counter();
-        let begun = real.now();
-        while real.now().duration_since(begun).as_nanos() < 2_000 {
-            std::hint::spin_loop();
-        }
-        Instant::now() > start
-    }
-
-    #[inline]
-    pub(super) fn now() -> u64 {
-        counter().raw()
-    }
-
-    #[inline]
-    pub(super) fn since(start: u64) -> u64 {
-        let counter = counter();
-        counter.delta_as_nanos(start, counter.raw())
-    }
-}
 
 /// Runs a future of the kernel's own beside everything else. The one place that does.
 pub(crate) fn spawn(

@@ -48,6 +48,7 @@
 mod actor;
 mod actor_system;
 mod chaos;
+mod clock;
 mod component;
 mod dependency;
 mod environment;
@@ -73,8 +74,8 @@ pub use actor::{
 };
 pub use actor_system::{Act, Acted, ActorSystem, ActorSystemBuilder, ActorView, Totals, check};
 pub use chaos::{ActorKiller, Kill};
+pub use clock::Clock;
 pub use component::{SupervisedComponent, SupervisionMetadata};
-pub use environment::Clock;
 pub use error::{
     AskError, ExitReason, Failure, LookupError, PanicReport, SpecError, StartError,
     SupervisorError, TellError,

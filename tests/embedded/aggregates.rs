@@ -1,10 +1,9 @@
-//! Streams in process: passivation, handing over, and agents beside them.
+//! What comes in beside the commands of aggregates, and agents beside them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use mister_smith::actors::aggregate::stream::Incoming;
 use mister_smith::actors::event::{ContentType, StreamId};
+use mister_smith::actors::ingest::Incoming;
 use mister_smith::actors::store::IdempotencyKey;
 use mister_smith::prelude::*;
 use mister_smith_testkit::eventually;
@@ -21,44 +20,22 @@ fn incoming(id: &str) -> Vec<Incoming> {
     }]
 }
 
-async fn no_stream_is_live(node: &Node) {
-    let streams = node.core.actors().supervisor("/domain/aggregates").unwrap();
-    eventually(DEADLINE, async || match streams.count() {
-        0 => Ok(()),
-        live => Err(format!("{live} live")),
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_idle_stream_ends_and_the_next_event_starts_it_again() {
-    let node = Node::start().await;
-    let streams = node.core.aggregates().unwrap().idle_after(Duration::from_millis(20));
-    let stream = StreamId::new("order-7").unwrap();
-    for version in 1..=3 {
-        let outcomes = streams.ingest(&stream, incoming(&version.to_string())).await.unwrap();
-        assert_eq!(outcomes[0].as_ref().unwrap().last_version.get(), version);
-        no_stream_is_live(&node).await;
-    }
-    let letters = node.core.tree().dead_letters;
-    assert_eq!(letters, 0, "nothing was lost on the way");
-}
-
-/// A request that meets an actor which is just ending goes to the next one.
+/// Whatever is killed meanwhile: what is told to try again is tried again, with the same key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_survive_the_end_of_the_actor_that_they_meet() {
+async fn events_are_in_the_log_once_while_the_committer_is_killed() {
     let node = Node::start().await;
-    // So short that almost every request meets an end.
-    let streams = node.core.aggregates().unwrap().idle_after(Duration::from_micros(200));
     let stream = Arc::new(StreamId::new("busy").unwrap());
     let senders: Vec<_> = (0..4)
         .map(|sender| {
-            let (streams, stream) = (streams.clone(), Arc::clone(&stream));
+            let (ingest, stream) = (node.core.ingest().clone(), Arc::clone(&stream));
+            let actors = node.core.actors().clone();
             tokio::spawn(async move {
                 for n in 0..50 {
+                    if n % 10 == sender {
+                        actors.kill("/resources/store.committer").unwrap();
+                    }
                     let events = incoming(&format!("{sender}-{n}"));
-                    // What is told to try again is tried again, with the same key.
-                    while streams.ingest(&stream, events.clone()).await.is_err() {}
+                    while ingest.ingest(&stream, events.clone()).await.is_err() {}
                 }
             })
         })
@@ -67,6 +44,8 @@ async fn requests_survive_the_end_of_the_actor_that_they_meet() {
         sender.await.unwrap();
     }
     assert_eq!(node.core.head().get(), 200, "each once");
+    let streams = node.core.actors().supervisor("/domain/aggregates").unwrap();
+    assert_eq!(streams.count(), 0, "no actor stands for a stream of events");
 }
 
 /// An agent that was spawned at run time is there again after a part of the tree before it, or its

@@ -15,6 +15,7 @@ const LAYERS: [(u32, &[&str]); 4] = [
             "aggregate",
             "command",
             "query",
+            "ingest",
             "projection",
             "dead_letter",
             "saga",

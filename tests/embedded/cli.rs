@@ -80,7 +80,7 @@ async fn migrate_goes_up_and_down_and_says_how_things_stand() {
         &["migrate", "status"][..],
         &["migrate", "up"],
         &["migrate", "up"],
-        &["migrate", "down", "--to", "3"],
+        &["migrate", "down", "--to", "3", "--yes"],
         &["migrate", "status"],
         &["migrate", "verify"],
     ] {
@@ -91,9 +91,24 @@ async fn migrate_goes_up_and_down_and_says_how_things_stand() {
     });
     let status = ok(dir, &with(&["migrate", "status", "--json"])).await;
     let status: Value = serde_json::from_str(&status).unwrap();
-    assert_eq!((&status["version"], &status["newest"]), (&3.into(), &6.into()));
+    assert_eq!((&status["version"], &status["newest"]), (&3.into(), &11.into()));
     let error = refused(dir, &with(&["migrate", "down", "--to", "9"])).await;
     assert_eq!(error, "error: a.db is at version 3; it cannot go down to 9\n");
+    let error = refused(dir, &with(&["migrate", "down", "--to", "1"])).await;
+    assert!(error.contains("nothing was undone"), "{error}");
+    assert!(ok(dir, &with(&["migrate", "status"])).await.contains("version 3"));
+}
+
+/// It dropped tables under a running node.
+#[tokio::test]
+async fn migrations_wait_for_no_node_and_are_refused_beside_one() {
+    let (_node, store) = node().await;
+    let dir = TempDir::new().unwrap();
+    for args in [&["migrate", "down", "--to", "3", "--yes"][..], &["migrate", "up"]] {
+        let error = refused(dir.path(), &[args, &["--store", &store]].concat()).await;
+        assert!(error.contains("is in use by another node"), "{args:?}: {error}");
+    }
+    ok(dir.path(), &["migrate", "status", "--store", &store]).await;
 }
 
 #[tokio::test]
@@ -101,14 +116,14 @@ async fn nothing_is_migrated_by_itself_in_production() {
     let dir = TempDir::new().unwrap();
     let run = ["run", "--store", "a.db", "--listen", "127.0.0.1:0", "--env", "production"];
     ok(dir.path(), &["migrate", "up", "--store", "a.db"]).await;
-    ok(dir.path(), &["migrate", "down", "--to", "4", "--store", "a.db"]).await;
+    ok(dir.path(), &["migrate", "down", "--to", "8", "--yes", "--store", "a.db"]).await;
     let error = refused(dir.path(), &run).await;
     assert_eq!(
         error,
-        "error: a.db needs a migration (0006_messages), and nothing is migrated by itself in \
+        "error: a.db needs a migration (0011_notes), and nothing is migrated by itself in \
          production; run `smith migrate up`\n"
     );
-    assert!(ok(dir.path(), &["migrate", "status", "--store", "a.db"]).await.contains("version 4"));
+    assert!(ok(dir.path(), &["migrate", "status", "--store", "a.db"]).await.contains("version 8"));
 }
 
 #[tokio::test]
@@ -234,4 +249,46 @@ async fn projections_are_steered_from_the_command_line() {
         error.starts_with("error: no node at 127.0.0.1:1; start one, or give --node"),
         "{error}"
     );
+}
+
+/// Who decided that an event does not count, when and why, is kept, and the event too.
+#[tokio::test]
+async fn an_event_is_passed_over_on_purpose_and_audited() {
+    let (node, store) = node().await;
+    let dir = node.dir();
+    let with = |args: &[&'static str]| -> Vec<String> {
+        let args = args.iter().map(|arg| (*arg).to_owned());
+        args.chain(["--store".to_owned(), store.clone()]).collect()
+    };
+    let run = async |args: &[&'static str], good: bool| {
+        let args = with(args);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        match good {
+            true => ok(dir, &args).await,
+            false => refused(dir, &args).await,
+        }
+    };
+    assert_eq!(run(&["events", "skipped"], true).await, "");
+    let skip = ["events", "skip", "order-a", "2", "--reason", "cut off", "--by", "ada"];
+    let told = run(&skip, true).await;
+    assert!(told.starts_with("order-a/2 (position "), "{told}");
+    let again = run(&["events", "skip", "order-a", "2", "--reason", "again"], false).await;
+    assert!(again.contains("passed over already"), "{again}");
+    run(&["events", "skip", "1", "--reason", "forged"], true).await;
+    for nothing in [&["99"][..], &["order-a", "9"], &["order-a", "x"], &["order-a"]] {
+        let args = [&["events", "skip"], nothing, &["--reason", "x"]].concat();
+        let error = run(&args, false).await;
+        assert!(error.contains("event"), "{error}");
+    }
+    let listed = run(&["events", "skipped"], true).await;
+    let lines: Vec<_> = listed.lines().collect();
+    assert_eq!(lines.len(), 2, "{listed}");
+    assert!(lines[1].contains("order-a/2") && lines[1].ends_with("ada: cut off"), "{listed}");
+    assert_eq!(
+        run(&["events", "show", "order-a/2"], true).await.matches("order-a").count() > 0,
+        true
+    );
+    let json: Value =
+        serde_json::from_str(&run(&["events", "skipped", "--json"], true).await).unwrap();
+    assert_eq!((&json[1]["stream"], &json[1]["reason"]), (&"order-a".into(), &"cut off".into()));
 }

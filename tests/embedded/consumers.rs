@@ -85,7 +85,7 @@ async fn dead_letters_do_not_come_to_those_who_caused_them() {
     let started = node.core.consumers().start(consumer).await.unwrap();
     node.fill(&[event("1", "order-1")]).await;
     eventually(DEADLINE, async || {
-        node.core.wait_for(node.core.head()).await;
+        node.core.wait_for(node.core.head()).await.unwrap();
         is(node.core.dead_letters().list(None, None, 10).await.unwrap().len(), 2)
     })
     .await;

@@ -523,3 +523,37 @@ async fn small_commits_do_not_make_a_large_write_ahead_log() {
     let wal = std::fs::metadata(format!("{file}-wal")).unwrap().len();
     assert!(wal < COMMITS * 10_000, "{wal} bytes for {COMMITS} commits");
 }
+
+// --- names -----------------------------------------------------------------------------------------
+
+/// What the system owns, and the types of the store, are not written from outside; the answer says
+/// which attribute is wrong.
+#[tokio::test]
+async fn names_of_others_are_refused() {
+    let node = Node::start().await;
+    for stream in ["saga-order-7", "dead_letter-1", "schemas", "$any"] {
+        let mut forged = event("1", stream);
+        forged["type"] = json!("saga.started");
+        let (status, answer) = node.ingest(ONE, &forged).await;
+        assert_eq!(status, 400, "{answer}");
+        let row = &answer["results"][0];
+        assert_eq!((&row["status"], &row["attribute"]), (&json!("rejected"), &json!("subject")));
+        assert!(row["reason"].as_str().unwrap().contains("belong to the "), "{row}");
+        forged["source"] = json!(stream);
+        forged.as_object_mut().unwrap().remove("subject");
+        let (status, answer) = node.ingest(ONE, &forged).await;
+        assert_eq!((status, &answer["results"][0]["attribute"]), (400, &json!("source")));
+    }
+    for name in ["$tombstone", "$any"] {
+        let mut forged = event("1", "order-1");
+        forged["type"] = json!(name);
+        let (status, answer) = node.ingest(ONE, &forged).await;
+        assert_eq!((status, &answer["results"][0]["attribute"]), (400, &json!("type")), "{answer}");
+    }
+    // In a batch the others are taken.
+    let mut forged = event("2", "order-1");
+    forged["type"] = json!("$tombstone");
+    let (status, answer) = node.ingest(BATCH, json!([event("1", "order-1"), forged])).await;
+    assert_eq!((status, &answer["accepted"], &answer["rejected"]), (200, &json!(1), &json!(1)));
+    assert_eq!(node.core.head().get(), 1);
+}

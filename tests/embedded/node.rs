@@ -94,7 +94,7 @@ impl Node {
 
     pub(crate) async fn projected(&self) {
         let all = self.core.wait_for(self.core.head());
-        timeout(DEADLINE, all).await.expect("the projection follows");
+        timeout(DEADLINE, all).await.expect("the projection follows").unwrap();
     }
 }
 

@@ -93,7 +93,7 @@ async fn a_server_that_stays_away_is_an_error_that_says_so() {
 async fn a_pool_that_is_used_up_says_so_and_recovers() {
     let server = Postgres::start().await;
     let url = database(&server).await;
-    let options = PgOptions::default().connections(2).acquire_timeout(Duration::from_millis(60));
+    let options = PgOptions::default().connections(2).acquire_timeout(Duration::from_millis(300));
     let store = PgStore::open(&url, options).await.unwrap();
     for batch in 0..20 {
         let appends = (0..500).map(|n| numbered("s", batch * 500 + n + 1));
@@ -123,7 +123,7 @@ async fn sessions_that_are_terminated_cost_nothing() {
     let url = database(&server).await;
     let store = open(&url).await;
     let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
-                     where application_name = 'smith'";
+                     where application_name = 'mister-smith'";
     for round in 0..10 {
         let appends = (0..20).map(|n| numbered("s", round * 20 + n + 1));
         let (outcomes, _) = tokio::join!(

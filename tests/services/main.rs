@@ -5,21 +5,29 @@
 //! |---|---|
 //! | [`store`] | the PostgreSQL store keeps every law, and cannot be told from the others |
 //! | [`recovery`] | an append whose connection is cut at a chosen place, or that is undone, is there once |
+//! | [`behind`] | rows that follow the log, older programs beside newer ones, what the server is spared |
+//! | [`tls`] | PostgreSQL by TLS: authorities, certificates of clients |
 //! | [`pruning`] | partitions of the log: made in time, made late, left out by reads |
 //! | [`writers`] | processes that append at once, some of them killed: no gap, no double, no loss |
 //! | [`faults`] | the server killed under load, connections used up |
 //! | [`followers`] | those who follow the log: standing by, handing over, asleep past the lease, a deadly event |
+//! | [`projections`] | on several nodes, and of several versions of the program |
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
+//! | [`archives`] | killed after every statement, two at once, held back, read by everybody, put back |
 //! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
 //! | [`remote`] | requests and commands between nodes; the broker killed, a node gone, an answer cut off |
 //! | [`key_value`] | NATS keeps every law of buckets; a watch over the death of the server |
+//! | [`commands`] | reading rights, a log that was archived, a log that grows |
 //! | [`codecs`] | Python and the commands read what we write, and write what we read |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod archives;
+mod behind;
 mod codecs;
+mod commands;
 mod faults;
 mod followers;
 mod key_value;
@@ -27,11 +35,15 @@ mod migrations;
 mod node;
 mod partitions;
 mod processes;
+mod projections;
 mod pruning;
 mod queues;
 mod recovery;
 mod remote;
 mod server;
 mod store;
+#[cfg(feature = "tls")]
+mod tls;
+mod verdicts;
 mod wire;
 mod writers;

@@ -1,9 +1,12 @@
 //! Migrations on PostgreSQL; what the two databases share is tested on SQLite.
 
+use std::sync::Arc;
+
+use mister_smith::actors::store::read_model::documents::{Documents, postgres::PgDocuments};
 use mister_smith::migrate::{MigrateError, down, status, up};
 use mister_smith_testkit::Postgres;
 
-use crate::server::name_of;
+use crate::server::{name_of, open};
 
 async fn schemas(server: &Postgres, url: &str) -> String {
     let text = "select string_agg(nspname, ' ' order by nspname) from pg_namespace \
@@ -16,7 +19,7 @@ async fn an_empty_database_gets_everything_and_the_way_down_leads_back() {
     let server = Postgres::start().await;
     let url = server.create_database().await;
     let before = status(&url).await.unwrap();
-    assert_eq!((before.version, before.pending().len()), (0, 5));
+    assert_eq!((before.version, before.pending().len()), (0, 8));
     let report = up(&url).await.unwrap();
     assert_eq!(report.to, before.newest);
     assert_eq!(
@@ -26,7 +29,7 @@ async fn an_empty_database_gets_everything_and_the_way_down_leads_back() {
     assert_eq!(up(&url).await.unwrap().steps.len(), 0);
     assert!(status(&url).await.unwrap().pending().is_empty());
 
-    assert_eq!(down(&url, 1).await.unwrap().steps.len(), 4);
+    assert_eq!(down(&url, 1).await.unwrap().steps.len(), 7);
     assert_eq!(schemas(&server, &url).await, "ms_framework ms_migrations");
     down(&url, 0).await.unwrap();
     assert_eq!(schemas(&server, &url).await, "ms_migrations");
@@ -39,7 +42,7 @@ async fn two_at_once_apply_each_migration_once() {
     let url = server.create_database().await;
     let (a, b, c) = tokio::join!(up(&url), up(&url), up(&url));
     let steps: usize = [a, b, c].into_iter().map(|report| report.unwrap().steps.len()).sum();
-    assert_eq!(steps, 5);
+    assert_eq!(steps, 8);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,4 +127,33 @@ async fn places_in_the_log_move_with_the_tables_and_back() {
     assert_eq!(sql(documents).await, "d{}, marks[1]");
     up(&url).await.unwrap();
     assert!(sql(places).await.contains("relay.post 50"), "{}", sql(places).await);
+}
+
+/// Since the tenth step a U+0001 is written in another way. Whoever reads the document finds the
+/// same, and the way back finds what there was.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_texts_of_documents_move_with_the_tables_and_back() {
+    let server = Postgres::start().await;
+    let url = server.create_database().await;
+    up(&url).await.unwrap();
+    down(&url, 7).await.unwrap();
+    let sql = async |text: &str| server.sql(name_of(&url), text).await;
+    sql(r#"insert into ms_projections.projection_builds (id, projection, version, partitions, state)
+           overriding system value values (7, 'p', 1, 1, 1);
+           insert into ms_projections.documents values
+           (7, E'a\x01', 1, '{"t": "\\u0001 \\\u0001\u0001\u0002", "\u0001": 1}'), (7, 'b', 1, '{}')"#)
+    .await;
+    let all = "select string_agg(encode(convert_to(id, 'UTF8'), 'hex') || data::text, ', ' \
+               order by id) from ms_projections.documents";
+    let before = sql(all).await;
+    up(&url).await.unwrap();
+    let store = open(&url).await;
+    let documents = PgDocuments::new(Arc::clone(store.database()));
+    let read = documents.get("p", "a\u{1}").await.unwrap().document.unwrap();
+    let data: serde_json::Value = serde_json::from_slice(&read.data).unwrap();
+    let expected = "\\u0001 \\\u{1}\u{1}\u{2}";
+    assert_eq!(data, serde_json::json!({"t": expected, "\u{1}": 1}));
+    store.close().await;
+    down(&url, 7).await.unwrap();
+    assert_eq!(sql(all).await, before);
 }

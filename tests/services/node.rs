@@ -109,7 +109,7 @@ async fn two_nodes_share_aggregates_and_one_of_them_projects() {
     };
     assert!(gone.stop(Duration::from_secs(20)).await);
     let position = count(stays, "9", 1).await.position.unwrap();
-    tokio::time::timeout(DEADLINE, stays.wait_for(position)).await.expect("it takes over");
+    tokio::time::timeout(DEADLINE, stays.wait_for(position)).await.expect("it takes over").unwrap();
     stays.stop(Duration::from_secs(20)).await;
 }
 
@@ -139,7 +139,10 @@ async fn a_node_lives_through_the_death_of_its_database() {
     assert_eq!(total, 120);
     let head = core.head();
     assert_eq!(head.get(), 120);
-    tokio::time::timeout(DEADLINE, core.wait_for(head)).await.expect("the projection follows");
+    tokio::time::timeout(DEADLINE, core.wait_for(head))
+        .await
+        .expect("the projection follows")
+        .unwrap();
     let streams = core.projection("streams").unwrap();
     let summary: StreamSummary = streams.get("counter-0").await.unwrap().unwrap();
     assert_eq!(summary.events, 30);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use mister_smith::SystemCore;
-use mister_smith::actors::aggregate::stream::Incoming;
 use mister_smith::actors::bus::Subject;
 use mister_smith::actors::bus::queue::nats::Connection;
 use mister_smith::actors::bus::queue::{
@@ -15,6 +14,7 @@ use mister_smith::actors::bus::queue::{
 use mister_smith::actors::bus::wire::WireMessage;
 use mister_smith::actors::bus::{Pattern, queue};
 use mister_smith::actors::event::{ContentType, StreamId};
+use mister_smith::actors::ingest::Incoming;
 use mister_smith::actors::store::{EventFilter, IdempotencyKey};
 use mister_smith_testkit::{Broker, eventually};
 
@@ -247,7 +247,7 @@ async fn a_node_sends_what_is_in_its_log_whatever_happens_to_the_broker() {
         .start()
         .await
         .unwrap();
-    let streams = core.aggregates().unwrap();
+    let streams = core.ingest();
     let ingest = async |from: usize, to: usize| {
         for n in from..to {
             let event = Incoming {

@@ -13,7 +13,7 @@ use mister_smith_testkit::Postgres;
 use uuid::Uuid;
 
 use crate::server::{DEADLINE, database, name_of, open};
-use crate::wire::{COMMITTED, Cut, SELECTED, Wire};
+use crate::wire::{COMMITTED, Cut, INSERTED, SELECTED, Wire};
 
 const ANY: ExpectedVersion = ExpectedVersion::Any;
 
@@ -32,7 +32,7 @@ fn marked(mut append: Append) -> Append {
     append
 }
 
-/// Makes a batch go the slow way: what seems to conflict is looked at under the lock.
+/// Makes a batch take a look: what seems to conflict is not refused from memory.
 fn refused(stream: &str) -> Append {
     plain(stream, ExpectedVersion::Exact(Version::new(77)), 1 << 100, 1)
 }
@@ -40,6 +40,12 @@ fn refused(stream: &str) -> Append {
 async fn ids(store: &PgStore) -> Vec<u128> {
     let log = conformance::whole_log(store, 1_000).await;
     log.iter().map(|event| event.id.as_uuid().as_u128()).collect()
+}
+
+/// Makes a batch take the lock: its type is new.
+fn typed(mut append: Append) -> Append {
+    append.events[0].event_type = "new".into();
+    append
 }
 
 /// First and last position of an append that was written, `None` for one that was refused.
@@ -74,14 +80,14 @@ async fn by_wire(server: &Postgres) -> (Wire, PgStore, PgStore) {
 fn batches() -> Vec<(Vec<Append>, Vec<Place>, &'static [u8])> {
     let key = Some(IdempotencyKey::of(["k"]));
     vec![
-        (vec![plain("s", ANY, 10, 1)], vec![Some((4, 4))], SELECTED),
+        (vec![plain("s", ANY, 10, 1)], vec![Some((4, 4))], INSERTED),
         (
             vec![plain("t", ANY, 10, 3), plain("u", ANY, 13, 1), plain("t", ANY, 14, 2)],
             vec![Some((4, 6)), Some((7, 7)), Some((8, 9))],
             SELECTED,
         ),
         (
-            vec![plain("s", ANY, 10, 2), refused("t"), plain("t", ANY, 12, 1)],
+            vec![typed(plain("s", ANY, 10, 2)), refused("t"), plain("t", ANY, 12, 1)],
             vec![Some((4, 5)), None, Some((6, 6))],
             COMMITTED,
         ),
@@ -176,6 +182,51 @@ async fn a_request_that_arrives_late_is_not_carried_out() {
         let written = ids(&other).await;
         assert_eq!(written.len() as u64, expected.last().unwrap().unwrap().1);
     }
+}
+
+/// Behind a pooler the process of the lost connection is not ended, as it may serve others: what
+/// arrives late is carried out, and finds its place taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_arrives_late_finds_its_place_taken() {
+    let server = Postgres::start().await;
+    for (mut batch, expected, last) in batches() {
+        if last == COMMITTED {
+            continue;
+        }
+        batch[0] = marked(batch[0].clone());
+        let url = database(&server).await;
+        let wire = Wire::to(&url);
+        let options = PgOptions::default().wake(Wake::Poll);
+        let store = PgStore::open(&wire.url(&url), options).await.unwrap();
+        for (id, stream) in [(1, "s"), (2, "t"), (3, "u")] {
+            store.append_batch([plain(stream, ANY, id, 1)].into()).await.unwrap();
+        }
+        wire.cut(Cut::Late(HERE));
+        let outcomes = store.append_batch(batch.into()).await.unwrap();
+        assert_eq!(places(outcomes), expected);
+        wire.deliver().await;
+        let written = ids(&open(&url).await).await;
+        assert_eq!(written.len() as u64, expected.last().unwrap().unwrap().1);
+    }
+}
+
+/// Guards against a machine that vanishes while it holds the lock: everybody else waited until TCP
+/// had given it up, which takes hours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_vanishes_does_not_keep_the_lock() {
+    let server = Postgres::start().await;
+    let (wire, store, other) = by_wire(&server).await;
+    wire.cut(Cut::Freeze(b"pg_advisory_xact_lock("));
+    let vanished =
+        tokio::spawn(
+            async move { store.append_batch([typed(plain("s", ANY, 10, 1))].into()).await },
+        );
+    wire.was_cut(1).await;
+    let append = other.append_batch([plain("s", ANY, 20, 1)].into());
+    let outcomes = tokio::time::timeout(DEADLINE, append).await.expect("the lock is free").unwrap();
+    assert_eq!(places(outcomes), [Some((4, 4))]);
+    vanished.abort();
+    assert_eq!(ids(&other).await, [1, 2, 3, 20]);
 }
 
 // --- what the server undoes ------------------------------------------------------------------------

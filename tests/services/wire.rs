@@ -3,6 +3,7 @@
 //! A killed server or a terminated session is lost somewhere; which of the three places it was
 //! (before the statement, after its commit, or long before it arrives) is chance. Here it is chosen.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
@@ -20,9 +21,13 @@ pub(crate) enum Cut {
     Late(&'static [u8]),
     /// The answer with these bytes in it does not arrive: it is done, and nobody knows.
     Answer(&'static [u8]),
+    /// It arrives, and nothing that the client sends afterwards on that connection, which stays:
+    /// a machine that has vanished.
+    Freeze(&'static [u8]),
 }
 
-/// What the server says at the end of a `select`, and of a `commit`.
+/// What the server says at the end of an `insert`, of a `select`, and of a `commit`.
+pub(crate) const INSERTED: &[u8] = b"INSERT 0 1\0";
 pub(crate) const SELECTED: &[u8] = b"SELECT 1\0";
 pub(crate) const COMMITTED: &[u8] = b"COMMIT\0";
 
@@ -35,6 +40,8 @@ pub(crate) struct Wire {
 
 struct State {
     cut: Mutex<Option<Cut>>,
+    /// Bytes that the server sent.
+    received: AtomicU64,
     /// How often it was cut.
     cuts: watch::Sender<usize>,
     /// No new connection gets through.
@@ -49,6 +56,7 @@ impl Wire {
         let server = url.split(['=', '&']).nth(1).unwrap().to_owned();
         let state = Arc::new(State {
             cut: Mutex::new(None),
+            received: AtomicU64::new(0),
             cuts: watch::Sender::new(0),
             blocked: watch::Sender::new(false),
             deliver: Notify::new(),
@@ -90,6 +98,11 @@ impl Wire {
         self.state.blocked.send_replace(false);
     }
 
+    /// How many bytes the server has sent, on all connections.
+    pub(crate) fn received(&self) -> u64 {
+        self.state.received.load(Ordering::Relaxed)
+    }
+
     /// Waits until it was cut this often.
     pub(crate) async fn was_cut(&self, times: usize) {
         self.state.cuts.subscribe().wait_for(|cuts| *cuts >= times).await.unwrap();
@@ -107,7 +120,7 @@ impl State {
     fn here(&self, bytes: &[u8], request: bool) -> Option<Cut> {
         let mut slot = self.cut.lock().unwrap();
         let (at, of_request) = match (*slot)? {
-            Cut::Request(at) | Cut::Late(at) => (at, true),
+            Cut::Request(at) | Cut::Late(at) | Cut::Freeze(at) => (at, true),
             Cut::Answer(at) => (at, false),
         };
         let hit = of_request == request && bytes.windows(at.len()).any(|part| part == at);
@@ -144,8 +157,16 @@ async fn pass(
     loop {
         let count = from.read(&mut bytes).await.ok().filter(|count| *count > 0)?;
         if let Some(cut) = state.here(&bytes[..count], request) {
+            if matches!(cut, Cut::Freeze(_)) {
+                to.write_all(&bytes[..count]).await.ok()?;
+                state.cuts.send_modify(|cuts| *cuts += 1);
+                return std::future::pending().await;
+            }
             state.cuts.send_modify(|cuts| *cuts += 1);
             return matches!(cut, Cut::Late(_)).then(|| (bytes[..count].to_vec(), to));
+        }
+        if !request {
+            state.received.fetch_add(count as u64, Ordering::Relaxed);
         }
         to.write_all(&bytes[..count]).await.ok()?;
     }

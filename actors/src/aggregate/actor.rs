@@ -9,13 +9,19 @@
 //! 2. One request at a time is with the committer; what is decided meanwhile goes into the next
 //!    one. The appends of a request are linked: after a refused one none is written.
 //! 3. It is answered when its events are durable. Refusals, commands that lead to nothing, and
-//!    looks at the state wait for what they were decided on, too.
-//! 4. If an append was refused (another node was faster) the state is thrown away and read again,
-//!    and what was not written is decided again, a bounded number of times.
+//!    looks at the state wait for what they were decided on.
+//! 4. On a store that other nodes write to, those are answered only if the stream was still where
+//!    they were decided: the next append shows it, or the stream's version is read
+//!    (`actor/check.rs`), once for all that wait. The mailbox does not wait for that read, and an
+//!    error of it is an answer.
+//! 5. If another node was faster the state is thrown away and read again, and what was not written
+//!    is decided again, a bounded number of times.
 //!
-//! A kill or a crash loses the state and the requests in hand, and nothing that was answered. A
-//! sender that repeats its command with the same key gets the first answer, if there was one.
+//! A kill or a crash loses the state and the requests in flight, and nothing that was answered. A
+//! sender that repeats its command with the same key gets the first answer, if there was one; while
+//! the first is on its way, the repeat waits for it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,15 +35,22 @@ use super::Aggregate;
 use super::live::{LiveAggregates, Membership};
 use super::loading::load;
 use super::snapshot_policy::Since;
-use crate::command::{CommandError, Request};
+use crate::command::{CommandError, Freshness, Request};
 use crate::event::{Decoder, EventId, StreamId, Timestamp, Version};
-use crate::pool::{Lease, PoolMessage, store_failure};
+use crate::pool::{PoolMessage, store_failure};
+use crate::store::MAX_PAGE;
 use crate::store::committer::{CommitError, Committed, CommitterHandle, CommitterMessage};
-use crate::store::snapshot::Snapshot;
-use crate::store::{Appended, MAX_PAGE};
-use pipeline::{Pipeline, Work};
+use crate::store::notes::Owners;
+use crate::store::notes::owners::ClaimError;
+use check::{Checked, unchecked};
+use pipeline::{Next, Pipeline};
+use saving::Saving;
+use work::Work;
 
+mod check;
 mod pipeline;
+mod saving;
+mod work;
 
 /// Commands that one aggregate has decided and not answered, at most. More are refused.
 pub const MAX_UNANSWERED: usize = 2_000;
@@ -50,6 +63,10 @@ pub enum AggregateMessage<A: Aggregate> {
     Look(Look<A>),
     /// A request is done. Sent by the actor to itself.
     Done(Committed),
+    /// The log has answered. Sent by the actor to itself.
+    Checked(Checked),
+    /// A snapshot is written, or not. Sent by the actor to itself.
+    Saved,
     /// Time to see whether anybody still needs it.
     IdleCheck,
     /// Make room for another.
@@ -57,7 +74,30 @@ pub enum AggregateMessage<A: Aggregate> {
 }
 
 /// A look at a state that is in the log.
-pub type Look<A> = Box<dyn FnOnce(&A, Version) + Send>;
+pub struct Look<A> {
+    pub(crate) freshness: Freshness,
+    pub(crate) look: LookFn<A>,
+}
+
+type LookFn<A> = Box<dyn FnOnce(Result<LookAt<'_, A>, CommandError>) + Send>;
+
+/// What a look sees.
+pub struct LookAt<'a, A> {
+    pub(crate) state: &'a A,
+    pub(crate) version: Version,
+}
+
+impl<A> fmt::Debug for Look<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Look").field("freshness", &self.freshness).finish_non_exhaustive()
+    }
+}
+
+impl<A> fmt::Debug for LookAt<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LookAt").field("version", &self.version).finish_non_exhaustive()
+    }
+}
 
 impl<A: Aggregate> fmt::Debug for AggregateMessage<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,6 +120,8 @@ pub struct AggregateArgs {
     pub retries: u32,
     /// Who else is live.
     pub live: LiveAggregates,
+    /// Whose the streams are.
+    pub owners: Owners,
 }
 
 /// The actor.
@@ -90,14 +132,15 @@ pub struct AggregateActor<A: Aggregate> {
     decoder: Decoder<A::Event>,
     pipeline: Pipeline<A>,
     in_flight: Option<TaskGuard>,
+    /// The question to the log that is under way.
+    asking: Option<TaskGuard>,
     shown: Arc<AtomicU64>,
     membership: Membership,
     used: bool,
     leaving: bool,
     timer: Option<TaskGuard>,
     since: SinceSnapshot,
-    /// The write of the last snapshot.
-    saving: Option<TaskGuard>,
+    saving: Saving,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +159,12 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
         let committer: Address<CommitterMessage> = cx.find(&args.committer)?;
         let decoder = Decoder::new();
         let lease = pool.ask(PoolMessage::Lease).await?;
+        let owners = &args.owners;
+        let claiming = owners.claim(&*lease.notes, A::CATEGORY, A::OWNER, now(cx)).await;
+        claiming.map_err(|error| match error {
+            ClaimError::Store(error) => store_failure(error),
+            owned => Failure::wrap(ErrorClass::Permanent, owned),
+        })?;
         let loaded = load::<A>(&lease, &args.stream, &decoder).await?;
         if loaded.discarded {
             args.live.snapshot_discarded();
@@ -131,18 +180,24 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
                 at: loaded.snapshot_at,
                 bytes: loaded.bytes,
             },
-            pipeline: Pipeline::new(args.stream.clone(), loaded.state, loaded.version),
+            pipeline: Pipeline::new(
+                args.stream.clone(),
+                loaded.state,
+                loaded.version,
+                lease.shared,
+            ),
             membership: args.live.enter(&args.stream, ask_to_leave),
             args: args.clone(),
             pool,
             committer: CommitterHandle::new(committer),
             decoder,
             in_flight: None,
+            asking: None,
             shown,
             used: true,
             leaving: false,
             timer: Some(cx.tell_after(args.idle_after, AggregateMessage::IdleCheck)),
-            saving: None,
+            saving: Saving::default(),
         })
     }
 
@@ -152,13 +207,22 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
         cx: &mut Context<Self>,
     ) -> Result<(), Failure> {
         match message {
-            AggregateMessage::Execute(request) => self.execute(request, cx).await?,
-            AggregateMessage::Look(look) => self.pipeline.look(look),
-            AggregateMessage::Done(committed) => self.done(committed, cx).await?,
+            AggregateMessage::Execute(request) => self.execute(request, cx),
+            AggregateMessage::Look(look) => {
+                self.used = true;
+                self.pipeline.look(look);
+            }
+            AggregateMessage::Done(committed) => self.done(committed, cx).await,
+            AggregateMessage::Checked(Checked { number, result }) => {
+                if !self.pipeline.checked(number, result) {
+                    self.recover(cx).await;
+                }
+            }
+            AggregateMessage::Saved => self.saving.saved(&self.pool, &self.args.stream, cx),
             AggregateMessage::IdleCheck => self.idle_check(cx),
             AggregateMessage::Passivate => self.leaving = true,
         }
-        while self.go_on(cx).await? {}
+        while self.go_on(cx).await {}
         if self.leaving && self.pipeline.is_settled() {
             cx.stop();
         }
@@ -167,12 +231,13 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
 
     async fn stop(&mut self, _: &ExitReason, cx: &mut Context<Self>) {
         let now = now(cx);
-        if self.pipeline.is_settled() && A::snapshots().is_due_at_the_end(self.since(now)) {
-            let snapshot = self.pipeline.snapshot(now);
-            if let (Some(snapshot), Ok(lease)) = (snapshot, self.pool.ask(PoolMessage::Lease).await)
-            {
-                save(&lease, &self.args.stream, snapshot).await;
-            }
+        // A write that is under way ends with this life; what it would have kept is in this one.
+        let due = A::snapshots().is_due_at_the_end(self.since(now)) || self.saving.is_under_way();
+        if self.pipeline.is_settled()
+            && due
+            && let Some(snapshot) = self.pipeline.snapshot(now)
+        {
+            saving::save(self.pool.clone(), self.args.stream.clone(), snapshot).await;
         }
     }
 
@@ -181,6 +246,8 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
             AggregateMessage::Execute(_) => "Execute",
             AggregateMessage::Look(_) => "Look",
             AggregateMessage::Done(_) => "Done",
+            AggregateMessage::Checked(_) => "Checked",
+            AggregateMessage::Saved => "Saved",
             AggregateMessage::IdleCheck => "IdleCheck",
             AggregateMessage::Passivate => "Passivate",
         }
@@ -192,104 +259,85 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
 }
 
 impl<A: Aggregate> AggregateActor<A> {
-    async fn execute(&mut self, request: Request<A>, cx: &Context<Self>) -> Result<(), Failure> {
+    fn execute(&mut self, request: Request<A>, cx: &Context<Self>) {
         self.used = true;
         self.membership.touch();
         let waiting = self.pipeline.unanswered();
         if waiting >= MAX_UNANSWERED {
             request.answer(Err(CommandError::Overloaded { waiting }));
-            return Ok(());
-        }
-        match self.pipeline.admit(request) {
-            None => Ok(()),
-            Some(work) => self.decide(work, cx).await,
+        } else if let Some(work) = self.pipeline.admit(request) {
+            self.decide(work, false, cx);
         }
     }
 
-    /// Decides a command on the state as it will be, and puts it in line.
-    async fn decide(&mut self, work: Work<A>, cx: &Context<Self>) -> Result<(), Failure> {
+    fn decide(&mut self, work: Work<A>, fresh: bool, cx: &Context<Self>) {
         let at = now(cx);
         let id = || EventId::at(at, cx.random_u64(), cx.random_u64());
-        let Some((work, answer)) = self.pipeline.decide(work, at, id) else { return Ok(()) };
-        // The command leads to nothing now. With a key it may be a repeat of one that did.
-        let first = match work.request.key {
-            None => None,
-            Some(key) => lease(&self.pool).await?.store.answer(key).await.map_err(store_failure)?,
-        };
-        let answer = match first {
-            Some(first) => Ok(executed(Appended { duplicate: true, ..first })),
-            None => answer,
-        };
-        self.pipeline.line_up(work, answer);
-        Ok(())
+        self.pipeline.decide(work, at, fresh, id);
     }
 
-    /// Answers what waits for nothing, and hands the next request to the committer. Whether
-    /// there is more to do at once.
-    async fn go_on(&mut self, cx: &Context<Self>) -> Result<bool, Failure> {
-        if self.in_flight.is_some() {
-            return Ok(false);
-        }
-        let postponed = self.pipeline.answer_ready();
-        if !postponed.is_empty() {
-            for work in postponed {
-                self.decide(work, cx).await?;
+    /// Answers what waits for nothing, hands the next request to the committer, asks the log what
+    /// has to be known. Whether there is more to do at once.
+    async fn go_on(&mut self, cx: &mut Context<Self>) -> bool {
+        match self.pipeline.next(self.in_flight.is_some()) {
+            Next::Nothing => false,
+            Next::Decide(postponed) => {
+                for work in postponed {
+                    self.decide(work, false, cx);
+                }
+                true
             }
-            return Ok(true);
-        }
-        let appends = self.pipeline.next_request();
-        if appends.is_empty() {
-            return Ok(false);
-        }
-        self.hold_snapshot(cx);
-        match self.committer.submit(appends).await {
-            Ok(pending) => {
-                let done = async { AggregateMessage::Done(pending.durable().await) };
-                self.in_flight = Some(cx.spawn_tell(done));
-                Ok(false)
+            Next::Check(check) => {
+                let asking = check.run(self.pool.clone(), self.args.stream.clone());
+                let asking = async { AggregateMessage::Checked(asking.await) };
+                self.asking = Some(cx.spawn_tell(asking));
+                true
             }
-            // Nothing of it is in the log, so the state is ahead of it.
-            Err(error) => {
-                self.pipeline.refuse_request(&CommandError::from(error));
-                self.recover(cx).await?;
-                Ok(true)
+            Next::Commit(appends) => {
+                self.hold_snapshot(cx);
+                match self.committer.submit(appends).await {
+                    Ok(pending) => {
+                        let done = async { AggregateMessage::Done(pending.durable().await) };
+                        self.in_flight = Some(cx.spawn_tell(done));
+                    }
+                    // Nothing of it is in the log, so the state is ahead of it.
+                    Err(error) => {
+                        self.pipeline.refuse_request(&CommandError::from(error));
+                        self.recover(cx).await;
+                    }
+                }
+                true
             }
         }
     }
 
-    async fn done(&mut self, committed: Committed, cx: &Context<Self>) -> Result<(), Failure> {
+    async fn done(&mut self, committed: Committed, cx: &mut Context<Self>) {
         self.in_flight = None;
         match committed {
             Ok(outcomes) => {
                 let all_written = self.pipeline.settle(outcomes);
-                self.committed(cx).await;
-                if all_written { Ok(()) } else { self.recover(cx).await }
+                self.committed(cx);
+                if all_written {
+                    return;
+                }
             }
             Err(error @ (CommitError::Overloaded { .. } | CommitError::Unavailable { .. })) => {
                 self.pipeline.refuse_request(&CommandError::from(error));
-                self.recover(cx).await
             }
             // It may be in the log, or still get there: `recover` looks.
-            Err(error) => {
-                self.pipeline.doubt_request(&CommandError::from(error));
-                self.recover(cx).await
-            }
+            Err(error) => self.pipeline.doubt_request(&CommandError::from(error)),
         }
+        self.recover(cx).await;
     }
 
     /// After a commit: what the tree shows, and the snapshot that was held for it.
-    async fn committed(&mut self, cx: &Context<Self>) {
+    fn committed(&mut self, cx: &Context<Self>) {
         self.shown.store(self.pipeline.committed().get(), Ordering::Relaxed);
         self.since.bytes += self.pipeline.take_committed_bytes();
-        if let Some(snapshot) = self.pipeline.ripe_snapshot()
-            && let Ok(lease) = lease(&self.pool).await
-        {
+        if let Some(snapshot) = self.pipeline.ripe_snapshot() {
             let at = Some(now(cx));
             self.since = SinceSnapshot { version: snapshot.version, at, bytes: 0 };
-            let stream = self.args.stream.clone();
-            self.saving = Some(TaskGuard::spawn(async move {
-                save(&lease, &stream, snapshot).await;
-            }));
+            self.saving.save(&self.pool, &self.args.stream, snapshot, cx);
         }
     }
 
@@ -312,31 +360,53 @@ impl<A: Aggregate> AggregateActor<A> {
         }
     }
 
-    /// Reads the state again, and decides again what is not in the log.
-    async fn recover(&mut self, cx: &Context<Self>) -> Result<(), Failure> {
-        let lease = lease(&self.pool).await?;
+    /// Reads the state again, and decides again what is not in the log. If the log cannot be read
+    /// everything is answered with that, and the next command starts another life.
+    async fn recover(&mut self, cx: &mut Context<Self>) {
+        match self.read_again().await {
+            Ok(again) => {
+                for work in again {
+                    self.decide(work, true, cx);
+                }
+            }
+            Err(error) => {
+                self.pipeline.give_up(&error);
+                cx.stop();
+            }
+        }
+    }
+
+    async fn read_again(&mut self) -> Result<VecDeque<Work<A>>, CommandError> {
+        let lease = self.pool.ask(PoolMessage::Lease).await.map_err(|error| {
+            CommandError::Unchecked { reason: error.to_string(), class: ErrorClass::Transient }
+        })?;
         // Before the state is read: what is found here is in the state then.
         if let Some(mut after) = self.pipeline.doubtful_after() {
             loop {
                 let page = lease.store.read_stream(&self.args.stream, after, MAX_PAGE).await;
-                let page = page.map_err(store_failure)?;
+                let page = page.map_err(unchecked)?;
                 let Some(last) = page.last() else { break };
                 after = last.version;
                 self.pipeline.settle_found(&page);
             }
         }
-        let loaded = load::<A>(&lease, &self.args.stream, &self.decoder).await?;
+        let mut earlier = Vec::new();
+        for (lookup, first) in self.pipeline.repeated_firsts() {
+            earlier.push(lookup.compare(&lease, first).await.map_err(unchecked)?);
+        }
+        self.pipeline.settle_repeated(earlier);
+        let loaded = load::<A>(&lease, &self.args.stream, &self.decoder).await;
+        let loaded = loaded.map_err(|failure| CommandError::Unchecked {
+            reason: failure.to_string(),
+            class: failure.class(),
+        })?;
         self.since =
             SinceSnapshot { version: loaded.snapshot, at: loaded.snapshot_at, bytes: loaded.bytes };
         if loaded.discarded {
             self.args.live.snapshot_discarded();
         }
         self.shown.store(loaded.version.get(), Ordering::Relaxed);
-        let again = self.pipeline.restart(loaded.state, loaded.version, self.args.retries);
-        for work in again {
-            self.decide(work, cx).await?;
-        }
-        Ok(())
+        Ok(self.pipeline.restart(loaded.state, loaded.version, self.args.retries))
     }
 
     fn idle_check(&mut self, cx: &mut Context<Self>) {
@@ -346,19 +416,6 @@ impl<A: Aggregate> AggregateActor<A> {
         } else {
             self.leaving = true;
         }
-    }
-}
-
-async fn lease(pool: &Address<PoolMessage>) -> Result<Lease, Failure> {
-    let lease = pool.ask(PoolMessage::Lease).await;
-    lease.map_err(|error| Failure::wrap(ErrorClass::Transient, error))
-}
-
-/// Writes a snapshot. It is a cache: a failure costs time, and is no reason to end a life.
-async fn save(lease: &Lease, stream: &StreamId, snapshot: Snapshot) {
-    let version = snapshot.version;
-    if let Err(error) = lease.snapshots.save_snapshot(stream, snapshot).await {
-        tracing::warn!(%stream, %version, %error, "a snapshot was not written");
     }
 }
 
@@ -373,16 +430,5 @@ impl<A: Aggregate> fmt::Debug for AggregateActor<A> {
             .field("version", &self.pipeline.committed())
             .field("unanswered", &self.pipeline.unanswered())
             .finish_non_exhaustive()
-    }
-}
-
-/// What a caller gets for one append.
-fn executed(appended: Appended) -> crate::command::Executed {
-    crate::command::Executed {
-        stream: appended.stream,
-        events: appended.last_version.get() - appended.first_version.get() + 1,
-        version: appended.last_version,
-        position: Some(appended.last_position),
-        duplicate: appended.duplicate,
     }
 }

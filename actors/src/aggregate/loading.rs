@@ -1,9 +1,13 @@
 //! How a life gets its state: the snapshot, if it is any good, then the events after it.
 
-use mister_smith_supervisors::{ErrorClass, Failure};
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mister_smith_supervisors::Failure;
 
 use super::Aggregate;
-use crate::event::{ContentType, Decoder, StreamId, Timestamp, Version};
+use crate::event::{ContentType, Decoder, RecordedEvent, StreamId, Timestamp, Version};
 use crate::pool::{Lease, store_failure};
 use crate::store::snapshot::Snapshot;
 
@@ -74,29 +78,42 @@ pub(super) async fn load<A: Aggregate>(
     stream: &StreamId,
     decoder: &Decoder<A::Event>,
 ) -> Result<Loaded<A>, Failure> {
+    let mut reading = Reading { lease, stream, decoder, panicked: BTreeSet::new() };
     let found = lease.snapshots.load_snapshot(stream).await.map_err(store_failure)?;
     let Some(snapshot) = found else {
-        return replay(lease, stream, decoder, Loaded::nothing()).await;
+        return reading.replay(|| Some(Loaded::nothing())).await;
     };
-    if let Some(state) = decode::<A>(&snapshot) {
-        let base = Loaded {
-            state,
-            version: snapshot.version,
-            snapshot: snapshot.version,
-            snapshot_at: Some(snapshot.taken_at),
-            bytes: 0,
-            discarded: false,
-        };
+    if decode::<A>(&snapshot).is_some() {
         // A database that was restored from a backup can be behind its own snapshot.
         let version = lease.store.stream_version(stream).await.map_err(store_failure)?;
         if version >= snapshot.version {
-            return replay(lease, stream, decoder, base).await;
+            let from_snapshot = || {
+                Some(Loaded {
+                    state: decode::<A>(&snapshot)?,
+                    version: snapshot.version,
+                    snapshot: snapshot.version,
+                    snapshot_at: Some(snapshot.taken_at),
+                    bytes: 0,
+                    discarded: false,
+                })
+            };
+            return reading.replay(from_snapshot).await;
         }
     }
-    tracing::warn!(%stream, version = %snapshot.version, "snapshot discarded: it cannot be used");
+    let version = snapshot.version;
+    let base = || Some(Loaded { discarded: true, ..Loaded::nothing() });
+    let loaded = reading.replay(base).await.map_err(|failure| {
+        let text = format!(
+            "{failure} (its snapshot of version {version} is kept; it is of another shape, or \
+             cannot be read)"
+        );
+        Failure::new(failure.class(), text)
+    })?;
+    // Only now: of a stream whose events were archived it is all that is left, and the program that
+    // wrote it can still read it.
+    tracing::warn!(%stream, %version, "snapshot discarded: it cannot be used");
     lease.snapshots.delete_snapshot(stream).await.map_err(store_failure)?;
-    let base = Loaded { discarded: true, ..Loaded::nothing() };
-    replay(lease, stream, decoder, base).await
+    Ok(loaded)
 }
 
 fn decode<A: Aggregate>(snapshot: &Snapshot) -> Option<A> {
@@ -104,41 +121,105 @@ fn decode<A: Aggregate>(snapshot: &Snapshot) -> Option<A> {
     ours.then(|| rmp_serde::from_slice(&snapshot.data).ok()).flatten()
 }
 
-async fn replay<A: Aggregate>(
-    lease: &Lease,
-    stream: &StreamId,
-    decoder: &Decoder<A::Event>,
-    mut base: Loaded<A>,
-) -> Result<Loaded<A>, Failure> {
-    // The first page is small: most streams are short, and a large page is planned and fetched
-    // for more than they have.
-    let mut page = 500;
-    loop {
-        let events = lease.store.read_stream(stream, base.version, page).await;
-        let events = events.map_err(store_failure)?;
-        let Some(last) = events.last() else { return Ok(base) };
-        if events[0].version != base.version.next() {
-            return Err(Failure::permanent(format!(
-                "stream {stream} begins with version {} where {} is needed: what is missing was \
-                 archived, and no snapshot stands for it; restore the archive",
-                events[0].version,
-                base.version.next(),
-            )));
-        }
-        let (version, short) = (last.version, events.len() < page);
-        for event in &events {
-            base.snapshot_at.get_or_insert(event.recorded_at);
-            base.bytes += event.size() as u64;
-            // Events do not become readable by trying again.
-            let event = decoder.decode(event);
-            let event = event.map_err(|error| Failure::wrap(ErrorClass::Permanent, error))?;
-            base.state.evolve(event);
-        }
-        base.version = version;
-        // A short page can be one of large events: only then is there another to ask for.
-        if short && base.bytes < crate::store::MAX_PAGE_BYTES as u64 {
-            return Ok(base);
-        }
-        page = crate::store::MAX_PAGE;
+/// One reading of a stream.
+struct Reading<'a, A: Aggregate> {
+    lease: &'a Lease,
+    stream: &'a StreamId,
+    decoder: &'a Decoder<A::Event>,
+    /// Events in whose `evolve` the aggregate panicked, and that are to be passed over.
+    panicked: BTreeSet<Version>,
+}
+
+/// Why a reading ended before the end of the stream.
+enum End {
+    /// Somebody has said that the event of this version does not count; the state that it has spoilt
+    /// has to be made again.
+    Again(Version),
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
+}
+
+impl<A: Aggregate> Reading<'_, A> {
+    async fn replay(&mut self, base: impl Fn() -> Option<Loaded<A>>) -> Result<Loaded<A>, Failure> {
+        loop {
+            let base = base().unwrap_or_else(Loaded::nothing);
+            match self.once(base).await {
+                Ok(loaded) => return Ok(loaded),
+                Err(End::Again(version)) => {
+                    self.panicked.insert(version);
+                }
+                Err(End::Failed(failure)) => return Err(failure),
+            }
+        }
+    }
+
+    async fn once(&self, mut base: Loaded<A>) -> Result<Loaded<A>, End> {
+        let stream = self.stream;
+        // The first page is small: most streams are short, and a large page is planned and fetched
+        // for more than they have.
+        let mut page = 500;
+        loop {
+            let events = self.lease.store.read_stream(stream, base.version, page).await;
+            let events = events.map_err(store_failure)?;
+            let Some(last) = events.last() else { return Ok(base) };
+            if events[0].version != base.version.next() {
+                return Err(End::Failed(Failure::permanent(format!(
+                    "stream {stream} begins with version {} where {} is needed: what is missing \
+                     was archived, and no snapshot stands for it; restore the archive",
+                    events[0].version,
+                    base.version.next(),
+                ))));
+            }
+            let version = last.version;
+            for event in &events {
+                base.snapshot_at.get_or_insert(event.recorded_at);
+                base.bytes += event.size() as u64;
+                self.apply(&mut base.state, event).await?;
+            }
+            base.version = version;
+            // A page may be short for many reasons; only an empty one is the end.
+            page = crate::store::MAX_PAGE;
+        }
+    }
+
+    /// Applies one event. One that cannot be applied ends the reading, unless somebody has said
+    /// that it does not count: only then are the notes looked at.
+    async fn apply(&self, state: &mut A, event: &RecordedEvent) -> Result<(), End> {
+        if self.panicked.contains(&event.version) {
+            return Ok(());
+        }
+        let (reason, spoilt) = match self.decoder.decode(event) {
+            Ok(decoded) => {
+                let evolving = AssertUnwindSafe(|| state.evolve(decoded));
+                match catch_unwind(evolving) {
+                    Ok(()) => return Ok(()),
+                    Err(panic) => (format!("the aggregate panicked: {}", text_of(&*panic)), true),
+                }
+            }
+            Err(error) => (error.to_string(), false),
+        };
+        let (stream, version, position) = (self.stream, event.version, event.position);
+        let skipped = self.lease.notes.skipped(Some(stream)).await.map_err(store_failure)?;
+        if skipped.iter().any(|skipped| skipped.version == version) {
+            tracing::warn!(%stream, %version, %reason, "an event was passed over, as somebody said");
+            return if spoilt { Err(End::Again(version)) } else { Ok(()) };
+        }
+        // Events do not become readable by trying again.
+        Err(End::Failed(Failure::permanent(format!(
+            "event {stream}/{version} (position {position}, type {}) cannot be applied: {reason}; \
+             mend the program, or pass the event over: smith events skip {stream} {version} \
+             --reason …",
+            event.event_type
+        ))))
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

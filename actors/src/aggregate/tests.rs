@@ -3,20 +3,24 @@
 pub(crate) mod faulty;
 mod laws;
 mod lives;
+mod shared;
+mod skipped;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mister_smith_supervisors::{ActorSystem, ChildSpec, Policies, Strategy, SupervisorSpec};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::{Aggregate, SnapshotPolicy};
 use crate::command::{CommandBus, CommandError, CommandOptions, Middleware};
-use crate::event::{Event, Position, StreamId};
+use crate::event::{Event, EventId, NewEvent, Position, StreamId, Timestamp};
 use crate::pool::{Lease, Pool, PoolArgs, PoolHandle, PoolMessage};
 use crate::store::committer::{Committer, CommitterArgs};
 use crate::store::sqlite::tests::Home;
+use crate::store::{Append, ExpectedVersion, StoreError};
 use faulty::{Faults, FaultyConnect};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -85,6 +89,7 @@ impl Aggregate for Account {
                 self.cents += cents;
                 self.deposits += 1;
             }
+            Happened::Withdrawn { cents: POISON } => panic!("a fault in evolve"),
             Happened::Withdrawn { cents } => self.cents -= cents,
         }
     }
@@ -94,11 +99,15 @@ impl Aggregate for Account {
     }
 }
 
+/// A withdrawal that the program cannot stand.
+const POISON: i64 = 666_666;
+
 /// Pool, committer and aggregates.
 pub(crate) struct Bank {
-    pub(super) system: ActorSystem,
+    pub(crate) system: ActorSystem,
     pub(crate) bus: CommandBus,
     faults: Arc<Faults>,
+    strangers: Mutex<u128>,
     _home: Arc<Home>,
 }
 
@@ -108,17 +117,52 @@ impl Bank {
     }
 
     pub(super) async fn with(options: CommandOptions) -> Self {
-        Self::made(options, Vec::new()).await
+        Self::made(options, Vec::new(), false).await
+    }
+
+    /// On a store to which others write.
+    pub(super) async fn shared() -> Self {
+        Self::made(CommandOptions::default(), Vec::new(), true).await
+    }
+
+    /// What another node does.
+    pub(super) async fn stranger(&self, id: &str, happened: &[Happened]) {
+        let events = happened.iter().map(|happened| {
+            let encoded = happened.encode().unwrap();
+            let mut number = self.strangers.lock().unwrap();
+            *number += 1;
+            let id = EventId::new(Uuid::from_u128(*number));
+            let at = Timestamp::from_micros(0);
+            NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at)
+        });
+        let stream = StreamId::new(format!("account-{id}")).unwrap();
+        let append = Append::new(stream, ExpectedVersion::Any, events.collect());
+        loop {
+            // A pool that was killed closes the lease before it.
+            self.lease().await;
+            match self.faults.past().append_batch([append.clone()].into()).await {
+                Ok(outcomes) => {
+                    outcomes.into_iter().next().unwrap().unwrap();
+                    break;
+                }
+                Err(StoreError::Closed { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     pub(crate) async fn guarded(middleware: Vec<Arc<dyn Middleware>>) -> Self {
-        Self::made(CommandOptions::default(), middleware).await
+        Self::made(CommandOptions::default(), middleware, false).await
     }
 
-    async fn made(options: CommandOptions, middleware: Vec<Arc<dyn Middleware>>) -> Self {
+    async fn made(
+        options: CommandOptions,
+        middleware: Vec<Arc<dyn Middleware>>,
+        shared: bool,
+    ) -> Self {
         let home = Arc::new(Home::new());
         let path = home.file().await;
-        let faults = Arc::new(Faults::default());
+        let faults = Arc::new(Faults::on(shared));
         let connect = Arc::new(FaultyConnect::new(&path, Arc::clone(&faults)));
         let head = Arc::new(watch::Sender::new(Position::ZERO));
         let patient = Duration::from_secs(1);
@@ -143,7 +187,7 @@ impl Bank {
             options,
             middleware,
         );
-        Self { system, bus, faults, _home: home }
+        Self { system, bus, faults, strangers: Mutex::new(0), _home: home }
     }
 
     pub(crate) async fn lease(&self) -> Lease {

@@ -30,6 +30,7 @@ static NO_METADATA: Metadata = Metadata {
     correlation_id: None,
     causation_id: None,
     actor: None,
+    fingerprint: None,
     headers: std::collections::BTreeMap::new(),
 };
 

@@ -5,7 +5,7 @@
 //! who lives.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -16,15 +16,27 @@ use tokio::sync::oneshot;
 
 use super::middleware::{CommandInfo, Middleware, Next};
 use super::{CommandEnvelope, CommandError, Executed, Request};
-use crate::aggregate::actor::{AggregateActor, AggregateArgs, AggregateMessage};
+use crate::aggregate::actor::{AggregateActor, AggregateArgs, AggregateMessage, Look, LookAt};
 use crate::aggregate::live::LiveAggregates;
-use crate::aggregate::{Aggregate, stream_of};
+use crate::aggregate::{Aggregate, check_owner, stream_of};
 use crate::component;
 use crate::event::{Metadata, StreamId, Version};
 use crate::store::IdempotencyKey;
+use crate::store::notes::{Owned, Owners};
 
 /// How often a command is handed to another life because the one it met was ending.
 const HAND_OVERS: usize = 8;
+
+/// How new the state has to be that a look sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Freshness {
+    /// Everything that any node has written before the look.
+    #[default]
+    Newest,
+    /// Whatever this node has in memory, and in the log: on a store that other nodes write to it may
+    /// lack what they have written since this aggregate was live here, or its last command.
+    InMemory,
+}
 
 /// How aggregates live.
 #[derive(Debug, Clone)]
@@ -95,6 +107,7 @@ struct Inner {
     committer: Arc<str>,
     options: CommandOptions,
     live: LiveAggregates,
+    owners: Owners,
     middleware: Vec<Arc<dyn Middleware>>,
 }
 
@@ -116,7 +129,29 @@ impl CommandBus {
             committer: committer.into(),
             options,
             live,
+            owners: Owners::default(),
             middleware,
+        }))
+    }
+
+    /// From now on nobody from outside writes to an aggregate's streams, on this node. Its first
+    /// command says so to the others.
+    pub(crate) fn declare<A: Aggregate>(&self) -> Result<(), Owned> {
+        self.0.owners.declare(A::CATEGORY, A::OWNER).map(drop)
+    }
+
+    /// The same bus, whose aggregates' streams are known to others by `owners`.
+    #[must_use]
+    pub fn owners(self, owners: Owners) -> Self {
+        let Inner { supervisor, pool, committer, options, live, middleware, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            supervisor: supervisor.clone(),
+            pool: Arc::clone(pool),
+            committer: Arc::clone(committer),
+            options: options.clone(),
+            live: live.clone(),
+            owners,
+            middleware: middleware.clone(),
         }))
     }
 
@@ -133,11 +168,12 @@ impl CommandBus {
         id: &str,
         command: impl Into<CommandEnvelope<A::Command>>,
     ) -> Result<Executed, CommandError> {
-        let CommandEnvelope { command, key, metadata } = command.into();
+        let CommandEnvelope { command, key, fingerprint, metadata } = command.into();
         let stream = stream_of::<A>(id)?;
-        let command = Arc::new(command);
         if self.0.middleware.is_empty() {
-            return self.deliver::<A>(&stream, command, key.as_deref(), &metadata).await;
+            return self
+                .deliver::<A>(&stream, command, key.as_deref(), fingerprint, metadata)
+                .await;
         }
         let name = std::any::type_name::<A::Command>();
         let info = CommandInfo {
@@ -150,14 +186,19 @@ impl CommandBus {
         let send = |info: CommandInfo| {
             async move {
                 let CommandInfo { stream, key, metadata, .. } = info;
-                self.deliver::<A>(&stream, command, key.as_deref(), &metadata).await
+                self.deliver::<A>(&stream, command, key.as_deref(), fingerprint, metadata).await
             }
             .boxed()
         };
         Next::new(&self.0.middleware, send).run(info).await
     }
 
-    /// Looks at the state of an aggregate, as it is in the log.
+    /// Looks at the state of an aggregate as it is in the log: no event that was acknowledged
+    /// before the call is missing in it, whichever node wrote it. `look` is told the version that it
+    /// sees.
+    ///
+    /// On a store that other nodes write to this reads the stream's version, once for all looks that
+    /// wait; [`look_as`](Self::look_as) can do without.
     ///
     /// # Errors
     /// As for [`send`](Self::send).
@@ -169,33 +210,61 @@ impl CommandBus {
         id: &str,
         look: impl FnOnce(&A, Version) -> T + Send + 'static,
     ) -> Result<T, CommandError> {
+        self.look_as(id, Freshness::Newest, look).await
+    }
+
+    /// Looks at the state of an aggregate that is as new as one asks for.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// Dropping the call loses nothing.
+    pub async fn look_as<A: Aggregate, T: Send + 'static>(
+        &self,
+        id: &str,
+        freshness: Freshness,
+        look: impl FnOnce(&A, Version) -> T + Send + 'static,
+    ) -> Result<T, CommandError> {
         let stream = stream_of::<A>(id)?;
-        let (answer, answered) = oneshot::channel();
-        let look: crate::aggregate::actor::Look<A> = Box::new(move |state: &A, version| {
-            // An asker that is gone does not mind.
-            let _ = answer.send(look(state, version));
-        });
-        let mut message = AggregateMessage::Look(look);
-        for _ in 0..HAND_OVERS {
-            let actor = self.find::<A>(&stream).await?;
-            match actor.tell(message).await {
-                Ok(()) => {
-                    let answered = tokio::time::timeout(self.0.options.deadline, answered);
-                    let gone = || AskError::NoReply { path: actor.path().clone() };
-                    return match answered.await {
-                        Ok(Ok(value)) => Ok(value),
-                        Ok(Err(_)) => Err(gone().into()),
-                        Err(_) => Err(AskError::Timeout {
-                            path: actor.path().clone(),
-                            after: self.0.options.deadline,
-                        }
-                        .into()),
-                    };
+        let deadline = self.0.options.deadline;
+        // An actor that ends drops a look that it has not come to: then it is the next one's.
+        let look = Arc::new(Mutex::new(Some(look)));
+        let looking = async {
+            for _ in 0..HAND_OVERS {
+                let actor = self.find::<A>(&stream).await?;
+                let (answer, answered) = oneshot::channel();
+                let shared = Arc::clone(&look);
+                let message = AggregateMessage::Look(Look {
+                    freshness,
+                    look: Box::new(move |seen| {
+                        let seen = seen.map(|LookAt { state, version }| {
+                            let look = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+                            look.map(|look| look(state, version))
+                        });
+                        // An asker that is gone does not mind.
+                        let _ = answer.send(seen);
+                    }),
+                });
+                if actor.tell(message).await.is_err() {
+                    continue;
                 }
-                Err(error) => message = error.into_message(),
+                match answered.await {
+                    Ok(Ok(Some(value))) => return Ok(value),
+                    Ok(Err(error)) => return Err(error),
+                    // It was begun, and panicked.
+                    Ok(Ok(None)) => {
+                        return Err(AskError::NoReply { path: actor.path().clone() }.into());
+                    }
+                    Err(_) => {}
+                }
             }
-        }
-        Err(self.down().into())
+            Err(self.down().into())
+        };
+        tokio::time::timeout(deadline, looking).await.unwrap_or_else(|_| {
+            let path = self.0.supervisor.path().clone();
+            Err(AskError::Timeout { path, after: deadline }.into())
+        })
     }
 
     /// The aggregates that are live.
@@ -207,11 +276,15 @@ impl CommandBus {
     async fn deliver<A: Aggregate>(
         &self,
         stream: &StreamId,
-        command: Arc<A::Command>,
+        command: A::Command,
         key: Option<&str>,
-        metadata: &Metadata,
+        fingerprint: Option<u64>,
+        metadata: Metadata,
     ) -> Result<Executed, CommandError> {
+        let command = Arc::new(command);
         let key = key.map(|key| IdempotencyKey::of(["command", stream.as_str(), key]));
+        let fingerprint = fingerprint.filter(|_| key.is_some());
+        let meta = Metadata { fingerprint, ..metadata }.to_bytes();
         let mut tries = 0;
         loop {
             let actor = self.find::<A>(stream).await?;
@@ -219,7 +292,8 @@ impl CommandBus {
                 AggregateMessage::Execute(Request {
                     command: Arc::clone(&command),
                     key,
-                    metadata: metadata.clone(),
+                    fingerprint,
+                    meta: meta.clone(),
                     reply,
                 })
             });
@@ -242,6 +316,7 @@ impl CommandBus {
             if let Some(actor) = self.0.supervisor.child(stream.as_str()) {
                 return Ok(actor);
             }
+            check_owner::<A>(&self.0.owners)?;
             self.0.live.make_room();
             match self.0.supervisor.spawn_spec(self.spec::<A>(stream)).await {
                 Ok(actor) => return Ok(actor),
@@ -269,6 +344,7 @@ impl CommandBus {
             idle_after: options.idle_after,
             retries: options.retries,
             live: self.0.live.clone(),
+            owners: self.0.owners.clone(),
         };
         // It ends by itself when idle, and comes back when it crashed.
         ChildSpec::actor::<AggregateActor<A>>(stream.as_str(), args)

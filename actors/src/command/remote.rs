@@ -104,6 +104,7 @@ impl Problem {
             (CommandError::Rejected(reason), _) => return Self::new(409, "refused", reason),
             (CommandError::Denied { reason }, _) => return Self::new(403, "denied", reason),
             (CommandError::Overloaded { .. }, _) => (503, "busy"),
+            (CommandError::KeyReused { .. }, _) => (422, "key_reused"),
             (_, ErrorClass::Transient) => (503, "failed"),
             (_, ErrorClass::User) => (422, "invalid"),
             _ => (500, "failed"),
@@ -323,7 +324,7 @@ impl RemoteCommands {
         id: &str,
         command: impl Into<CommandEnvelope<C>>,
     ) -> Result<Executed, RemoteCommandError> {
-        let CommandEnvelope { command, key, metadata } = command.into();
+        let CommandEnvelope { command, key, metadata, .. } = command.into();
         let key = key.unwrap_or_else(|| (self.0.keys)().into());
         let order = Order { id: id.to_owned(), key: Some(Arc::clone(&key)), metadata, command };
         let unwritable = |error: String| RemoteCommandError::Unwritable { reason: error };

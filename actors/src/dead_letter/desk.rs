@@ -190,10 +190,12 @@ impl DeadLetters {
     }
 
     /// Waits until a dead letter that was kept at a position is in the list.
-    pub async fn wait_for(&self, position: Position) {
-        if let Ok(open) = self.up() {
-            open.letters.wait_for(position).await;
-        }
+    ///
+    /// # Errors
+    /// The list is not as far after
+    /// [`WAIT_FOR`](crate::projection::handle::WAIT_FOR), or this node stops.
+    pub async fn wait_for(&self, position: Position) -> Result<(), DeadLetterError> {
+        Ok(self.up()?.letters.wait_for(position).await?)
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Metadata {
     /// Who asked for it: a user, a service, an agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
+    /// What the command was that led to it, if it came with a
+    /// [strict key](crate::command::CommandEnvelope::strict_key).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<u64>,
     /// Anything else.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
@@ -37,6 +41,7 @@ impl Metadata {
             correlation_id: Some(self.correlation_id.unwrap_or(id)),
             causation_id: Some(id),
             actor: self.actor.clone(),
+            fingerprint: None,
             headers: BTreeMap::new(),
         }
     }

@@ -7,26 +7,48 @@ use futures_util::future::BoxFuture;
 
 use super::{Connect, Connections, Lease, Upkeep};
 use crate::store::StoreError;
+use crate::store::archive::{ArchiveError, ArchiveReport, ArchiveRules, Cold};
 use crate::store::claims::postgres::PgClaims;
-use crate::store::postgres::{PgOptions, PgStore};
+use crate::store::postgres::{PgOptions, PgStore, Wake};
 use crate::store::read_model::documents::postgres::PgDocuments;
 
+/// Opens connections to a PostgreSQL database.
 #[derive(Debug)]
-pub(super) struct PgConnect {
+pub struct PgConnect {
     url: String,
+    options: PgOptions,
+    /// Nothing is made, and nothing listened for, which a replica refuses.
+    reads_only: bool,
 }
 
 impl PgConnect {
-    pub(super) fn new(url: &str) -> Self {
-        Self { url: url.to_owned() }
+    /// Connections to the database at a `postgres://` address, by what its parameters say.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), options: PgOptions::default(), reads_only: false }
+    }
+
+    /// Options for what the address does not say.
+    #[must_use]
+    pub fn options(mut self, options: PgOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    pub(super) fn reader(url: &str) -> Self {
+        Self { reads_only: true, ..Self::new(url) }
     }
 }
 
 impl Connect for PgConnect {
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Connections>, StoreError>> {
         async {
-            let store = PgStore::open(&self.url, PgOptions::default()).await?;
-            store.make_partitions_ahead().await?;
+            let options = self.options.clone();
+            let options = if self.reads_only { options.wake(Wake::Poll) } else { options };
+            let store = PgStore::open(&self.url, options).await?;
+            if !self.reads_only {
+                store.make_partitions_ahead().await?;
+            }
             let documents = PgDocuments::new(Arc::clone(store.database()));
             let claims = Arc::new(PgClaims::new(Arc::clone(store.database())));
             let (store, documents) = (Arc::new(store), Arc::new(documents));
@@ -52,6 +74,7 @@ impl Connections for PgConnections {
             documents: Arc::clone(&self.documents) as _,
             claims: Arc::clone(&self.claims) as _,
             messages: Arc::clone(&self.store) as _,
+            notes: Arc::clone(&self.store) as _,
             upkeep: Arc::clone(&self.store) as _,
             shared: true,
         }
@@ -59,6 +82,10 @@ impl Connections for PgConnections {
 
     fn usage(&self) -> (u32, u32) {
         self.store.database().usage()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.database().ping().boxed()
     }
 
     fn mark_closed(&self) {
@@ -71,8 +98,20 @@ impl Connections for PgConnections {
 }
 
 impl Upkeep for PgStore {
-    /// Makes the partitions that the log will need next.
+    /// Makes the partitions that the log will need next, and forgets keys that are old.
     fn tidy(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.make_partitions_ahead().boxed()
+        async {
+            self.make_partitions_ahead().await?;
+            self.forget_old_keys().await
+        }
+        .boxed()
+    }
+
+    fn archive<'a>(
+        &'a self,
+        cold: &'a dyn Cold,
+        rules: &'a ArchiveRules,
+    ) -> BoxFuture<'a, Result<ArchiveReport, ArchiveError>> {
+        PgStore::archive(self, cold, rules).boxed()
     }
 }

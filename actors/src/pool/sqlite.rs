@@ -7,13 +7,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::{Connect, Connections, Lease, Upkeep};
-use crate::store::StoreError;
 use crate::store::claims::sqlite::SqliteClaims;
 use crate::store::read_model::documents::sqlite::SqliteDocuments;
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
-
-/// A write-ahead log of more pages is long: 8 MiB of the usual 4 KiB.
-const LONG_LOG_PAGES: u64 = 2_048;
+use crate::store::sqlite::{Database, SqliteOptions, SqliteStore};
+use crate::store::{EventStore as _, StoreError};
 
 #[derive(Debug)]
 pub(super) struct SqliteConnect {
@@ -30,10 +27,22 @@ impl Connect for SqliteConnect {
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Connections>, StoreError>> {
         async {
             let store = SqliteStore::open(&self.path, SqliteOptions::default()).await?;
-            let documents = SqliteDocuments::new(Arc::clone(store.database()));
+            let read_models = Database::read_models(&self.path, SqliteOptions::default())?;
+            match read_models.belong_to(store.store_id(), store.head()).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let file = read_models.path().display();
+                    tracing::warn!(%file, "it was made from another log; it is made again");
+                }
+                // Whoever needs the documents hears of it; the log can be read without them.
+                Err(StoreError::Unavailable { .. } | StoreError::NotMigrated { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let read_models = Arc::new(read_models);
+            let documents = Arc::new(SqliteDocuments::new(Arc::clone(&read_models)));
             let claims = Arc::new(SqliteClaims::new(Arc::clone(store.database())));
-            let (store, documents) = (Arc::new(store), Arc::new(documents));
-            let connections = SqliteConnections { store, documents, claims };
+            let store = Arc::new(store);
+            let connections = SqliteConnections { store, documents, claims, read_models };
             Ok(Arc::new(connections) as Arc<dyn Connections>)
         }
         .boxed()
@@ -45,6 +54,8 @@ struct SqliteConnections {
     store: Arc<SqliteStore>,
     documents: Arc<SqliteDocuments>,
     claims: Arc<SqliteClaims>,
+    /// Their file, beside the log's.
+    read_models: Arc<Database>,
 }
 
 impl Connections for SqliteConnections {
@@ -55,6 +66,7 @@ impl Connections for SqliteConnections {
             documents: Arc::clone(&self.documents) as _,
             claims: Arc::clone(&self.claims) as _,
             messages: Arc::clone(&self.store) as _,
+            notes: Arc::clone(&self.store) as _,
             upkeep: Arc::clone(&self.store) as _,
             shared: false,
         }
@@ -66,27 +78,26 @@ impl Connections for SqliteConnections {
 
     fn mark_closed(&self) {
         self.store.database().mark_closed();
+        self.read_models.mark_closed();
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.store.close().boxed()
+        async {
+            self.read_models.close().await;
+            self.store.close().await;
+        }
+        .boxed()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.database().ping().boxed()
     }
 }
 
 impl Upkeep for SqliteStore {
-    /// Copies the write-ahead log into the file, as far as no reader is in the way.
-    ///
-    /// SQLite begins the log anew only when all of it is copied. While there are commits all the
-    /// time it never is, so the last pages of a long log are copied with the writers waiting.
+    /// Forgets idempotency keys that are too old. The write-ahead log is kept short by the thread
+    /// that writes it.
     fn tidy(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        async {
-            let copied = self.checkpoint_passive().await?;
-            if copied.wal_pages > LONG_LOG_PAGES {
-                let _turn = self.database().turn().await;
-                self.checkpoint_passive().await?;
-            }
-            Ok(())
-        }
-        .boxed()
+        self.expire_keys().boxed()
     }
 }

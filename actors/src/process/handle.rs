@@ -154,6 +154,7 @@ impl Processes {
     ) -> Result<ProcessRef, ProcessError> {
         stream_of::<P>("any")?;
         let inner = &self.0;
+        inner.commands.declare::<P>().map_err(InvalidAggregate::from)?;
         self.timers_of::<P>().await?;
         let handler = Effects::<P> { commands: inner.commands.clone(), process: PhantomData };
         let effects = Consumer::new(format!("{}.effects", P::CATEGORY), handler)

@@ -250,10 +250,9 @@ impl<P: Process> Timers<P> {
 
     fn set_alarm(&mut self, cx: &Context<Self>) {
         self.alarm = match self.waiting.first() {
+            // Also when the clock is set, or the machine sleeps, meanwhile.
             Some(first) if self.telling.is_none() && !self.paused => {
-                let wait = first.due.as_micros().saturating_sub(cx.clock().wall_us());
-                let wait = Duration::from_micros(u64::try_from(wait).unwrap_or(0));
-                Some(cx.tell_after(wait, TimersMessage::Due))
+                Some(cx.tell_at(first.due.as_micros(), TimersMessage::Due))
             }
             _ => None,
         };

@@ -12,13 +12,16 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::handle::{Node, PlanArgs, ProjectionRef, register};
-use super::{Compare, ListQuery, Projection, ProjectionFault};
+use super::handle::{Node, PlanArgs, ProjectionRef, Retried, register};
+use super::{Compare, ListQuery, Parked, ParkedQuery, Projection, ProjectionFault};
 use crate::event::{Position, RecordedEvent};
 use crate::pool::{Lease, Pool, PoolArgs, PoolHandle, PoolMessage, connector};
 use crate::store::committer::{Committer, CommitterArgs, CommitterHandle, CommitterMessage};
 use crate::store::sqlite::tests::Home;
 use crate::store::{ExpectedVersion, conformance};
+
+mod poison;
+mod versions;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -127,9 +130,7 @@ impl World {
             .child(projections);
         let system = ActorSystem::builder(root).policies(Policies::new()).start().await.unwrap();
         let pool = system.find::<PoolMessage>("/resources/pool").unwrap();
-        let find = system.clone();
-        let find = Arc::new(move |path: &str| find.find(path));
-        let projection = registered.handle.bind(PoolHandle::new(pool), "/projections", find);
+        let projection = registered.handle.bind(PoolHandle::new(pool), "/projections");
         Self { system, projection, home, path, seed: 0 }
     }
 
@@ -178,7 +179,12 @@ impl World {
     async fn caught_up(&self) {
         let head = self.lease().await.store.head().await.unwrap();
         let done = self.projection.wait_for(head);
-        tokio::time::timeout(DEADLINE, done).await.expect("the projection follows");
+        tokio::time::timeout(DEADLINE, done).await.expect("the projection follows").unwrap();
+    }
+
+    async fn parked(&self) -> Vec<Parked> {
+        let query = ParkedQuery { limit: 1_000, ..ParkedQuery::default() };
+        self.projection.parked(&query).await.unwrap()
     }
 
     async fn until(&self, mut check: impl AsyncFnMut() -> bool) {
@@ -289,7 +295,7 @@ async fn a_reader_finds_what_it_waited_for() {
     let mut world = World::new(whole::<1, 3>()).await;
     for round in 1..=20 {
         let position = world.append(&[1, 2, 3]).await;
-        world.projection.wait_for(position).await;
+        world.projection.wait_for(position).await.unwrap();
         assert!(world.projection.position() >= position);
         let seen: Seen = world.projection.get("s-2").await.unwrap().unwrap_or_default();
         assert!(seen.positions.len() <= round);
@@ -333,7 +339,7 @@ async fn a_poison_event_parks_its_document_and_no_other() {
     let mut world = World::new(Mixed::<1, 2> { broken: Arc::clone(&broken) }).await;
     world.append(&[0, 1, 2, 1, 1, 3]).await;
     world.caught_up().await;
-    let parked = world.projection.parked().await.unwrap();
+    let parked = world.parked().await;
     let places: Vec<_> = parked.iter().map(|one| (&*one.id, one.position.get())).collect();
     assert_eq!(places, [("s-1", 2), ("s-1", 4), ("s-1", 5)]);
     assert_eq!((parked[0].attempts, &*parked[0].error), (3, "panic: poison"));
@@ -352,10 +358,11 @@ async fn a_poison_event_parks_its_document_and_no_other() {
     }
     world.append(&[1]).await;
     world.caught_up().await;
-    assert_eq!(world.projection.parked().await.unwrap().len(), 4);
-    assert_eq!(world.projection.status().await.unwrap().parked, 1);
-    assert_eq!(world.projection.retry("s-1").await.unwrap(), 4);
-    assert_eq!(world.projection.parked().await.unwrap(), []);
+    assert_eq!(world.parked().await.len(), 4);
+    let status = world.projection.status().await.unwrap();
+    assert_eq!((status.parked, status.parked_events), (1, 4));
+    assert_eq!(world.projection.retry("s-1").await.unwrap(), Retried { applied: 4, left: 0 });
+    assert_eq!(world.parked().await, []);
     world.append(&[1]).await;
     world.caught_up().await;
     assert_eq!(world.documents().await, folded(&world.log().await, 1));
@@ -371,9 +378,37 @@ async fn a_parked_event_can_be_left_out() {
     broken.store(false, Ordering::Relaxed);
     assert!(world.projection.skip("s-1").await.unwrap());
     assert!(!world.projection.skip("s-2").await.unwrap());
-    assert_eq!(world.projection.retry("s-1").await.unwrap(), 2);
+    // Those behind it are applied without another word.
+    world.until(async || world.parked().await.is_empty()).await;
     let seen: Option<Seen> = world.projection.get("s-1").await.unwrap();
     assert_eq!(seen.unwrap().positions, [3]);
+    world.append(&[1]).await;
+    world.caught_up().await;
+    let seen: Option<Seen> = world.projection.get("s-1").await.unwrap();
+    assert_eq!(seen.unwrap().positions, [3, 4]);
+}
+
+#[tokio::test]
+async fn what_is_paused_stands_still_over_restarts() {
+    let mut world = World::new(whole::<1, 2>()).await;
+    world.append(&[1]).await;
+    world.caught_up().await;
+    assert!(world.projection.pause().await.unwrap());
+    let position = world.append(&[1, 2]).await;
+    for path in world.projection.paths() {
+        world.system.kill(path.as_str()).unwrap();
+    }
+    // What is made in its place stands still, too.
+    world.projection.rebuild().await.unwrap();
+    world.until(async || world.system.tree().to_string().matches("   paused").count() == 2).await;
+    let status = world.projection.status().await.unwrap();
+    assert_eq!((status.paused, status.lag), (true, 2));
+    assert!(world.projection.pause().await.unwrap(), "once more does no harm");
+    assert!(world.projection.resume().await.unwrap());
+    world.projection.wait_for(position).await.unwrap();
+    world.rebuilt().await;
+    assert_eq!(world.documents().await, folded(&world.log().await, 1));
+    assert!(!world.projection.status().await.unwrap().paused);
 }
 
 #[tokio::test]
@@ -385,7 +420,7 @@ async fn what_is_suspended_stands_still_and_goes_on_where_it_was() {
     let position = world.append(&[1, 2]).await;
     assert_eq!(world.projection.status().await.unwrap().lag, 2);
     world.system.resume("/projections/mixed").await.unwrap();
-    world.projection.wait_for(position).await;
+    world.projection.wait_for(position).await.unwrap();
     assert_eq!(world.documents().await, folded(&world.log().await, 1));
 }
 

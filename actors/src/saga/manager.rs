@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use mister_smith_supervisors::{
     Actor, ChildSpec, Context, ErrorClass, ExitReason, Failure, RestartPolicy, StartError,
@@ -280,11 +279,8 @@ impl SagaManager {
             self.timer = None;
             return;
         }
-        self.timer = self.due.first().map(|(until, _)| {
-            let wait = until.as_micros().saturating_sub(cx.clock().wall_us());
-            let wait = Duration::from_micros(u64::try_from(wait).unwrap_or(0));
-            cx.tell_after(wait, ManagerMessage::Due)
-        });
+        self.timer =
+            self.due.first().map(|(until, _)| cx.tell_at(until.as_micros(), ManagerMessage::Due));
     }
 
     /// Tells a saga that there is something new, or starts its actor.

@@ -9,10 +9,9 @@
 //! [`CommitError::Interrupted`]. Whether they are in the log is then unknown; sending them again
 //! with the same idempotency keys is always right.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mister_smith_supervisors::{
     Actor, Address, Context, ErrorClass, Failure, Health, StartError, SupervisedComponent,
@@ -22,8 +21,15 @@ use tokio::sync::{oneshot, watch};
 
 use crate::component;
 use crate::event::Position;
-use crate::pool::{Lease, lease_at_start, store_failure};
+use crate::pool::{lease_at_start, store_failure};
 use crate::store::{Append, AppendOutcome, StoreError};
+use driver::{Driver, Running};
+use line::Line;
+
+mod driver;
+mod line;
+#[cfg(test)]
+mod tests;
 
 /// The most events of one commit.
 pub const MAX_BATCH_EVENTS: usize = 2_000;
@@ -37,12 +43,12 @@ pub const MAX_WAITING_EVENTS: usize = 50_000;
 /// Payload that may wait for its commit, in bytes.
 pub const MAX_WAITING_BYTES: usize = 128 << 20;
 
-/// The store is tidied after this many bytes.
-const TIDY_EVERY_BYTES: usize = 4 << 20;
+/// A commit that takes longer is shown, and one that takes [`STUCK`] ends the committer's life: its
+/// connection may lead to a machine that is gone.
+const SLOW: Duration = Duration::from_secs(5);
 
-/// What a commit counts for besides its payload: it writes whole pages, and so do the read models
-/// that follow it. 22 KiB were measured for events of 60 bytes, one a commit.
-const COMMIT_BYTES: usize = 16 << 10;
+/// See [`SLOW`].
+const STUCK: Duration = Duration::from_secs(60);
 
 /// Why appends were not committed, or not as far as one knows.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -93,8 +99,8 @@ pub type Committed = Result<Vec<AppendOutcome>, CommitError>;
 pub enum CommitterMessage {
     /// Append these, in this order, and answer when they are durable.
     Append(Request),
-    /// A commit is done. Sent by the committer to itself.
-    Done(Done),
+    /// The store failed, and the lease is no longer good. Sent by the committer to itself.
+    Failed(Arc<StoreError>),
 }
 
 /// Appends, and who waits for them.
@@ -102,13 +108,6 @@ pub enum CommitterMessage {
 pub struct Request {
     appends: Vec<Append>,
     answer: oneshot::Sender<Committed>,
-}
-
-/// What came of a commit.
-#[derive(Debug)]
-pub struct Done {
-    result: Result<(Vec<AppendOutcome>, Position), Arc<StoreError>>,
-    requests: Vec<(usize, oneshot::Sender<Committed>)>,
 }
 
 /// What a fresh start needs.
@@ -129,16 +128,10 @@ impl CommitterArgs {
 
 /// The actor.
 pub struct Committer {
-    lease: Lease,
-    head: Arc<watch::Sender<Position>>,
-    waiting: VecDeque<Request>,
-    waiting_events: usize,
-    waiting_bytes: usize,
-    /// The commit that runs. Dropping it rolls its transaction back.
-    commit: Option<TaskGuard>,
-    untidy_bytes: usize,
-    tidying: Option<TaskGuard>,
-    shown: Arc<AtomicU64>,
+    line: Arc<Line>,
+    running: Arc<Running>,
+    /// Commits what is in line. Dropping it gives up the commit that runs.
+    _driver: TaskGuard,
 }
 
 impl Actor for Committer {
@@ -150,147 +143,63 @@ impl Actor for Committer {
         // A commit of the life before may have reached the log without being announced.
         let head = lease.store.head().await.map_err(store_failure)?;
         announce(&args.head, head);
-        let shown = Arc::new(AtomicU64::new(0));
-        let (position, waiting) = (Arc::clone(&args.head), Arc::clone(&shown));
-        cx.describe(move || match waiting.load(Ordering::Relaxed) {
+        let (line, running) = (Arc::<Line>::default(), Arc::<Running>::default());
+        let (position, shown) = (Arc::clone(&args.head), Arc::clone(&line));
+        cx.describe(move || match shown.events() {
             0 => format!("position {}", position.borrow().get()),
             waiting => format!("position {}   {waiting} waiting", position.borrow().get()),
         });
-        Ok(Self {
-            lease,
+        let driver = Driver {
+            store: lease.store,
+            upkeep: lease.upkeep,
             head: Arc::clone(&args.head),
-            waiting: VecDeque::new(),
-            waiting_events: 0,
-            waiting_bytes: 0,
-            commit: None,
-            // Nobody knows what the life before has left.
-            untidy_bytes: TIDY_EVERY_BYTES,
-            tidying: None,
-            shown,
-        })
+            line: Arc::clone(&line),
+            running: Arc::clone(&running),
+            clock: cx.clock(),
+        };
+        let driver = cx.spawn_tell(async move { CommitterMessage::Failed(driver.run().await) });
+        Ok(Self { line, running, _driver: driver })
     }
 
     async fn handle(
         &mut self,
         message: CommitterMessage,
-        cx: &mut Context<Self>,
+        _: &mut Context<Self>,
     ) -> Result<(), Failure> {
         match message {
-            CommitterMessage::Append(request) => self.take(request),
-            CommitterMessage::Done(done) => self.done(done)?,
+            CommitterMessage::Append(request) => self.line.put(request),
+            // The next life gets a fresh lease.
+            CommitterMessage::Failed(error) => {
+                return Err(Failure::new(ErrorClass::Transient, error.to_string()));
+            }
         }
-        if self.commit.is_none() && !self.waiting.is_empty() {
-            self.commit = Some(self.begin(cx));
-        }
-        self.shown.store(self.waiting_events as u64, Ordering::Relaxed);
         Ok(())
     }
 
     fn message_name(message: &CommitterMessage) -> &'static str {
         match message {
             CommitterMessage::Append(_) => "Append",
-            CommitterMessage::Done(_) => "Done",
+            CommitterMessage::Failed(_) => "Failed",
         }
-    }
-}
-
-impl Committer {
-    fn take(&mut self, request: Request) {
-        let (events, bytes) = size(&request.appends);
-        if self.waiting_events + events > MAX_WAITING_EVENTS.max(events)
-            || self.waiting_bytes + bytes > MAX_WAITING_BYTES.max(bytes)
-        {
-            let error = CommitError::Overloaded { waiting: self.waiting_events };
-            let _ = request.answer.send(Err(error));
-            return;
-        }
-        self.waiting_events += events;
-        self.waiting_bytes += bytes;
-        self.waiting.push_back(request);
-    }
-
-    /// Takes what waits, up to a batch, and commits it in a task: the actor goes on listening.
-    fn begin(&mut self, cx: &Context<Self>) -> TaskGuard {
-        let mut batch = Vec::new();
-        let mut requests = Vec::new();
-        let (mut events, mut bytes) = (0, 0);
-        while let Some(next) = self.waiting.front() {
-            let (more, more_bytes) = size(&next.appends);
-            let full = events + more > MAX_BATCH_EVENTS || bytes + more_bytes > MAX_BATCH_BYTES;
-            if full && !batch.is_empty() {
-                break;
-            }
-            let Some(request) = self.waiting.pop_front() else { break };
-            events += more;
-            bytes += more_bytes;
-            requests.push((request.appends.len(), request.answer));
-            batch.extend(request.appends);
-        }
-        self.waiting_events -= events;
-        self.waiting_bytes -= bytes;
-        self.untidy_bytes += bytes + COMMIT_BYTES;
-        let store = Arc::clone(&self.lease.store);
-        cx.spawn_tell(async move {
-            let result = store.append_batch(batch.into()).await.map_err(Arc::new).map(|outcomes| {
-                // A repeat's events too: its first may have come into the log after nobody waited
-                // for it any more, and so without being announced.
-                let last = outcomes.iter().flatten().map(|one| one.last_position).max();
-                (outcomes, last.unwrap_or(Position::ZERO))
-            });
-            CommitterMessage::Done(Done { result, requests })
-        })
-    }
-
-    /// Announces the new head, then answers: whoever has an answer finds its events in the log.
-    fn done(&mut self, done: Done) -> Result<(), Failure> {
-        self.commit = None;
-        match done.result {
-            Ok((outcomes, last)) => {
-                announce(&self.head, last);
-                let mut outcomes = outcomes.into_iter();
-                for (count, answer) in done.requests {
-                    // An asker that is gone does not mind.
-                    let _ = answer.send(Ok(outcomes.by_ref().take(count).collect()));
-                }
-                self.tidy();
-                Ok(())
-            }
-            Err(error) => {
-                for (_, answer) in done.requests {
-                    let _ = answer.send(Err(CommitError::Store(Arc::clone(&error))));
-                }
-                match *error {
-                    // The next commit may find room, or the lock free; a restart would not help.
-                    StoreError::Busy { .. }
-                    | StoreError::Full { .. }
-                    | StoreError::Exhausted { .. } => Ok(()),
-                    // The lease is no longer good, or nobody knows what it is: start afresh.
-                    _ => Err(Failure::new(ErrorClass::Transient, error.to_string())),
-                }
-            }
-        }
-    }
-
-    fn tidy(&mut self) {
-        if self.untidy_bytes < TIDY_EVERY_BYTES {
-            return;
-        }
-        self.untidy_bytes = 0;
-        let upkeep = Arc::clone(&self.lease.upkeep);
-        self.tidying = Some(TaskGuard::spawn(async move {
-            if let Err(error) = upkeep.tidy().await {
-                tracing::warn!(%error, "the store could not be tidied; its files grow");
-            }
-        }));
     }
 }
 
 impl SupervisedComponent for Committer {
     type Handover = ();
 
-    async fn health_check(&mut self, _: &mut Context<Self>) -> Health {
-        if self.waiting_events > MAX_WAITING_EVENTS / 2 {
-            return Health::degraded(format!("{} events wait", self.waiting_events));
+    async fn health_check(&mut self, cx: &mut Context<Self>) -> Health {
+        match self.running.age(cx.clock().elapsed()) {
+            Some(age) if age >= STUCK => {
+                return Health::unhealthy(format!("a commit has been running for {age:.0?}"));
+            }
+            Some(age) if age >= SLOW => {
+                return Health::degraded(format!("a commit has been running for {age:.0?}"));
+            }
+            _ => {}
+        }
+        let waiting = self.line.events();
+        if waiting > MAX_WAITING_EVENTS / 2 {
+            return Health::degraded(format!("{waiting} events wait"));
         }
         Health::Healthy
     }
@@ -303,8 +212,7 @@ impl SupervisedComponent for Committer {
 impl fmt::Debug for Committer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Committer")
-            .field("waiting_events", &self.waiting_events)
-            .field("committing", &self.commit.is_some())
+            .field("waiting_events", &self.line.events())
             .finish_non_exhaustive()
     }
 }
@@ -318,16 +226,6 @@ pub(super) fn announce(head: &watch::Sender<Position>, to: Position) {
         }
         forward
     });
-}
-
-fn size(appends: &[Append]) -> (usize, usize) {
-    let events = appends.iter().map(|append| append.events.len()).sum();
-    let bytes = appends
-        .iter()
-        .flat_map(|append| &append.events)
-        .map(|event| event.data.len() + event.meta.len())
-        .sum();
-    (events, bytes)
 }
 
 /// The handle.

@@ -27,6 +27,7 @@ use crate::event::{
 };
 
 pub mod deciding;
+pub mod leases;
 pub mod reading;
 pub mod snapshots;
 

@@ -46,6 +46,7 @@ mod shown;
 pub mod window;
 
 pub use handle::{Followers, FollowersError, Parked};
+pub(crate) use keep::wait_until_heard;
 pub use shown::{Shown, Standing};
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     Append, AppendOutcome, Appended, EventFilter, EventStore, IdempotencyKey, MAX_PAGE,
     MAX_PAGE_BYTES, MAX_SCAN, MatchingPage, RecordedType, StoreError,
+    notes::memory::MemoryNotes,
     plan::{Known, StreamState, mark, plan},
     snapshot::{Snapshot, SnapshotStore},
 };
@@ -24,6 +25,7 @@ use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 pub struct MemoryStore {
     log: Mutex<Log>,
     head: watch::Sender<Position>,
+    notes: MemoryNotes,
     store_id: Uuid,
 }
 
@@ -54,6 +56,10 @@ impl MemoryStore {
     /// An empty store of this name.
     pub fn named(store_id: Uuid) -> Self {
         Self { store_id, ..Self::default() }
+    }
+
+    pub(super) const fn notes(&self) -> &MemoryNotes {
+        &self.notes
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -128,6 +134,9 @@ impl Log {
     }
 
     fn matching(&self, filter: &EventFilter, after: Position, limit: usize) -> MatchingPage {
+        if limit == 0 {
+            return MatchingPage { events: Vec::new(), scanned_to: after };
+        }
         let end = self.head().min(after.plus(MAX_SCAN));
         let scanned = tail(&self.events, after.get()).iter();
         let scanned = scanned.take_while(|event| event.position <= end);

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::{
-    Append, AppendError, AppendOutcome, Appended, IdempotencyKey, InvalidAppend, MAX_APPEND_EVENTS,
-    MAX_EVENT_BYTES, TOMBSTONE,
+    Append, AppendError, AppendOutcome, Appended, IdempotencyKey, InvalidAppend, MAX_APPEND_BYTES,
+    MAX_APPEND_EVENTS, MAX_EVENT_BYTES, TOMBSTONE,
 };
 use crate::event::{MAX_EVENT_TYPE_BYTES, NewEvent, Position, StreamId, Timestamp, Version};
 
@@ -180,6 +180,10 @@ fn check(events: &[NewEvent]) -> Result<(), InvalidAppend> {
             let event_type = name.chars().take(64).collect();
             return Err(InvalidAppend::EventType { index, event_type });
         }
+    }
+    let bytes = events.iter().map(NewEvent::size).sum();
+    if bytes > MAX_APPEND_BYTES {
+        return Err(InvalidAppend::TooManyBytes { bytes });
     }
     Ok(())
 }

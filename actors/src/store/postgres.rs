@@ -2,23 +2,32 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`database`] | how it is reached: options, connections, closing |
-//! | `append` | a batch as one statement; the slow way when somebody was faster |
-//! | `statement` | that statement |
+//! | [`database`], [`options`] | how it is reached: connections, closing; address and options |
+//! | `append` | a batch by the way that is short enough |
+//! | `statement` | the statement that writes it |
+//! | `memory`, `look` | what is remembered, and how it is brought up to date |
+//! | `settle` | rows that follow the log |
 //! | `recover` | what became of a batch whose connection was lost |
 //! | `read`, `lookup` | pages and single facts |
-//! | `partition` | parts of the log, made ahead and archived |
+//! | `names`, `types` | what the numbers of streams and types stand for |
+//! | `keys` | answers to keys, forgotten by age |
+//! | `partition` | parts of the log, made ahead |
+//! | `archiver` | old partitions into files, and back |
 //! | `listen` | hearing of what other nodes append |
 //! | `fault` | what an error of the database means |
 //!
-//! The tables are those of `migrations/postgres`; [`PgStore::open`] expects to find them. Positions
-//! are given under a lock that is held to the end of the transaction, so they are gapless and in
-//! the order of commits, however many nodes append.
+//! The tables are those of `migrations/postgres`; [`PgStore::open`] expects to find them. An event
+//! takes the position behind the last one that is committed, and the key of the position refuses
+//! everybody but the first: so positions are gapless and in the order of commits, however many
+//! nodes append.
 
 use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use uuid::Uuid;
 
 use super::{
@@ -28,18 +37,26 @@ use super::{
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 
 mod append;
+mod archiver;
 pub mod database;
 mod fault;
+mod keys;
 mod listen;
+mod look;
 mod lookup;
+mod memory;
+mod names;
+pub mod options;
 mod partition;
 mod read;
 mod recover;
+mod settle;
 mod snapshot;
 mod statement;
 mod types;
 
-pub use database::{PgDatabase, PgOptions, Wake};
+pub use database::PgDatabase;
+pub use options::{PgOptions, Wake};
 pub use partition::Partition;
 
 /// An [`EventStore`] in a PostgreSQL database.
@@ -50,7 +67,10 @@ pub struct PgStore {
     /// such a call is not used again.
     writer: Mutex<Option<append::Writer>>,
     types: Arc<types::Types>,
-    ear: listen::Ear,
+    reader: read::Reader,
+    head_watch: listen::HeadWatch,
+    settler: settle::Settler,
+    keys: keys::Keys,
     store_id: Uuid,
 }
 
@@ -79,11 +99,15 @@ impl PgStore {
     /// Dropping the call loses nothing.
     pub async fn on(database: Arc<PgDatabase>) -> Result<Self, StoreError> {
         let store_id = lookup::store_id(&database).await?;
+        let types = Arc::<types::Types>::default();
         Ok(Self {
-            ear: listen::Ear::new(Arc::clone(&database)),
+            reader: read::Reader::new(Arc::clone(&database), Arc::clone(&types)),
+            head_watch: listen::HeadWatch::new(Arc::clone(&database)),
+            settler: settle::Settler::new(Arc::clone(&database)),
+            keys: keys::Keys::default(),
             database,
             writer: Mutex::new(None),
-            types: Arc::default(),
+            types,
             store_id,
         })
     }
@@ -91,6 +115,34 @@ impl PgStore {
     /// The database below, to be shared with read models.
     pub const fn database(&self) -> &Arc<PgDatabase> {
         &self.database
+    }
+
+    /// Brings the rows of streams forward to where the log ends now: what is to be archived must be
+    /// behind the place up to which they are right.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call brought them forward or not.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        settle::settle(&self.database).await
+    }
+
+    /// Forgets keys that are older than [`PgOptions::keep_keys`], unless that was done within the
+    /// last minute.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call forgot some of them, or all.
+    pub async fn forget_old_keys(&self) -> Result<(), StoreError> {
+        self.keys.tidy(&self.database).await
     }
 
     /// Waits for the append in hand and closes the connections. Later calls answer
@@ -101,10 +153,14 @@ impl PgStore {
     /// Dropping the call can leave connections open until the store itself is dropped.
     pub async fn close(&self) {
         let writer = self.writer.lock().await.take();
+        self.settler.close();
         if let Some(writer) = writer {
             writer.close().await;
+            if let Err(error) = settle::settle(&self.database).await {
+                tracing::debug!(%error, "the rows of streams stay behind until the next append");
+            }
         }
-        self.ear.close();
+        self.head_watch.close();
         self.database.close().await;
     }
 
@@ -117,12 +173,24 @@ impl PgStore {
         let end = Instant::now() + self.database.options.acquire_timeout;
         let (_, connections) = self.database.usage();
         for _ in 0..connections {
-            match read().await {
+            match self.answered(read()).await {
                 Err(StoreError::Lost { .. }) if Instant::now() < end => {}
                 result => return result,
             }
         }
-        read().await
+        self.answered(read()).await
+    }
+
+    /// A server that says nothing at all is not waited for without end.
+    async fn answered<T>(
+        &self,
+        read: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let options = &self.database.options;
+        match timeout(options.acquire_timeout + options.answer_within(), read).await {
+            Ok(result) => result,
+            Err(_) => Err(self.database.fault(database::silent("read"))),
+        }
     }
 
     async fn append(&self, batch: Arc<[Append]>) -> Result<Vec<AppendOutcome>, StoreError> {
@@ -135,11 +203,12 @@ impl PgStore {
         // connection is dropped with it.
         let mut writer = match slot.take() {
             Some(writer) => writer,
-            None => recover::open(&self.database, &self.types).await?,
+            None => recover::open(&self.database, &self.types, self.settler.older()).await?,
         };
         let written = recover::append(&mut writer, &self.database, &batch).await?;
         *slot = Some(writer);
-        self.ear.wrote(written.head);
+        self.head_watch.wrote(written.head);
+        self.settler.wrote(written.head);
         Ok(written.outcomes)
     }
 }
@@ -158,8 +227,7 @@ impl EventStore for PgStore {
         after: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.read(move || read::stream_page(&self.database, &self.types, stream, after, limit))
-            .boxed()
+        self.read(move || self.reader.stream_page(stream, after, limit)).boxed()
     }
 
     fn read_all(
@@ -167,7 +235,7 @@ impl EventStore for PgStore {
         after: Position,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>> {
-        self.read(move || read::page(&self.database, &self.types, after, limit)).boxed()
+        self.read(move || self.reader.page(after, limit)).boxed()
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
@@ -187,8 +255,7 @@ impl EventStore for PgStore {
         before: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.read(move || read::backward_page(&self.database, &self.types, stream, before, limit))
-            .boxed()
+        self.read(move || self.reader.backward_page(stream, before, limit)).boxed()
     }
 
     fn read_matching<'a>(
@@ -197,8 +264,7 @@ impl EventStore for PgStore {
         after: Position,
         limit: usize,
     ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
-        self.read(move || read::matching_page(&self.database, &self.types, filter, after, limit))
-            .boxed()
+        self.read(move || self.reader.matching_page(filter, after, limit)).boxed()
     }
 
     fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
@@ -214,10 +280,17 @@ impl EventStore for PgStore {
     }
 
     fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.read(move || self.ear.changed(after)).boxed()
+        self.head_watch.changed(after).boxed()
     }
 
     fn store_id(&self) -> Uuid {
         self.store_id
+    }
+
+    fn span<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Option<(Position, Position)>, StoreError>> {
+        self.read(move || lookup::span(&self.database, stream)).boxed()
     }
 }

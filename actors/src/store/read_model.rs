@@ -13,6 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use super::claims::ClaimError;
 use crate::{error::ErrorClass, event::Position};
 
 pub mod documents;
@@ -65,6 +66,25 @@ pub enum ProjectionError {
         /// Projection, build and partition.
         part: String,
     },
+    /// A newer program has made the documents, or makes them; this one must not take their place.
+    #[error(
+        "version {version} of projection {projection} is made by a newer program; ask one of its \
+         nodes, or go back to this program's documents with `smith projections reset`"
+    )]
+    Newer {
+        /// The projection.
+        projection: String,
+        /// The newer version.
+        version: u32,
+    },
+    /// The database cannot hold what was to be written, however often one tries.
+    #[error("{part} cannot be written: {reason}")]
+    Refused {
+        /// Build and partition.
+        part: String,
+        /// What it said.
+        reason: String,
+    },
     /// A filter of a query cannot be used.
     #[error("{field:?} is no field; name it by parts without quotes and control characters")]
     Field {
@@ -92,13 +112,23 @@ pub enum ProjectionError {
     Store(#[from] StoreError),
 }
 
+impl From<ClaimError> for ProjectionError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Lost { name } => Self::Fenced { part: name },
+            ClaimError::Unknown { name } => Self::Unknown { projection: name },
+            ClaimError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl ProjectionError {
     /// How to react.
     pub const fn class(&self) -> ErrorClass {
         match self {
             Self::Fenced { .. } => ErrorClass::Transient,
-            Self::Field { .. } | Self::Unknown { .. } => ErrorClass::User,
-            Self::Document { .. } => ErrorClass::Permanent,
+            Self::Field { .. } | Self::Unknown { .. } | Self::Newer { .. } => ErrorClass::User,
+            Self::Document { .. } | Self::Refused { .. } => ErrorClass::Permanent,
             Self::Store(error) => error.class(),
         }
     }

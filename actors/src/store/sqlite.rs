@@ -1,17 +1,18 @@
 //! A store in one SQLite file.
 //!
-//! One connection writes, a few read, and a third kind copies the write-ahead log into the file
-//! when it is told to. SQLite calls block, so sqlx runs each connection on a thread of its own.
+//! One thread writes: it keeps the connection and remembers what it needs to know of the log, so
+//! that a batch is one hop there, its rows, one sync, and one hop back. A few threads read, each a
+//! page in one go. A third kind copies the write-ahead log into the file in passing.
+//!
+//! Read models have a file of their own beside it ([`read_models_of`]): what they write waits for
+//! nobody here, needs no sync, and can be made again.
 //!
 //! The tables are those of `migrations/sqlite`; [`SqliteStore::open`] expects to find them.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::{
-    sync::{Mutex, watch},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
 use super::{
@@ -24,12 +25,22 @@ mod append;
 mod database;
 mod engine;
 mod fault;
+mod keys;
 mod lookup;
+mod memory;
+mod options;
 mod read;
+mod reader;
+mod recent;
 mod snapshot;
 pub(crate) mod statement;
+mod threads;
+mod wal;
+mod writer;
 
-pub use database::{Database, Durability, SqliteOptions, WalCheckpoint, file_of};
+pub use database::{Database, file_of, read_models_of};
+pub use options::{Durability, SqliteOptions};
+pub use wal::WalCheckpoint;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -37,17 +48,15 @@ pub(crate) mod tests;
 /// How often a reader that waits for the log to grow looks whether another process wrote it.
 const POLL: Duration = Duration::from_secs(1);
 
+/// Keys that are removed at once, between two appends.
+const EXPIRE_ROWS: i64 = 5_000;
+
 /// An [`EventStore`] in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
     database: Arc<Database>,
-    /// `None` until the first append, and after a call that did not end well: see
-    /// [`append_batch`](EventStore::append_batch).
-    writer: Mutex<Option<append::Writer>>,
-    types: read::TypeNames,
-    snapshots: snapshot::Snapshots,
     /// The end of the log, as far as this store wrote it.
-    head: watch::Sender<Position>,
+    head: Arc<watch::Sender<Position>>,
     store_id: Uuid,
 }
 
@@ -56,7 +65,7 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// There is no file, it is no database, it has not the tables, or it cannot be written.
+    /// There is no file, it is not a database, it lacks the tables, or it cannot be written.
     ///
     /// # Cancel safety
     ///
@@ -65,7 +74,7 @@ impl SqliteStore {
         Self::on(Arc::new(Database::open(path, options).await?)).await
     }
 
-    /// A store on a database that is open already, for read models that share it.
+    /// A store on a database that is open already.
     ///
     /// # Errors
     ///
@@ -75,27 +84,25 @@ impl SqliteStore {
     ///
     /// Dropping the call loses nothing.
     pub async fn on(database: Arc<Database>) -> Result<Self, StoreError> {
-        let store_id = lookup::store_id(&database).await?;
-        let writer = append::Writer::open(&database).await?;
-        Ok(Self {
-            database,
-            writer: Mutex::new(Some(writer)),
-            types: read::TypeNames::default(),
-            snapshots: snapshot::Snapshots::default(),
-            head: watch::Sender::new(Position::ZERO),
-            store_id,
-        })
+        let store_id = database.look(|connection, _| lookup::store_id(connection)).await?;
+        // Loads the keys that are known: not while somebody waits for an append.
+        database
+            .on_writer(|writer| {
+                writer.open()?;
+                writer.look(|connection, memory| memory.refresh(connection).map(drop))
+            })
+            .await?;
+        Ok(Self { database, head: Arc::new(watch::Sender::new(Position::ZERO)), store_id })
     }
 
-    /// The database below, to be shared with read models in the same file.
+    /// The database below, to be shared with others that keep tables in the same file.
     pub const fn database(&self) -> &Arc<Database> {
         &self.database
     }
 
-    /// Copies what it can of the write-ahead log into the file, waiting for nobody.
+    /// Copies what it can of the write-ahead log into the file, waiting for no reader.
     ///
-    /// The writer never does this by itself, since it would stall a commit. Call it between
-    /// batches: it works on a connection of its own, beside readers and the writer.
+    /// The store does this by itself all the time; this is for those who want a small file now.
     ///
     /// # Errors
     ///
@@ -108,20 +115,27 @@ impl SqliteStore {
         self.database.checkpoint_passive().await
     }
 
-    /// Waits for the append in hand and closes the connections; SQLite then copies the rest of
-    /// the write-ahead log into the file. Later calls answer [`StoreError::Closed`].
+    /// Forgets idempotency keys that are older than [`SqliteOptions::keys_for`].
     ///
-    /// A read model that shares the database keeps its own writing connection until it is dropped.
+    /// # Errors
+    ///
+    /// The file could not be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing; the rest goes with the next one.
+    pub async fn expire_keys(&self) -> Result<(), StoreError> {
+        while self.database.on_writer(|writer| writer.expire(EXPIRE_ROWS)).await? {}
+        Ok(())
+    }
+
+    /// Waits for the append under way and closes the connections; SQLite then copies the rest of
+    /// the write-ahead log into the file. Later calls answer [`StoreError::Closed`].
     ///
     /// # Cancel safety
     ///
     /// Dropping the call can leave connections open until the store itself is dropped.
     pub async fn close(&self) {
-        let writer = self.writer.lock().await.take();
-        if let Some(writer) = writer {
-            writer.close().await;
-        }
-        self.snapshots.close().await;
         self.database.close().await;
     }
 
@@ -129,29 +143,25 @@ impl SqliteStore {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let mut slot = self.writer.lock().await;
-        let _turn = self.database.turn().await;
-        // Taken out and put back only after a commit. If this future is dropped or fails halfway,
-        // the connection is dropped with it, SQLite rolls back, and the next call opens another:
-        // no later batch can find itself inside somebody else's transaction.
-        let mut writer = match slot.take() {
-            Some(writer) => writer,
-            None => append::Writer::open(&self.database).await?,
-        };
-        let written = writer.append(&batch).await.map_err(|error| self.database.fault(error))?;
-        *slot = Some(writer);
-        self.head.send_if_modified(|head| {
-            let forward = written.head > *head;
-            *head = written.head.max(*head);
-            forward
-        });
-        Ok(written.outcomes)
+        let head = Arc::clone(&self.head);
+        self.database
+            .on_writer(move |writer| {
+                let written = writer.append(&batch)?;
+                // From here, so that a batch that nobody waits for any more is heard of, too.
+                head.send_if_modified(|head| {
+                    let forward = written.head > *head;
+                    *head = written.head.max(*head);
+                    forward
+                });
+                Ok(written.outcomes)
+            })
+            .await
     }
 
     async fn wait(&self, after: Position) -> Result<Position, StoreError> {
         let mut head = self.head.subscribe();
         loop {
-            let now = lookup::head(&self.database).await?;
+            let now = self.database.look(|connection, _| lookup::head(connection)).await?;
             if now > after {
                 return Ok(now);
             }
@@ -179,7 +189,12 @@ impl EventStore for SqliteStore {
         after: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        read::stream_page(&self.database, &self.types, stream, after, limit).boxed()
+        let stream = stream.clone();
+        self.database
+            .look(move |connection, names| {
+                read::stream_page(connection, names, &stream, after, limit)
+            })
+            .boxed()
     }
 
     fn read_all(
@@ -187,18 +202,27 @@ impl EventStore for SqliteStore {
         after: Position,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>> {
-        read::page(&self.database, &self.types, after, limit).boxed()
+        self.database
+            .look(move |connection, names| read::page(connection, names, after, limit))
+            .boxed()
     }
 
+    /// Behind the append under way, if there is one: a committer that starts hears of what the one
+    /// before it left on its way.
     fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
-        lookup::head(&self.database).boxed()
+        async {
+            drop(self.database.turn().await);
+            self.database.look(|connection, _| lookup::head(connection)).await
+        }
+        .boxed()
     }
 
     fn stream_version<'a>(
         &'a self,
         stream: &'a StreamId,
     ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        lookup::stream_version(&self.database, stream).boxed()
+        let stream = stream.clone();
+        self.database.look(move |connection, _| lookup::stream_version(connection, &stream)).boxed()
     }
 
     fn read_stream_backward<'a>(
@@ -207,7 +231,12 @@ impl EventStore for SqliteStore {
         before: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        read::backward_page(&self.database, &self.types, stream, before, limit).boxed()
+        let stream = stream.clone();
+        self.database
+            .look(move |connection, names| {
+                read::backward_page(connection, names, &stream, before, limit)
+            })
+            .boxed()
     }
 
     fn read_matching<'a>(
@@ -216,19 +245,24 @@ impl EventStore for SqliteStore {
         after: Position,
         limit: usize,
     ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
-        read::matching_page(&self.database, &self.types, filter, after, limit).boxed()
+        let filter = filter.clone();
+        self.database
+            .look(move |connection, names| {
+                read::matching_page(connection, names, &filter, after, limit)
+            })
+            .boxed()
     }
 
     fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
-        lookup::answer(&self.database, key).boxed()
+        self.database.on_writer(move |writer| writer.answer(&key)).boxed()
     }
 
     fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
-        lookup::event_types(&self.database).boxed()
+        self.database.look(|connection, _| lookup::event_types(connection)).boxed()
     }
 
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
-        lookup::position_at(&self.database, time).boxed()
+        self.database.look(move |connection, _| lookup::position_at(connection, time)).boxed()
     }
 
     fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {

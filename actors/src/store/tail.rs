@@ -275,4 +275,11 @@ impl EventStore for Tail {
     fn store_id(&self) -> Uuid {
         self.store.store_id()
     }
+
+    fn span<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Option<(Position, Position)>, StoreError>> {
+        self.store.span(stream)
+    }
 }

@@ -140,10 +140,8 @@ impl World {
         let commands =
             CommandBus::new(aggregates, POOL, COMMITTER, CommandOptions::default(), Vec::new());
         let pool = PoolHandle::new(system.find::<PoolMessage>(POOL).unwrap());
-        let find = system.clone();
-        let find = Arc::new(move |path: &str| find.find(path));
-        let listed = listed.handle.bind(pool.clone(), "/projections", Arc::clone(&find) as _);
-        let summaries = open.handle.bind(pool.clone(), "/projections", find);
+        let listed = listed.handle.bind(pool.clone(), "/projections");
+        let summaries = open.handle.bind(pool.clone(), "/projections");
         letters.open(commands.clone(), listed);
         let consumers = Consumers::new(
             system.supervisor("/consumers").unwrap(),
@@ -203,8 +201,8 @@ impl World {
     /// Waits until everything that is in the log is in the lists.
     pub(crate) async fn settled(&self) {
         let head = self.lease().await.store.head().await.unwrap();
-        self.summaries.wait_for(head).await;
-        self.letters.wait_for(head).await;
+        self.summaries.wait_for(head).await.unwrap();
+        self.letters.wait_for(head).await.unwrap();
     }
 
     pub(crate) async fn lease(&self) -> Lease {

@@ -13,7 +13,7 @@ use mister_smith_actors::event::{Metadata, StreamId, Version, typed};
 use mister_smith_actors::projection::ListQuery;
 use mister_smith_actors::projection::handle::RequestError;
 use mister_smith_actors::projection::streams::StreamSummary;
-use mister_smith_supervisors::{Act, Action, Look, NodeView};
+use mister_smith_supervisors::{Look, NodeView};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
@@ -21,7 +21,6 @@ use utoipa::IntoParams;
 use super::act::wanted;
 use super::view::{millis, state, time};
 use super::{listed, tagged};
-use crate::debug::failed;
 use crate::http::access::{Caller, Role};
 use crate::http::{Edge, Problem, too_little};
 
@@ -173,7 +172,7 @@ pub(super) async fn projections(State(edge): State<Edge>) -> Answer {
         all.push(json!({
             "name": status.name, "version": status.version, "position": status.position,
             "lag": status.lag, "parked": status.parked, "partitions": status.progress,
-            "paused": slots.iter().any(|slot| slot.suspended),
+            "paused": status.paused || slots.iter().any(|slot| slot.suspended),
             "status": slots.first().and_then(|slot| slot.status.clone()), "paths": paths,
         }));
     }
@@ -194,24 +193,15 @@ pub(super) async fn project(
     let origin = wanted(&body)?.origin(&caller);
     let node = edge.node()?;
     let projection = node.projection(&name)?;
-    let held = match action.as_str() {
-        "rebuild" => {
-            tracing::info!(projection = name, by = %origin, "a rebuild is begun");
-            projection.rebuild().await.map_err(unread)?;
-            None
-        }
-        "pause" => Some(Action::Suspend),
-        "resume" => Some(Action::Resume),
+    tracing::info!(projection = name, action, by = %origin, "asked of a projection");
+    match action.as_str() {
+        "rebuild" => projection.rebuild().await.map_err(unread)?,
+        "pause" => _ = projection.pause().await.map_err(unread)?,
+        "resume" => _ = projection.resume().await.map_err(unread)?,
         other => {
             return Err(Problem::missing(format!(
                 "{other:?} cannot be done with a projection; give rebuild, pause or resume"
             )));
-        }
-    };
-    if let Some(held) = held {
-        for path in projection.paths() {
-            let act = Act::new(held).by(origin.clone());
-            node.actors.act(path.as_str(), act).await.map_err(|error| failed(&error))?;
         }
     }
     Ok(Json(json!({ "name": name, "done": action })))

@@ -112,6 +112,7 @@ pub(super) fn of_system(actors: &ActorSystem) -> Vec<Lint> {
     if let Some(tree) = actors.look_for(&Look::at("/").children(WORST)) {
         all.extend(tree.walk().flat_map(of));
     }
+    all.extend(of_clock(actors.clock().stepped_us()));
     let rank = |lint: &Lint| match lint.severity {
         "error" => 0,
         "warning" => 1,
@@ -119,6 +120,22 @@ pub(super) fn of_system(actors: &ActorSystem) -> Vec<Lint> {
     };
     all.sort_by_key(rank);
     all
+}
+
+/// A clock that was set while the node ran.
+fn of_clock(stepped_us: i64) -> Option<Lint> {
+    let seconds = stepped_us / 1_000_000;
+    (seconds != 0).then(|| Lint {
+        code: "clock_stepped",
+        severity: "warning",
+        path: "/".to_owned(),
+        text: format!(
+            "the time of day has moved {seconds:+} s against the time that has passed since the \
+             node started"
+        ),
+        advice: "the machine's clock was set, or the machine slept; times and deadlines follow it \
+                 within a second; let NTP keep it, so that it moves in small steps",
+    })
 }
 
 /// The codes of what is wrong with a slot.
@@ -223,3 +240,6 @@ fn of(node: &NodeView) -> Vec<Lint> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,7 +189,8 @@ impl<A: Actor> Context<A> {
     }
 
     /// When the message in flight was taken out of the mailbox: wall clock, microseconds since the
-    /// Unix epoch. The actor's statistics need it anyway, so it costs nothing.
+    /// Unix epoch. The actor's statistics need it anyway, so it costs a look at
+    /// the machine's clock at most.
     #[must_use]
     pub fn taken_at_us(&self) -> i64 {
         let cell = &self.slot.cell;
@@ -368,7 +369,20 @@ impl<A: Actor> Context<A> {
     /// this one gets it. A mailbox that stays full makes it a dead letter.
     #[must_use = "the timer stops when its guard is dropped; see `timer`"]
     pub fn tell_after(&self, delay: Duration, message: A::Message) -> TaskGuard {
-        timers::after(&self.slot, self.life, delay, message)
+        timers::after(
+            &self.slot,
+            self.life,
+            async move { tokio::time::sleep(delay).await },
+            message,
+        )
+    }
+
+    /// Tells the actor `message` when the time of day is `wall_us` (microseconds since the Unix
+    /// epoch), unless the guard is dropped. It follows the machine's clock, also when that is set:
+    /// for deadlines that are written down; see [`Clock::until`].
+    #[must_use = "the timer stops when its guard is dropped; see `keep`"]
+    pub fn tell_at(&self, wall_us: i64, message: A::Message) -> TaskGuard {
+        timers::after(&self.slot, self.life, self.clock().until(wall_us), message)
     }
 
     /// Tells the actor what `message` makes, every `period`, unless the guard is dropped. A tick

@@ -136,18 +136,18 @@ fn entry<M>(message: M, armed: &Arc<Armed>) -> Entry<M> {
     Entry { message, extra: Some(Box::new(extra)) }
 }
 
-/// Tells the actor `message` after `delay`, unless the guard is dropped before the message is
+/// Tells the actor `message` when `wait` is over, unless the guard is dropped before the message is
 /// handled.
 pub(crate) fn after<M: Send + 'static>(
     slot: &Arc<Slot<M>>,
     life: u64,
-    delay: Duration,
+    wait: impl Future<Output = ()> + Send + 'static,
     message: M,
 ) -> TaskGuard {
     let armed = Armed::new(life, true);
     let (address, mine) = (Address::new(Arc::clone(slot)), Arc::clone(&armed));
     let future = async move {
-        tokio::time::sleep(delay).await;
+        wait.await;
         address.deliver(entry(message, &mine)).await;
     };
     let slot = Arc::clone(slot) as Arc<dyn AnySlot>;

@@ -154,7 +154,7 @@ impl Broker {
 ///
 /// Not one of those that the system gives to connections: a client that tries to reach a server
 /// that is down on such a port can get it for its own end, and is connected with itself.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 10_000).unwrap_or(0);
     (0..10_000)

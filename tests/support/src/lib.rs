@@ -21,6 +21,6 @@ mod wait;
 pub use broker::Broker;
 pub use client::{Client, ClientError, Reply};
 pub use output::{Line, Stream};
-pub use postgres::Postgres;
+pub use postgres::{Postgres, ServerTls};
 pub use smith::{Ended, Smith, SmithBuilder};
 pub use wait::eventually;

@@ -8,13 +8,25 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
+use crate::broker::free_port;
 use crate::wait::eventually;
 
 /// How long the server may take to answer. Long, because test machines are shared.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// What a server with TLS shows and asks for, as PEM.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// The server's certificate, for `localhost`.
+    pub certificate: String,
+    /// The key of that certificate.
+    pub key: String,
+    /// Clients need a certificate of this authority.
+    pub clients: Option<String>,
+}
+
 /// A running server with an empty cluster in a temporary directory, reached over a Unix socket
-/// only, with `fsync` on as in real life.
+/// only unless it has TLS, with `fsync` on as in real life.
 ///
 /// ```no_run
 /// # async fn test() {
@@ -33,6 +45,8 @@ pub struct Postgres {
     dir: TempDir,
     programs: PathBuf,
     databases: AtomicU32,
+    /// The port on `localhost` of a server with TLS.
+    port: Option<u16>,
 }
 
 impl Postgres {
@@ -42,8 +56,22 @@ impl Postgres {
     ///
     /// PostgreSQL is not installed (`scripts/test` installs it), or does not start.
     pub async fn start() -> Self {
+        Self::begin(None).await
+    }
+
+    /// The same, and it is reached over TLS at [`address`](Self::address), and at that only by TLS.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_with_tls(tls: ServerTls) -> Self {
+        Self::begin(Some(tls)).await
+    }
+
+    async fn begin(tls: Option<ServerTls>) -> Self {
         let dir = TempDir::with_prefix("pg-").expect("a temporary directory");
-        let server = Self { dir, programs: programs(), databases: AtomicU32::new(0) };
+        let port = tls.as_ref().map(|_| free_port());
+        let server = Self { dir, programs: programs(), databases: AtomicU32::new(0), port };
         let data = server.data();
         if is_root() {
             // The server refuses to run as root; its directory has to be another user's.
@@ -54,13 +82,47 @@ impl Postgres {
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale"]);
         initdb.arg("--no-sync").arg("--pgdata").arg(&data);
         blocking(move || run(&mut initdb)).await;
+        if let Some(tls) = tls {
+            server.put(&tls);
+        }
         server.restart().await;
         server
     }
 
+    /// Puts the files of TLS into the cluster.
+    fn put(&self, tls: &ServerTls) {
+        let clients = tls.clients.as_deref();
+        let checked = clients.map_or("", |_| "clientcert=verify-ca");
+        let access = format!("local all all trust\nhostssl all all all trust {checked}\n");
+        for (name, text) in [
+            ("server.crt", &*tls.certificate),
+            ("server.key", &*tls.key),
+            ("root.crt", clients.unwrap_or_default()),
+            ("pg_hba.conf", &*access),
+        ] {
+            let path = self.data().join(name);
+            std::fs::write(&path, text).expect("the cluster's directory can be written");
+            run(Command::new("chmod").arg("600").arg(&path));
+            if is_root() {
+                run(Command::new("chown").arg("postgres").arg(&path));
+            }
+        }
+    }
+
+    /// The address of a database on a server with TLS, for parameters to be added.
+    ///
+    /// # Panics
+    ///
+    /// The server has none.
+    pub fn address(&self, database: &str) -> String {
+        let port = self.port.expect("a server with TLS");
+        format!("postgres://postgres@localhost:{port}/{database}")
+    }
+
     /// The address of a database, for `--store`.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres:///{database}?host={}&user=postgres", self.dir.path().display())
+        let port = self.port.map_or_else(String::new, |port| format!("&port={port}"));
+        format!("postgres:///{database}?host={}&user=postgres{port}", self.dir.path().display())
     }
 
     /// Makes an empty database, and answers its address.
@@ -90,6 +152,9 @@ impl Postgres {
         psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--username=postgres"]);
         psql.arg("--set=ON_ERROR_STOP=1").arg("--host").arg(self.dir.path());
         psql.arg("--dbname").arg(database);
+        if let Some(port) = self.port {
+            psql.arg("--port").arg(port.to_string());
+        }
         psql
     }
 
@@ -112,9 +177,16 @@ impl Postgres {
     pub async fn restart(&self) {
         let mut start = self.command("pg_ctl");
         let socket = self.dir.path().display().to_string();
-        // Unix sockets only: two clusters cannot meet on a port.
+        // Unix sockets only, unless it has TLS: two clusters cannot meet on a port.
+        let reached = match self.port {
+            None => "-c listen_addresses=''".to_owned(),
+            Some(port) => format!(
+                "-c listen_addresses=localhost -c port={port} -c ssl=on \
+                 -c ssl_cert_file=server.crt -c ssl_key_file=server.key -c ssl_ca_file=root.crt"
+            ),
+        };
         let options = format!(
-            "-c listen_addresses='' -c unix_socket_directories='{socket}' -c max_connections=200 \
+            "{reached} -c unix_socket_directories='{socket}' -c max_connections=200 \
              -c shared_buffers=256MB -c max_wal_size=2GB -c checkpoint_timeout=30min"
         );
         start.args(["start", "--no-wait", "--silent", "-D"]).arg(self.data());

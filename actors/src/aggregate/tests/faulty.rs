@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 use crate::pool::{Connect, Connections, Lease, connector};
+use crate::store::snapshot::{Snapshot, SnapshotStore};
 use crate::store::{
     Append, AppendOutcome, Appended, EventFilter, EventStore, ExpectedVersion, IdempotencyKey,
     MatchingPage, RecordedType, StoreError,
@@ -46,6 +49,19 @@ pub(crate) struct Faults {
     late: Mutex<Vec<Arc<[Append]>>>,
     commits: Mutex<Vec<usize>>,
     hook: Mutex<Option<Hook>>,
+    /// The store says that others write to it.
+    pub(crate) shared: bool,
+    /// Reads of a stream's version that fail next, and those that there were.
+    pub(crate) failing_reads: AtomicUsize,
+    pub(crate) version_reads: AtomicUsize,
+    /// Reads of a stream's version wait for a permit.
+    pub(crate) gate: Mutex<Option<Arc<Semaphore>>>,
+    /// Events of streams up to this version are not there.
+    pub(crate) archived_up_to: AtomicU64,
+    /// The store without the faults.
+    past: Mutex<Option<Arc<dyn EventStore>>>,
+    /// Writes of snapshots wait for a permit.
+    pub(crate) saves: Mutex<Option<Arc<Semaphore>>>,
 }
 
 impl std::fmt::Debug for Faults {
@@ -55,6 +71,11 @@ impl std::fmt::Debug for Faults {
 }
 
 impl Faults {
+    /// On a store that others write to, or not.
+    pub(crate) fn on(shared: bool) -> Self {
+        Self { shared, ..Self::default() }
+    }
+
     pub(crate) fn hook(&self, hook: Hook) {
         *self.hook.lock().unwrap() = Some(hook);
     }
@@ -68,6 +89,20 @@ impl Faults {
 
     pub(crate) fn then(&self, fault: Fault) {
         self.plan.lock().unwrap().push_back(fault);
+    }
+
+    /// The store of the last lease, for what others do.
+    pub(crate) fn past(&self) -> Arc<dyn EventStore> {
+        self.past.lock().unwrap().clone().expect("there was a lease")
+    }
+
+    fn may_read(&self) -> Result<(), StoreError> {
+        let one_less = |left: usize| left.checked_sub(1);
+        let failing = &self.failing_reads;
+        match failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less) {
+            Ok(_) => Err(lost()),
+            Err(_) => Ok(()),
+        }
     }
 
     /// How many appends each commit had.
@@ -109,8 +144,16 @@ struct FaultyConnections {
 impl Connections for FaultyConnections {
     fn lease(&self) -> Lease {
         let lease = self.inner.lease();
+        *self.faults.past.lock().unwrap() = Some(Arc::clone(&lease.store));
         let store = FaultyStore { inner: lease.store, faults: Arc::clone(&self.faults) };
-        Lease { store: Arc::new(store), ..lease }
+        let snapshots =
+            FaultySnapshots { inner: lease.snapshots, faults: Arc::clone(&self.faults) };
+        Lease {
+            store: Arc::new(store),
+            snapshots: Arc::new(snapshots),
+            shared: lease.shared || self.faults.shared,
+            ..lease
+        }
     }
 
     fn usage(&self) -> (u32, u32) {
@@ -185,7 +228,8 @@ impl EventStore for FaultyStore {
         after: Version,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.inner.read_stream(stream, after, limit)
+        let archived = Version::new(self.faults.archived_up_to.load(Ordering::Relaxed));
+        self.inner.read_stream(stream, after.max(archived), limit)
     }
 
     fn read_all(
@@ -204,7 +248,17 @@ impl EventStore for FaultyStore {
         &'a self,
         stream: &'a StreamId,
     ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        self.inner.stream_version(stream)
+        async move {
+            self.faults.version_reads.fetch_add(1, Ordering::Relaxed);
+            self.faults.may_read()?;
+            let version = self.inner.stream_version(stream).await;
+            let gate = self.faults.gate.lock().unwrap().clone();
+            if let Some(gate) = gate {
+                gate.acquire().await.unwrap().forget();
+            }
+            version
+        }
+        .boxed()
     }
 
     fn read_stream_backward<'a>(
@@ -226,7 +280,11 @@ impl EventStore for FaultyStore {
     }
 
     fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
-        self.inner.answer(key)
+        async move {
+            self.faults.may_read()?;
+            self.inner.answer(key).await
+        }
+        .boxed()
     }
 
     fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
@@ -243,5 +301,42 @@ impl EventStore for FaultyStore {
 
     fn store_id(&self) -> Uuid {
         self.inner.store_id()
+    }
+}
+
+#[derive(Debug)]
+struct FaultySnapshots {
+    inner: Arc<dyn SnapshotStore>,
+    faults: Arc<Faults>,
+}
+
+impl SnapshotStore for FaultySnapshots {
+    fn load_snapshot<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Option<Snapshot>, StoreError>> {
+        self.inner.load_snapshot(stream)
+    }
+
+    fn save_snapshot<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        snapshot: Snapshot,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            let gate = self.faults.saves.lock().unwrap().clone();
+            if let Some(gate) = gate {
+                gate.acquire().await.unwrap().forget();
+            }
+            self.inner.save_snapshot(stream, snapshot).await
+        }
+        .boxed()
+    }
+
+    fn delete_snapshot<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.inner.delete_snapshot(stream)
     }
 }

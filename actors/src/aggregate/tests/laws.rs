@@ -141,6 +141,9 @@ async fn a_lost_answer_doubles_nothing_even_without_a_key() {
 enum Step {
     Send(Vec<(i64, bool)>),
     Fault(u8),
+    /// Another node withdraws or deposits, alone or while commands are sent.
+    Stranger(i64),
+    Beside(i64, Vec<(i64, bool)>),
     KillAggregate,
     KillCommitter,
     KillPool,
@@ -149,7 +152,9 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let orders = prop::collection::vec((-3..6_i64, any::<bool>()), 1..12);
     let step = prop_oneof![
-        5 => orders.prop_map(Step::Send),
+        5 => orders.clone().prop_map(Step::Send),
+        2 => (-9..9_i64).prop_map(Step::Stranger),
+        2 => (-9..9_i64, orders).prop_map(|(cents, orders)| Step::Beside(cents, orders)),
         3 => (0..4_u8).prop_map(Step::Fault),
         1 => Just(Step::KillAggregate),
         1 => Just(Step::KillCommitter),
@@ -176,42 +181,72 @@ proptest! {
 }
 
 async fn follow(steps: Vec<Step>) {
-    let bank = Bank::open().await;
+    let bank = Bank::shared().await;
     bank.bus.send::<Account>("7", keyed(Order::Open, "open")).await.unwrap();
     let mut number = 0_u64;
     let mut places = std::collections::BTreeMap::new();
     let mut strangers = 0_u128;
-    let mut asked = Vec::new();
+    let (mut asked, mut seen) = (Vec::new(), Vec::new());
     for step in steps {
-        match step {
-            Step::Fault(kind) => bank.faults.then(match kind {
-                0 => Fault::AnswerLost,
-                1 => Fault::NotWritten,
-                2 => Fault::Late,
-                _ => {
-                    strangers += 1;
-                    Fault::After(foreign("7", strangers))
-                }
-            }),
-            Step::KillAggregate => kill(&bank, "/aggregates/account-7"),
-            Step::KillCommitter => kill(&bank, "/resources/committer"),
-            Step::KillPool => kill(&bank, "/resources/pool"),
-            Step::Send(orders) => {
-                let sent = orders.into_iter().map(|(cents, with_key)| {
-                    number += 1;
-                    // The amount names the command: what is in the log is told apart by it.
-                    let order = match cents {
-                        cents if cents < 0 => Order::Withdraw(-cents),
-                        cents => Order::Deposit(cents * 1_000 + i64::try_from(number).unwrap()),
-                    };
-                    send(&bank, order, number, with_key)
+        let (cents, orders) = match step {
+            Step::Fault(kind) => {
+                bank.faults.then(match kind {
+                    0 => Fault::AnswerLost,
+                    1 => Fault::NotWritten,
+                    2 => Fault::Late,
+                    _ => {
+                        strangers += 1;
+                        Fault::After(foreign("7", strangers << 64))
+                    }
                 });
-                asked.extend(join_all(sent).await);
+                continue;
             }
-        }
+            Step::KillAggregate => {
+                kill(&bank, "/aggregates/account-7");
+                continue;
+            }
+            Step::KillCommitter => {
+                kill(&bank, "/resources/committer");
+                continue;
+            }
+            Step::KillPool => {
+                kill(&bank, "/resources/pool");
+                continue;
+            }
+            Step::Stranger(cents) => (Some(cents), Vec::new()),
+            Step::Beside(cents, orders) => (Some(cents), orders),
+            Step::Send(orders) => (None, orders),
+        };
+        let sent = orders.into_iter().map(|(cents, with_key)| {
+            number += 1;
+            // The amount names the command: what is in the log is told apart by it.
+            let order = match cents {
+                5 => Order::Deposit(0),
+                cents if cents < 0 => Order::Withdraw(-cents),
+                cents => Order::Deposit(cents * 1_000 + i64::try_from(number).unwrap()),
+            };
+            send(&bank, order, number, with_key)
+        });
+        let before = version(&bank).await;
+        let stranger = async {
+            let Some(cents) = cents else { return };
+            let happened = match cents {
+                cents if cents < 0 => Happened::Withdrawn { cents: -cents },
+                // Amounts of their own, to be told apart from those of commands.
+                cents => Happened::Deposited { cents: 1_000_000 + cents },
+            };
+            bank.stranger("7", &[happened]).await;
+        };
+        let (answers, ()) = futures_util::join!(join_all(sent), stranger);
+        let look = bank.bus.look("7", |account: &Account, version| (account.clone(), version));
+        let look = look.await.ok();
+        let after = version(&bank).await;
+        seen.extend(answers.iter().map(|(_, said)| (before, after, said.clone())));
+        seen.extend(look.map(|(account, version)| (after, after, Said::Looked(account, version))));
+        asked.extend(answers);
     }
-    for (order, executed) in asked {
-        let Some(executed) = executed else { continue };
+    for (order, said) in asked {
+        let Said::Done(executed) = said else { continue };
         if executed.events == 0 {
             continue;
         }
@@ -221,9 +256,16 @@ async fn follow(steps: Vec<Step>) {
     let stream = StreamId::new("account-7").unwrap();
     let log = bank.lease().await.store.read_stream(&stream, Version::ZERO, 5_000).await.unwrap();
     let mut deposits = std::collections::BTreeSet::new();
+    // The state of each version.
+    let mut states = vec![Account::default()];
     for event in &log {
         let happened = Decoder::<Happened>::new().decode(event).unwrap();
-        if let Happened::Deposited { cents } = happened {
+        let mut state = states.last().unwrap().clone();
+        state.evolve(happened.clone());
+        states.push(state);
+        if let Happened::Deposited { cents } = happened
+            && cents < 1_000_000
+        {
             assert!(deposits.insert(cents), "{cents} was deposited twice");
         }
         let Some((order, position)) = places.remove(&event.version) else { continue };
@@ -235,6 +277,26 @@ async fn follow(steps: Vec<Step>) {
         }
     }
     assert_eq!(places.len(), 0, "acknowledged and not in the log: {places:?}");
+    for (before, after, said) in seen {
+        let in_time = |version: Version| before <= version && version <= after;
+        match said {
+            Said::TooMuch(cents) => {
+                let mut versions = (before.get()..=after.get()).map(|at| at as usize);
+                assert!(
+                    versions.any(|at| states[at].cents == cents),
+                    "refused with {cents} cents, which it did not have from {before} to {after}"
+                );
+            }
+            Said::Done(executed) if executed.events == 0 => {
+                assert!(in_time(executed.version), "{executed:?} from {before} to {after}");
+            }
+            Said::Looked(account, version) => {
+                assert!(version >= before, "looked at {version}, {before} was there before");
+                assert_eq!(account, states[version.get() as usize]);
+            }
+            Said::Done(_) | Said::Failed => {}
+        }
+    }
     let account = loop {
         // The pool may have been killed with the last step.
         match bank.bus.look("7", |account: &Account, _| account.clone()).await {
@@ -246,27 +308,49 @@ async fn follow(steps: Vec<Step>) {
     bank.system.shutdown(std::time::Duration::from_secs(5)).await;
 }
 
+/// What a command, or a look, was told.
+#[derive(Debug, Clone)]
+enum Said {
+    Done(Executed),
+    TooMuch(i64),
+    Looked(Account, Version),
+    Failed,
+}
+
+async fn version(bank: &Bank) -> Version {
+    let stream = StreamId::new("account-7").unwrap();
+    loop {
+        // A pool that was killed closes the lease before it.
+        if let Ok(version) = bank.lease().await.store.stream_version(&stream).await {
+            return version;
+        }
+    }
+}
+
 fn kill(bank: &Bank, path: &str) {
     // It may not be live.
     let _ = bank.system.kill(path);
 }
 
 /// Sends until the answer is certain if there is a key, once otherwise.
-async fn send(bank: &Bank, order: Order, number: u64, with_key: bool) -> (Order, Option<Executed>) {
+async fn send(bank: &Bank, order: Order, number: u64, with_key: bool) -> (Order, Said) {
     loop {
         let mut envelope = CommandEnvelope::new(order.clone());
         if with_key {
             envelope = envelope.key(number.to_string());
         }
         match bank.bus.send::<Account>("7", envelope).await {
-            Ok(executed) => return (order, Some(executed)),
-            Err(error) if error.rejection::<Refused>().is_some() => return (order, None),
-            Err(error) => {
-                assert_eq!(error.class(), crate::error::ErrorClass::Transient, "{error}");
-                if !with_key {
-                    return (order, None);
+            Ok(executed) => return (order, Said::Done(executed)),
+            Err(error) => match error.rejection::<Refused>() {
+                Some(Refused::TooMuch(cents)) => return (order, Said::TooMuch(*cents)),
+                Some(refused) => panic!("{refused}"),
+                None => {
+                    assert_eq!(error.class(), crate::error::ErrorClass::Transient, "{error}");
+                    if !with_key {
+                        return (order, Said::Failed);
+                    }
                 }
-            }
+            },
         }
     }
 }

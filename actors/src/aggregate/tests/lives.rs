@@ -1,9 +1,12 @@
 //! How aggregates come and go: snapshots, passivation, the bound on how many are live.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use mister_smith_supervisors::{AskError, ErrorClass};
+use tokio::sync::Semaphore;
 
 use super::super::actor::AggregateMessage;
 use super::{Account, Bank, Order, Refused, refusal};
@@ -32,6 +35,13 @@ async fn snapshot(bank: &Bank, id: &str) -> Option<Snapshot> {
 fn life(bank: &Bank, id: &str) -> u64 {
     let path = format!("/aggregates/account-{id}");
     bank.system.find::<AggregateMessage<Account>>(&path).unwrap().life()
+}
+
+async fn passivate(bank: &Bank, id: &str) {
+    let path = format!("/aggregates/account-{id}");
+    let actor = bank.system.find::<AggregateMessage<Account>>(&path).unwrap();
+    actor.tell(AggregateMessage::Passivate).await.unwrap();
+    until(async || bank.bus.live().count() == 0).await;
 }
 
 async fn live_again(bank: &Bank, id: &str) -> Account {
@@ -85,6 +95,54 @@ async fn a_snapshot_that_cannot_be_used_is_thrown_away_and_counted() {
         assert_eq!(bank.bus.live().snapshots_discarded(), n);
         assert_eq!(snapshot(&bank, "7").await, None);
     }
+}
+
+/// The snapshot of a stream whose events were archived is all that is left of it. A program of
+/// another shape deleted it before it found that the events are gone, and then the program before
+/// could not start either.
+#[tokio::test]
+async fn a_snapshot_is_kept_until_the_events_are_known_to_be_there() {
+    let bank = Bank::open().await;
+    bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    bank.bus.send::<Account>("7", Order::Many(30)).await.unwrap();
+    until(async || snapshot(&bank, "7").await.is_some()).await;
+    passivate(&bank, "7").await;
+    let good = snapshot(&bank, "7").await.unwrap();
+    let lease = bank.lease().await;
+    // What the program of another shape sees; and the first events are in an archive.
+    lease.snapshots.delete_snapshot(&stream("7")).await.unwrap();
+    let other = Snapshot { schema: good.schema + 1, ..good.clone() };
+    lease.snapshots.save_snapshot(&stream("7"), other.clone()).await.unwrap();
+    bank.faults.archived_up_to.store(20, Ordering::Relaxed);
+    let look = bank.bus.look("7", |account: &Account, _| account.clone()).await;
+    let error = look.unwrap_err().to_string();
+    assert!(error.contains("restore the archive") && error.contains("is kept"), "{error}");
+    assert_eq!(snapshot(&bank, "7").await, Some(other));
+    // The program that wrote it goes on.
+    lease.snapshots.save_snapshot(&stream("7"), good).await.unwrap();
+    assert_eq!(bank.account("7").await.cents, 30);
+}
+
+/// A hot aggregate is due for the next snapshot before the last one is written; it ended its own
+/// writes.
+#[tokio::test]
+async fn a_snapshot_that_is_being_written_is_not_given_up_for_the_next() {
+    let bank = Bank::open().await;
+    let gate = Arc::new(Semaphore::new(0));
+    *bank.faults.saves.lock().unwrap() = Some(Arc::clone(&gate));
+    bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    for _ in 0..5 {
+        bank.bus.send::<Account>("7", Order::Many(20)).await.unwrap();
+    }
+    assert_eq!(snapshot(&bank, "7").await, None, "all are being written");
+    gate.add_permits(1);
+    until(async || snapshot(&bank, "7").await.is_some()).await;
+    let first = snapshot(&bank, "7").await.unwrap().version;
+    assert_eq!(first, Version::new(21), "the first one was written to its end");
+    gate.add_permits(1);
+    until(async || snapshot(&bank, "7").await.unwrap().version > first).await;
+    assert_eq!(snapshot(&bank, "7").await.unwrap().version, Version::new(101), "then the newest");
+    assert_eq!(gate.available_permits(), 0, "none between them");
 }
 
 #[tokio::test]

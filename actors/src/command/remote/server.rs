@@ -24,6 +24,7 @@ use mister_smith_supervisors::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
@@ -32,8 +33,9 @@ use crate::aggregate::Aggregate;
 use crate::bus::Pattern;
 use crate::bus::remote::{Answer, Asked, Remote, Requests};
 use crate::bus::wire::{CONTENT_TYPE, WireMessage};
-use crate::command::{CommandBus, CommandEnvelope, CommandError, Executed};
+use crate::command::{CommandBus, CommandEnvelope, CommandError, Executed, fingerprint};
 use crate::component;
+use crate::store::notes::Owner;
 
 /// Commands that are executed at once, unless said otherwise.
 pub const DEFAULT_CONCURRENCY: usize = 64;
@@ -113,6 +115,7 @@ type Run = dyn Fn(CommandBus, Bytes) -> BoxFuture<'static, Result<Executed, Prob
 #[derive(Clone)]
 pub struct Served {
     category: &'static str,
+    owner: Owner,
     run: Arc<Run>,
 }
 
@@ -143,10 +146,16 @@ impl Served {
     {
         let run = move |bus: CommandBus, bytes: Bytes| {
             async move {
-                let order: Order<A::Command> = serde_json::from_slice(&bytes)
-                    .map_err(|error| Problem::new(400, "unreadable", error))?;
+                let unreadable = |error| Problem::new(400, "unreadable", error);
+                let order: Order<&RawValue> = serde_json::from_slice(&bytes).map_err(unreadable)?;
                 let Order { id, key, metadata, command } = order;
-                let envelope = CommandEnvelope { command, key, metadata };
+                let fingerprint = match key {
+                    None => None,
+                    // Another spelling of the same JSON is the same command.
+                    Some(_) => Some(fingerprint::of(&of_text(command).map_err(unreadable)?)),
+                };
+                let command = of_text(command).map_err(unreadable)?;
+                let envelope = CommandEnvelope { command, key, fingerprint, metadata };
                 bus.send::<A>(&id, envelope).await.map_err(|error| {
                     let mut problem = Problem::of(&error);
                     if let Some(Refusal { code, data }) = refusal(&error) {
@@ -157,8 +166,18 @@ impl Served {
             }
             .boxed()
         };
-        Self { category: A::CATEGORY, run: Arc::new(run) }
+        Self { category: A::CATEGORY, owner: A::OWNER, run: Arc::new(run) }
     }
+
+    /// The category, and whose it is.
+    #[must_use]
+    pub fn owned(&self) -> (&'static str, Owner) {
+        (self.category, self.owner.clone())
+    }
+}
+
+fn of_text<T: DeserializeOwned>(text: &RawValue) -> serde_json::Result<T> {
+    serde_json::from_str(text.get())
 }
 
 impl fmt::Debug for Served {

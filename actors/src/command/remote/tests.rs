@@ -172,7 +172,24 @@ async fn a_command_is_answered_as_if_it_were_sent_here() {
     assert_eq!(again, Executed { duplicate: true, ..executed });
     let log = served.bank.lease().await.store;
     let log = log.read_stream(&again.stream, Version::ZERO, 10).await.unwrap();
-    assert_eq!(Metadata::from_bytes(&log[0].meta), metadata);
+    let kept = Metadata::from_bytes(&log[0].meta);
+    assert!(kept.fingerprint.is_some(), "what the command was is kept with its key");
+    assert_eq!(Metadata { fingerprint: None, ..kept }, metadata);
+}
+
+/// The sender of another command by mistake has to hear of it, and not that it is done.
+#[tokio::test]
+async fn a_key_that_names_another_command_is_refused() {
+    let (served, client) = one().await;
+    client.send::<Account>("1", Order::Open).await.unwrap();
+    let deposit = |cents| CommandEnvelope::new(Order::Deposit(cents)).key("k");
+    let first = client.send::<Account>("1", deposit(5)).await.unwrap();
+    assert_eq!(client.send::<Account>("1", deposit(5)).await.unwrap().position, first.position);
+    let error = client.send::<Account>("1", deposit(6)).await.unwrap_err();
+    assert!(matches!(error, RemoteCommandError::Invalid { .. }), "{error}");
+    assert!(error.to_string().contains("the key was used for another command"), "{error}");
+    assert!(!error.is_unknown());
+    assert_eq!(served.events("1").await, 2);
 }
 
 #[tokio::test]

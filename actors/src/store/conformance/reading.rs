@@ -17,6 +17,7 @@ pub async fn run<S: EventStore>(make: &impl AsyncFn() -> S) {
     backward_is_forward_turned_around(&make().await).await;
     a_filter_lets_through_what_it_names(&make().await).await;
     a_filter_that_matches_nothing_ends(&make().await).await;
+    a_limit_of_nothing_passes_over_nothing(&make().await).await;
     an_answer_is_found_by_its_key(&make().await).await;
     every_type_that_was_written_is_known(&make().await).await;
     a_time_is_a_place_before_its_events(&make().await).await;
@@ -99,6 +100,17 @@ pub async fn a_filter_that_matches_nothing_ends(store: &dyn EventStore) {
     assert_eq!(matching(store, &nothing, 10).await, []);
     write_one(store, append("s", ANY, 0, 50)).await.expect("accepted");
     assert_eq!(matching(store, &nothing, 10).await, []);
+}
+
+/// Law: a filtered page of no events has looked at nothing, so nothing is skipped by going on
+/// behind it.
+pub async fn a_limit_of_nothing_passes_over_nothing(store: &dyn EventStore) {
+    write_one(store, append("s", ANY, 0, 5)).await.expect("accepted");
+    for filter in [EventFilter::ALL, EventFilter::ALL.types(["never"])] {
+        let after = Position::new(2);
+        let page = store.read_matching(&filter, after, 0).await.expect("readable");
+        assert_eq!(page, MatchingPage { events: Vec::new(), scanned_to: after }, "{filter:?}");
+    }
 }
 
 /// Law: the first answer to a key can be asked for.

@@ -39,7 +39,7 @@ impl Town {
     async fn append(&self, stream: &str, count: u64) {
         for seed in 0..count {
             let append: Append = conformance::append(stream, ExpectedVersion::Any, seed, 1);
-            let done = self.source.store.append_batch(vec![append].into()).await.unwrap();
+            let done = self.source.store.append_batch([append].into()).await.unwrap();
             self.head.send_replace(done[0].as_ref().unwrap().last_position);
         }
     }

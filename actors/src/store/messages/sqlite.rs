@@ -2,7 +2,6 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::{MessageTables, Outgoing, WireMessage, headers, message};
@@ -65,52 +64,37 @@ pub async fn first_time(
     Ok(done.rows_affected() == 1)
 }
 
-impl SqliteStore {
-    /// Runs a statement on the connection that writes what the log can make again.
-    async fn change(
-        &self,
-        query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
-    ) -> Result<u64, StoreError> {
-        let mut connection = self.database().open_read_model_writer().await?;
-        let _turn = self.database().turn().await;
-        let done = query.execute(&mut connection).await;
-        done.map(|done| done.rows_affected()).map_err(|error| self.database().fault(error))
-    }
-}
-
 impl MessageTables for SqliteStore {
     fn outgoing(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Outgoing>, StoreError>> {
-        async move {
-            let rows = sqlx::query(
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let read = move |connection: &rusqlite::Connection| {
+            let mut statement = connection.prepare_cached(
                 "select id, message_id, subject, headers, payload from outbox order by id limit ?",
-            )
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(self.database().readers()?)
-            .await
-            .map_err(|error| self.database().fault(error))?;
-            let read = |row: &sqlx::sqlite::SqliteRow| {
-                let headers: String = row.try_get(3)?;
-                let message = message(row.try_get(1)?, row.try_get(2)?, &headers, row.try_get(4)?);
-                Ok(Outgoing { id: row.try_get(0)?, message })
-            };
-            let rows: Result<Vec<_>, sqlx::Error> = rows.iter().map(read).collect();
-            rows.map_err(|error| self.database().fault(error))
-        }
-        .boxed()
+            )?;
+            let rows = statement.query_map([limit], |row| {
+                let headers = row.get_ref(3)?.as_str()?;
+                let message = message(row.get(1)?, row.get(2)?, headers, row.get(4)?);
+                Ok(Outgoing { id: row.get(0)?, message })
+            })?;
+            rows.collect()
+        };
+        self.database().read(read).boxed()
     }
 
     fn sent<'a>(&'a self, ids: &'a [i64]) -> BoxFuture<'a, Result<(), StoreError>> {
-        async move {
-            let ids = serde_json::to_string(ids).unwrap_or_else(|_| "[]".to_owned());
-            let query =
-                sqlx::query("delete from outbox where id in (select value from json_each(?))");
-            self.change(query.bind(ids)).await.map(drop)
-        }
-        .boxed()
+        let ids = ids.to_vec();
+        let remove = move |connection: &rusqlite::Connection| {
+            let mut statement = connection.prepare_cached("delete from outbox where id = ?")?;
+            ids.iter().try_for_each(|id| statement.execute([id]).map(drop))
+        };
+        self.database().write(remove).boxed()
     }
 
     fn forget(&self, before: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
-        let query = sqlx::query("delete from inbox where at < ?").bind(before.as_micros());
-        self.change(query).boxed()
+        let remove = move |connection: &rusqlite::Connection| {
+            let mut statement = connection.prepare_cached("delete from inbox where at < ?")?;
+            Ok(statement.execute([before.as_micros()])? as u64)
+        };
+        self.database().write(remove).boxed()
     }
 }

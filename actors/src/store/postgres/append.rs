@@ -1,36 +1,59 @@
 //! The writing connection, and what one batch does on it.
 //!
-//! The fast way plans on what this writer remembers of the streams, and lets the statement find
-//! out whether that is still so. The slow way takes the lock first, looks, and plans on what it
-//! finds: then nothing can be otherwise. A conflict fails its own append there and no other.
+//! | way | when | round trips |
+//! |---|---|---|
+//! | from memory | nobody else appends | 1 |
+//! | after a look | a stream or type is not remembered, an append would be refused or is a repeat, or somebody was faster | 2 |
+//! | under the lock | somebody was faster lately, a type is new, or an older program is there | 4 to 6 |
+//!
+//! A batch that is written takes the position behind the head that it was planned on: see
+//! [`statement`](super::statement). What was planned on something that is no longer so is not
+//! written, whichever way it goes; the lock is for getting on while several nodes are busy, as who
+//! waits for it is served in turn. The server takes it from a node that holds it and is silent.
+//!
+//! A conflict fails its own append and no other: refusals are answered by a look and not from
+//! memory, and the rest of the batch is written.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use std::time::Duration;
 
-use indexmap::IndexMap;
 use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgRow};
-use uuid::Uuid;
+use tokio::time::Instant;
 
 use super::{
     database::PgDatabase,
-    fault, lookup,
+    fault,
+    look::{Looked, look},
+    lookup,
+    memory::{Memory, Remembered},
+    recover, settle,
     statement::{LOCK, Place, Write, put},
-    types::{Known as KnownTypes, Types},
+    types::{self, Type, Types},
 };
 use crate::{
-    event::{Position, StreamId, Timestamp, Version},
+    event::{NewEvent, Position, StreamId, Timestamp, Version},
     store::{
         Append, AppendError, AppendOutcome, Appended, ExpectedVersion, IdempotencyKey, StoreError,
         plan::{Known, Mark, Plan, StreamState, mark, plan},
     },
 };
 
-/// Streams that a writer remembers; beyond it, it starts over.
-const MAX_REMEMBERED_STREAMS: usize = 100_000;
-
 /// How many numbers of streams one draw of the sequence gives (its increment).
 const BLOCK: i64 = 1_000;
+
+/// Tries without the lock.
+const UNLOCKED: u32 = 3;
+
+/// Looks under the lock.
+const LOCKED: u32 = 3;
+
+/// After somebody else's append, batches take the lock this long.
+const CROWDED: Duration = Duration::from_secs(1);
 
 /// A connection that writes batches.
 #[derive(Debug)]
@@ -39,19 +62,19 @@ pub(super) struct Writer {
     /// The server's process behind the connection.
     pub(super) backend: Backend,
     types: Arc<Types>,
-    streams: Remembered,
+    pub(super) memory: Memory,
     /// Numbers for streams to be made.
-    ids: Range<i64>,
-    /// The end of the log, as far as this writer knows: never beyond what is committed.
-    head: Position,
+    numbers: Range<i64>,
     marked: Option<Timestamp>,
-    /// What the statement that is under way would be answered with.
+    /// Others append, too, at least until then.
+    crowded: Option<Instant>,
+    /// A program that needs the rows of streams to be right is there.
+    older: Arc<AtomicBool>,
+    /// The statement that is under way, until its outcome is known.
     pub(super) attempt: Option<Attempt>,
+    /// A statement of the same batch whose outcome was lost with its connection.
+    pub(super) doubt: Option<Attempt>,
 }
-
-/// Streams by name: number and state.
-#[derive(Debug, Default)]
-struct Remembered(IndexMap<StreamId, (i64, StreamState)>);
 
 /// A process of the server. Numbers of processes are used again, so the time belongs to it.
 #[derive(Debug, Clone, Copy)]
@@ -62,24 +85,15 @@ pub(super) struct Backend {
 }
 
 /// A statement of which the outcome is not known yet.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Attempt {
-    /// What it would be answered with, as it was planned.
+    /// What it is answered with, if it is written.
     pub(super) outcomes: Vec<AppendOutcome>,
-    /// The head that the outcomes were planned on.
+    /// Its events stand behind this head, if they are in the log.
     pub(super) base: Position,
-    /// What it writes is beyond this.
-    pub(super) after: Position,
 }
 
-/// What was written, to be remembered once it is committed.
-struct Change {
-    streams: Vec<(StreamId, i64, StreamState)>,
-    types: Arc<KnownTypes>,
-    mark: Option<Mark>,
-}
-
-/// What came of a batch.
+/// What became of a batch.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) outcomes: Vec<AppendOutcome>,
@@ -87,15 +101,35 @@ pub(super) struct Written {
     pub(super) head: Position,
 }
 
+/// What a try came to.
+enum Try {
+    /// There is nothing to be written.
+    Done(Written),
+    /// It is written, and committed unless it is in a transaction. The answer is in the attempt.
+    Put(Change),
+    /// What is remembered is not enough, or somebody was faster.
+    Look,
+    /// It needs the lock.
+    Lock,
+}
+
+/// What was written, to be remembered once it is committed.
+struct Change {
+    head: Position,
+    streams: Vec<(StreamId, Remembered)>,
+    types: Vec<(i32, Type)>,
+    mark: Option<Mark>,
+}
+
 /// What a plan is made on.
 struct Found<'a> {
-    streams: &'a Remembered,
-    answers: BTreeMap<IdempotencyKey, Appended>,
+    memory: &'a Memory,
+    answers: &'a BTreeMap<IdempotencyKey, Appended>,
 }
 
 impl Known for Found<'_> {
     fn stream(&self, stream: &StreamId) -> StreamState {
-        self.streams.0.get(stream).map_or_else(StreamState::default, |(_, state)| *state)
+        self.memory.get(stream).map_or_else(StreamState::default, |found| found.state)
     }
 
     fn answer(&self, key: &IdempotencyKey) -> Option<Appended> {
@@ -107,28 +141,37 @@ impl Writer {
     pub(super) async fn open(
         database: &PgDatabase,
         types: &Arc<Types>,
+        older: &Arc<AtomicBool>,
     ) -> Result<Self, StoreError> {
+        const TEXT: &str = concat!(
+            "select pid, (extract(epoch from backend_start) * 1000000)::int8, l.head, marked_at \
+               from pg_stat_activity, store_head, (",
+            lookup::head_query!(),
+            ") l where pid = pg_backend_pid()"
+        );
+        let fault = |error| database.fault(error);
         let mut connection = database.connect_writer().await?;
-        let row = sqlx::query(
-            "select pid, (extract(epoch from backend_start) * 1000000)::int8, position, marked_at \
-             from store_head, pg_stat_activity where pid = pg_backend_pid()",
-        )
-        .fetch_one(&mut connection)
-        .await;
+        let row = sqlx::query(TEXT).fetch_one(&mut connection).await;
         let read = |row: PgRow| {
             let backend = Backend { process: row.try_get(0)?, started_at: row.try_get(1)? };
             Ok((backend, row.try_get::<i64, _>(2)?, row.try_get(3)?))
         };
-        let (backend, head, marked) = row.and_then(read).map_err(|error| database.fault(error))?;
+        let (backend, head, marked) = row.and_then(read).map_err(fault)?;
+        let seen = sqlx::query_scalar(settle::OLDER).fetch_one(&mut connection).await;
+        older.store(seen.map_err(fault)?, Ordering::Relaxed);
+        let mut memory = Memory::default();
+        memory.head = Position::new(head.cast_unsigned());
         Ok(Self {
             connection,
             backend,
             types: Arc::clone(types),
-            streams: Remembered::default(),
-            ids: 0..0,
-            head: Position::new(head.cast_unsigned()),
+            memory,
+            numbers: 0..0,
             marked: Option::map(marked, Timestamp::from_micros),
+            crowded: None,
+            older: Arc::clone(older),
             attempt: None,
+            doubt: None,
         })
     }
 
@@ -137,71 +180,50 @@ impl Writer {
         let _ = self.connection.close().await;
     }
 
-    pub(super) fn types(&self) -> &Arc<Types> {
-        &self.types
+    pub(super) fn shared(&self) -> (&Arc<Types>, &Arc<AtomicBool>) {
+        (&self.types, &self.older)
     }
 
     /// Writes a batch. After an error the writer may be used again unless the connection is lost.
     pub(super) async fn append(&mut self, batch: &[Append]) -> sqlx::Result<Written> {
         self.attempt = None;
-        let result = match self.fast(batch).await {
-            Ok(None) => self.slow(batch).await,
-            Err(error) if fault::is_outrun(&error) => self.slow(batch).await,
-            Ok(Some(written)) => Ok(written),
-            Err(error) => Err(error),
-        };
-        if result.is_err() {
-            // What is remembered may be what was wrong.
-            self.streams.0.clear();
+        let result = self.by_any_way(batch).await;
+        match &result {
+            Ok(_) => self.doubt = None,
+            // What is remembered may be what was wrong, the end of the log included: where it was
+            // archived since, there is no partition for what would be written there.
+            Err(_) => {
+                self.memory.forget();
+                self.memory.stale = true;
+            }
         }
         result
     }
 
-    /// The fast way; `None` if it is not certain enough.
-    async fn fast(&mut self, batch: &[Append]) -> sqlx::Result<Option<Written>> {
-        let unknown: Vec<_> = batch
-            .iter()
-            .filter(|append| !self.streams.0.contains_key(&append.stream) && !is_new(append))
-            .map(|append| append.stream.as_str())
-            .collect();
-        if !unknown.is_empty() {
-            self.look_up(unknown).await?;
-        }
-        let found = Found { streams: &self.streams, answers: BTreeMap::new() };
-        let plan = plan(batch, Position::ZERO, &found);
-        // What is remembered may be too old for a conflict, and what is refused may be a repeat.
-        let doubtful = |error: &AppendError| !matches!(error, AppendError::Invalid { .. });
-        if plan.outcomes.iter().any(|one| one.as_ref().is_err_and(doubtful)) {
-            return Ok(None);
-        }
-        if plan.accepted.is_empty() {
-            return Ok(Some(Written { outcomes: plan.outcomes, head: self.head }));
-        }
-        let types = self.types.known();
-        let mut events = plan.accepted.iter().flat_map(|append| append.events);
-        if events.any(|event| types.id(event).is_none()) {
-            // A new type is written with its first event, or not at all.
-            return Ok(None);
-        }
-        let (written, change) = self.write(plan, Position::ZERO, types).await?;
-        self.remember(change, written.head);
-        Ok(Some(written))
-    }
-
-    /// The slow way: under the lock.
-    async fn slow(&mut self, batch: &[Append]) -> sqlx::Result<Written> {
-        self.attempt = None;
-        sqlx::query("begin").execute(&mut self.connection).await?;
-        match self.locked(batch).await {
-            Ok((written, change)) => {
-                // Until this is answered nobody knows, and nothing is remembered.
-                sqlx::query("commit").execute(&mut self.connection).await?;
-                self.attempt = None;
-                match change {
-                    Some(change) => self.remember(change, written.head),
-                    None => self.head = written.head,
+    async fn by_any_way(&mut self, batch: &[Append]) -> sqlx::Result<Written> {
+        let crowded = self.crowded.is_some_and(|until| Instant::now() < until);
+        if !crowded && !self.older.load(Ordering::Relaxed) {
+            let mut looked = None;
+            for _ in 0..UNLOCKED {
+                match self.once(batch, looked.as_ref(), false).await? {
+                    Try::Done(written) => return Ok(written),
+                    Try::Put(change) => return self.committed(change),
+                    Try::Look => looked = Some(self.look(batch).await?),
+                    Try::Lock => break,
                 }
-                Ok(written)
+            }
+        }
+        sqlx::raw_sql(LOCK).execute(&mut self.connection).await?;
+        match self.locked(batch).await {
+            Ok(tried) => {
+                sqlx::query("commit").execute(&mut self.connection).await?;
+                match tried {
+                    Try::Put(change) => self.committed(change),
+                    Try::Done(written) => Ok(written),
+                    Try::Look | Try::Lock => Err(sqlx::Error::Protocol(
+                        "the log has changed under the lock of appending".to_owned(),
+                    )),
+                }
             }
             Err(error) => {
                 if !fault::is_lost(&error) {
@@ -212,112 +234,175 @@ impl Writer {
         }
     }
 
-    async fn locked(&mut self, batch: &[Append]) -> sqlx::Result<(Written, Option<Change>)> {
-        sqlx::query("select pg_advisory_xact_lock($1)")
-            .bind(LOCK)
-            .execute(&mut self.connection)
-            .await?;
-        // A statement of its own: its snapshot is taken after the lock.
-        let head: i64 =
-            sqlx::query_scalar("select position from store_head where id = 1 for update")
-                .fetch_one(&mut self.connection)
-                .await?;
-        let head = Position::new(head.cast_unsigned());
-        for append in batch {
-            self.streams.0.swap_remove(&append.stream);
+    async fn locked(&mut self, batch: &[Append]) -> sqlx::Result<Try> {
+        let mut tried = Try::Look;
+        for _ in 0..LOCKED {
+            let looked = self.look(batch).await?;
+            tried = self.once(batch, Some(&looked), true).await?;
+            if !matches!(tried, Try::Look) {
+                break;
+            }
         }
-        self.look_up(batch.iter().map(|append| append.stream.as_str()).collect()).await?;
-        let keys = batch.iter().filter_map(|append| append.key);
-        let keys: Vec<_> = keys.map(|key| Uuid::from_bytes(*key.as_bytes())).collect();
-        let answers = lookup::answers(&mut self.connection, keys).await?;
-        let found = Found { streams: &self.streams, answers };
-        let plan = plan(batch, head, &found);
-        if plan.accepted.is_empty() {
-            return Ok((Written { outcomes: plan.outcomes, head }, None));
+        // Whoever appended before this version reads the rows and not the log.
+        if self.older.load(Ordering::Relaxed) {
+            while settle::step(&mut self.connection).await? > 0 {}
         }
-        let events = plan.accepted.iter().flat_map(|append| append.events);
-        let types = self.types.intern(&mut self.connection, events).await?;
-        let (written, change) = self.write(plan, head, types).await?;
-        Ok((written, Some(change)))
+        Ok(tried)
     }
 
-    async fn look_up(&mut self, mut names: Vec<&str>) -> sqlx::Result<()> {
-        names.sort_unstable();
-        names.dedup();
-        let rows =
-            sqlx::query("select name, id, version, status from streams where name = any($1)")
-                .bind(names)
-                .fetch_all(&mut self.connection)
-                .await?;
-        for row in &rows {
-            let state = StreamState {
-                version: Version::new(row.try_get::<i64, _>(2)?.cast_unsigned()),
-                deleted: row.try_get::<i16, _>(3)? != 0,
-            };
-            self.streams.0.insert(lookup::stream_id(row, 0)?, (row.try_get(1)?, state));
-        }
-        Ok(())
-    }
-
-    /// Writes a plan that was made on a head. Nothing of it is remembered yet.
-    async fn write(
+    /// Plans and writes a batch on what is known.
+    async fn once(
         &mut self,
-        plan: Plan<'_>,
+        batch: &[Append],
+        looked: Option<&Looked>,
+        locked: bool,
+    ) -> sqlx::Result<Try> {
+        if let Some(written) = self.resolve(batch).await? {
+            return Ok(Try::Done(written));
+        }
+        let unknown =
+            |append: &Append| !is_new(append) && self.memory.get(&append.stream).is_none();
+        if looked.is_none() && (self.memory.stale || batch.iter().any(unknown)) {
+            return Ok(Try::Look);
+        }
+        let none = BTreeMap::new();
+        let answers = looked.map_or(&none, |looked| &looked.answers);
+        let base = self.memory.head;
+        let plan = plan(batch, base, &Found { memory: &self.memory, answers });
+        // A stream may be further than it is remembered, and what is refused may be a repeat.
+        let doubtful = |error: &AppendError| !matches!(error, AppendError::Invalid { .. });
+        if looked.is_none() && plan.outcomes.iter().any(|one| one.as_ref().is_err_and(doubtful)) {
+            return Ok(Try::Look);
+        }
+        if plan.accepted.is_empty() {
+            return Ok(Try::Done(Written { outcomes: plan.outcomes, head: base }));
+        }
+        let (types, made) = match self.type_numbers(&plan, looked.is_some(), locked).await? {
+            Ok(numbers) => numbers,
+            Err(other) => return Ok(other),
+        };
+        self.put(plan, base, &types, made).await
+    }
+
+    async fn put(
+        &mut self,
+        mut plan: Plan<'_>,
         base: Position,
-        types: Arc<KnownTypes>,
-    ) -> sqlx::Result<(Written, Change)> {
+        types: &[i32],
+        made: Vec<(i32, Type)>,
+    ) -> sqlx::Result<Try> {
         let places = self.places(&plan).await?;
         let mark = mark(&plan, base, self.marked);
-        self.attempt = Some(Attempt { outcomes: plan.outcomes.clone(), base, after: self.head });
-        let write = Write { plan: &plan, base, places: &places, types: &types, mark };
-        let was = put(&mut self.connection, &write).await?;
-        let head = was.plus(plan.head.get() - base.get());
-        let streams = plan.streams.into_iter().map(|(name, change)| {
-            let id = places[name].id;
-            (name.clone(), id, StreamState { version: change.version, deleted: change.deleted })
+        let outcomes = std::mem::take(&mut plan.outcomes);
+        self.attempt = Some(Attempt { outcomes, base });
+        let write = Write { plan: &plan, base, places: &places, types, mark };
+        if !put(&mut self.connection, &write).await? {
+            self.attempt = None;
+            return Ok(Try::Look);
+        }
+        let streams = plan.streams.iter().zip(&places).map(|((name, change), place)| {
+            let state = StreamState { version: change.version, deleted: change.deleted };
+            (StreamId::clone(name), Remembered { number: place.number, state })
         });
-        let change = Change { streams: streams.collect(), types, mark };
-        Ok((Written { outcomes: moved(plan.outcomes, base, was), head }, change))
+        Ok(Try::Put(Change { head: plan.head, streams: streams.collect(), types: made, mark }))
+    }
+
+    /// The numbers of the types of what is to be written, and those of them that are new.
+    async fn type_numbers(
+        &mut self,
+        plan: &Plan<'_>,
+        looked: bool,
+        locked: bool,
+    ) -> sqlx::Result<Result<(Vec<i32>, Vec<(i32, Type)>), Try>> {
+        let missing = self.types.known().missing(events(plan));
+        let made = match (missing.is_empty(), looked, locked) {
+            (true, ..) => Vec::new(),
+            (false, false, _) => return Ok(Err(Try::Look)),
+            // A new type is written with its first event, or not at all.
+            (false, true, false) => return Ok(Err(Try::Lock)),
+            (false, true, true) => types::make(&mut self.connection, &missing).await?,
+        };
+        let mut fresh = types::Known::default();
+        for (number, name) in &made {
+            fresh.add(name.clone(), *number);
+        }
+        let known = self.types.known();
+        let number = |event| fresh.number(event).or_else(|| known.number(event));
+        // So many types at once that some were forgotten meanwhile.
+        let numbers: Option<Vec<_>> = events(plan).map(number).collect();
+        Ok(numbers.map(|numbers| (numbers, made)).ok_or(Try::Look))
+    }
+
+    /// Looks at what the batch needs to know.
+    async fn look(&mut self, batch: &[Append]) -> sqlx::Result<Looked> {
+        let missing = self.types.known().missing(batch.iter().flat_map(|append| &append.events));
+        let looked = look(&mut self.connection, &mut self.memory, batch, &missing).await?;
+        self.types.add(looked.types.iter().cloned());
+        self.marked = looked.marked.or(self.marked);
+        if looked.others {
+            self.crowded = Some(Instant::now() + CROWDED);
+        }
+        Ok(looked)
+    }
+
+    /// Whether an attempt whose outcome was lost is in the log. It can be there only when the log
+    /// is longer than where it was planned; as long as it is not, what is written now takes its
+    /// place, and it can never be carried out.
+    async fn resolve(&mut self, batch: &[Append]) -> sqlx::Result<Option<Written>> {
+        if self.doubt.as_ref().is_none_or(|doubt| self.memory.head <= doubt.base) {
+            return Ok(None);
+        }
+        let Some(doubt) = self.doubt.take() else { return Ok(None) };
+        match recover::is_written(&mut self.connection, &doubt, batch).await {
+            Ok(true) => {
+                let (outcomes, head) = (doubt.outcomes, self.memory.head);
+                Ok(Some(Written { outcomes, head }))
+            }
+            Ok(false) => Ok(None),
+            Err(error) => {
+                self.doubt = Some(doubt);
+                Err(error)
+            }
+        }
     }
 
     /// Takes in what is committed.
-    fn remember(&mut self, change: Change, head: Position) {
-        if self.streams.0.len() + change.streams.len() > MAX_REMEMBERED_STREAMS {
-            self.streams.0.clear();
+    fn committed(&mut self, change: Change) -> sqlx::Result<Written> {
+        for (name, stream) in change.streams {
+            self.memory.put(name, stream);
         }
-        for (name, id, state) in change.streams {
-            self.streams.0.insert(name, (id, state));
-        }
-        self.types.install(change.types);
+        self.memory.head = change.head;
+        self.types.add(change.types);
         self.marked = change.mark.map(|mark| mark.at).or(self.marked);
-        self.head = head;
+        let attempt = self.attempt.take().expect("it was set before the statement");
+        Ok(Written { outcomes: attempt.outcomes, head: change.head })
     }
 
     /// The number of each changed stream; new ones are given the next.
-    async fn places(&mut self, plan: &Plan<'_>) -> sqlx::Result<IndexMap<StreamId, Place>> {
-        let mut places = IndexMap::with_capacity(plan.streams.len());
-        // In the order of names, so that rows are locked in one order.
-        let mut names: Vec<_> = plan.streams.keys().collect();
-        names.sort_unstable();
-        for name in names {
-            let place = match self.streams.0.get(*name) {
-                Some((id, state)) => Place { id: *id, version: state.version },
-                None => Place { id: self.next_id().await?, version: Version::ZERO },
-            };
-            places.insert((*name).clone(), place);
+    async fn places(&mut self, plan: &Plan<'_>) -> sqlx::Result<Vec<Place>> {
+        let mut places = Vec::with_capacity(plan.streams.len());
+        for name in plan.streams.keys() {
+            places.push(match self.memory.get(name) {
+                Some(found) => Place { number: found.number, version: found.state.version },
+                None => Place { number: self.next_number().await?, version: Version::ZERO },
+            });
         }
         Ok(places)
     }
 
-    async fn next_id(&mut self) -> sqlx::Result<i64> {
-        if self.ids.is_empty() {
+    async fn next_number(&mut self) -> sqlx::Result<i64> {
+        if self.numbers.is_empty() {
             let first: i64 = sqlx::query_scalar("select nextval('stream_ids')")
                 .fetch_one(&mut self.connection)
                 .await?;
-            self.ids = first..first + BLOCK;
+            self.numbers = first..first + BLOCK;
         }
-        Ok(self.ids.next().expect("the block was filled above"))
+        Ok(self.numbers.next().expect("the block was filled above"))
     }
+}
+
+fn events<'a>(plan: &'a Plan<'_>) -> impl Iterator<Item = &'a NewEvent> {
+    plan.accepted.iter().flat_map(|append| append.events)
 }
 
 /// Whether the append believes that its stream does not exist.
@@ -327,24 +412,4 @@ fn is_new(append: &Append) -> bool {
         ExpectedVersion::Exact(version) => version == Version::ZERO,
         _ => false,
     }
-}
-
-/// Outcomes that were planned on one head and written on another. Repeats of what was in the log
-/// before keep their places.
-pub(super) fn moved(
-    mut outcomes: Vec<AppendOutcome>,
-    planned: Position,
-    actual: Position,
-) -> Vec<AppendOutcome> {
-    if planned == actual {
-        return outcomes;
-    }
-    for appended in outcomes.iter_mut().flatten() {
-        for at in [&mut appended.first_position, &mut appended.last_position] {
-            if *at > planned {
-                *at = actual.plus(at.get() - planned.get());
-            }
-        }
-    }
-    outcomes
 }

@@ -1,83 +1,38 @@
 //! How the database is reached.
+//!
+//! | connections | settings of their sessions |
+//! |---|---|
+//! | shared | asynchronous commits, a limit for statements |
+//! | the writer | synchronous commits, plans that are made once; ended by the server if it holds a transaction and says nothing |
+//! | health | one, apart from the shared ones: whether the server answers does not depend on whether those are in use |
+//!
+//! Settings are made with `set` after connecting and not with the start of the session: poolers
+//! refuse or lose what comes there.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, PgPool,
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgPool,
     postgres::{PgConnectOptions, PgConnection, PgPoolOptions},
 };
+use tokio::{sync::Mutex, time::timeout};
 
-use super::fault::fault;
+use super::{
+    fault::fault,
+    options::{PgOptions, read_address},
+};
 use crate::{event::Position, store::StoreError};
 
-/// How a node hears that another one has appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Wake {
-    /// By `LISTEN` and `NOTIFY`, with a look once a second behind it.
-    #[default]
-    Notify,
-    /// By a look once a second only: for connections through a pooler that gives each transaction
-    /// another session, where `LISTEN` hears nothing.
-    Poll,
-}
+/// The name of our sessions. The versions that update the rows of streams with each append call
+/// theirs `smith`, and are told by it.
+const APPLICATION: &str = "mister-smith";
 
-/// How to open a PostgreSQL database.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct PgOptions {
-    /// Connections for reading and for read models, at least 2; 8 unless said otherwise. The
-    /// writer and the listener have one each besides.
-    pub connections: u32,
-    /// How long to wait for a free one of them; 5 s unless said otherwise.
-    pub acquire_timeout: Duration,
-    /// How long an append tries to reach a database that has gone, before it fails; 10 s unless
-    /// said otherwise.
-    pub reconnect_for: Duration,
-    /// How other nodes' appends are heard of.
-    pub wake: Wake,
-}
+/// How long the writer may hold a transaction and say nothing. It holds the lock of appending
+/// then, and the others wait.
+const WRITER_SILENT: Duration = Duration::from_secs(5);
 
-impl Default for PgOptions {
-    fn default() -> Self {
-        Self {
-            connections: 8,
-            acquire_timeout: Duration::from_secs(5),
-            reconnect_for: Duration::from_secs(10),
-            wake: Wake::Notify,
-        }
-    }
-}
-
-impl PgOptions {
-    /// Sets how many connections read.
-    #[must_use]
-    pub const fn connections(mut self, connections: u32) -> Self {
-        self.connections = connections;
-        self
-    }
-
-    /// Sets how long to wait for a free connection.
-    #[must_use]
-    pub const fn acquire_timeout(mut self, timeout: Duration) -> Self {
-        self.acquire_timeout = timeout;
-        self
-    }
-
-    /// Sets how long an append tries to reach a database that has gone.
-    #[must_use]
-    pub const fn reconnect_for(mut self, time: Duration) -> Self {
-        self.reconnect_for = time;
-        self
-    }
-
-    /// Sets how other nodes' appends are heard of.
-    #[must_use]
-    pub const fn wake(mut self, wake: Wake) -> Self {
-        self.wake = wake;
-        self
-    }
-}
+/// The same of shared connections: they hold rows at most.
+const SHARED_SILENT: Duration = Duration::from_secs(30);
 
 /// One database and the connections to it that are shared.
 pub struct PgDatabase {
@@ -86,6 +41,8 @@ pub struct PgDatabase {
     connect: PgConnectOptions,
     pub(super) options: PgOptions,
     pool: PgPool,
+    /// The connection that answers whether the server does.
+    health: Mutex<Option<PgConnection>>,
 }
 
 impl PgDatabase {
@@ -93,35 +50,36 @@ impl PgDatabase {
     ///
     /// # Errors
     ///
-    /// The address is none.
+    /// The address cannot be used.
     pub fn open(url: &str, options: PgOptions) -> Result<Self, StoreError> {
-        let connect = PgConnectOptions::from_str(url).map_err(|error| StoreError::Unavailable {
-            store: "postgres://…".to_owned(),
-            cure: "the address is not one of PostgreSQL; give \
-                   postgres://USER:PASSWORD@HOST:PORT/DATABASE"
-                .to_owned(),
-            source: Box::new(error),
+        let (connect, options) = read_address(url, options).map_err(|error| {
+            let (store, cure) = ("postgres://…".to_owned(), error.to_string());
+            StoreError::Unavailable { store, cure, source: Box::new(error) }
         })?;
-        let connect = connect
-            .application_name("smith")
-            .options([
-                ("search_path", "ms_framework,ms_projections,public"),
-                // Each statement has to see what was committed while it waited for the lock.
-                ("default_transaction_isolation", "read committed"),
-            ])
-            .disable_statement_logging();
+        let connect = connect.application_name(APPLICATION).disable_statement_logging();
+        // What is written here, read models and snapshots, need not be on the disk before it is
+        // answered: what a crash takes, its checkpoint goes back with, and the log gives it again.
+        // Claims are not of that kind: they are made durable with their statement.
+        let session = session(&options, SHARED_SILENT) + "set synchronous_commit to off;";
         let pool = PgPoolOptions::new()
-            .max_connections(options.connections.max(2))
+            .min_connections(options.min_connections.min(options.most()))
+            .max_connections(options.most())
             .acquire_timeout(options.acquire_timeout)
-            .idle_timeout(None)
-            .max_lifetime(None)
+            .idle_timeout(options.idle_timeout)
+            .max_lifetime(options.max_lifetime)
             // A round trip for each use; a connection that is gone tells by its first statement.
             .test_before_acquire(false)
-            // What is written here, read models and snapshots, need not be on the disk before it is
-            // answered: what a crash takes, its checkpoint goes back with, and the log gives it
-            // again. The log's writer has a connection of its own.
-            .connect_lazy_with(connect.clone().options([("synchronous_commit", "off")]));
-        Ok(Self { name: name_of(&connect), connect, options, pool })
+            .after_connect(move |connection, _| {
+                let session = session.clone();
+                Box::pin(async move { set(connection, session).await })
+            })
+            .connect_lazy_with(connect.clone());
+        Ok(Self { name: name_of(&connect), connect, options, pool, health: Mutex::default() })
+    }
+
+    /// Its address without the password.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The shared connections.
@@ -134,17 +92,67 @@ impl PgDatabase {
 
     /// The connection that appends.
     pub(super) async fn connect_writer(&self) -> Result<PgConnection, StoreError> {
-        self.pool()?;
         // Its few statements are planned once, and as for tables of millions of rows: a plan that
         // was made while a table was small would read all of it for each append later.
-        let connect = self.connect.clone().options([
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("jit", "off"),
-        ]);
-        connect.connect().await.map_err(|error| self.fault(error))
+        let session = session(&self.options, WRITER_SILENT)
+            + "set plan_cache_mode to force_generic_plan; set enable_seqscan to off; \
+               set enable_hashjoin to off; set enable_mergejoin to off; set jit to off; \
+               select set_config('synchronous_commit', 'on', false) \
+                where current_setting('synchronous_commit') = 'off';";
+        self.lone(session).await
+    }
+
+    /// A connection of one's own, whose statements and transactions may take as long as they do,
+    /// and whose commits are on the disk: for an archiver, which waits for everybody who reads.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call closes it.
+    pub(crate) async fn connect_patient(&self) -> Result<PgConnection, StoreError> {
+        let session = session(&self.options, Duration::ZERO)
+            + "set statement_timeout to 0; set lock_timeout to 0; set synchronous_commit to on;";
+        self.lone(session).await
+    }
+
+    async fn lone(&self, session: String) -> Result<PgConnection, StoreError> {
+        self.pool()?;
+        let connected = async {
+            let mut connection = self.connect.connect().await?;
+            set(&mut connection, session).await?;
+            Ok(connection)
+        };
+        match timeout(self.options.acquire_timeout, connected).await {
+            Ok(connected) => connected.map_err(|error| self.fault(error)),
+            Err(_) => Err(self.fault(silent("connect"))),
+        }
+    }
+
+    /// Asks the server for a sign of life, on a connection that nothing else uses.
+    ///
+    /// # Errors
+    ///
+    /// It gave none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call closes that connection; the next one makes another.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let mut slot = self.health.lock().await;
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => self.lone(session(&self.options, SHARED_SILENT)).await?,
+        };
+        if connection.ping().await.is_err() {
+            // Closed by the server a while ago, it may be; a new one tells.
+            connection = self.lone(session(&self.options, SHARED_SILENT)).await?;
+            connection.ping().await.map_err(|error| self.fault(error))?;
+        }
+        *slot = Some(connection);
+        Ok(())
     }
 
     /// A pool of one connection, for a listener: it cannot share.
@@ -173,19 +181,18 @@ impl PgDatabase {
     /// Shared connections in use, and how many there may be.
     pub fn usage(&self) -> (u32, u32) {
         let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
-        (self.pool.size().saturating_sub(idle), self.options.connections.max(2))
+        (self.pool.size().saturating_sub(idle), self.options.most())
     }
 
     pub(super) async fn close(&self) {
+        drop(self.health.lock().await.take());
         self.pool.close().await;
     }
 
     pub(crate) fn fault(&self, error: sqlx::Error) -> StoreError {
         // The pool waits for a server that refuses connections, and then says the same as if all
         // of them were in use.
-        if matches!(error, sqlx::Error::PoolTimedOut)
-            && self.pool.size() < self.options.connections.max(2)
-        {
+        if matches!(error, sqlx::Error::PoolTimedOut) && self.pool.size() < self.options.most() {
             return StoreError::Lost { store: self.name.clone(), source: Box::new(error) };
         }
         fault(self.name.clone(), error)
@@ -198,6 +205,30 @@ impl PgDatabase {
     pub(crate) fn corrupt(&self, detail: String) -> StoreError {
         StoreError::Corrupt { store: self.name.clone(), detail }
     }
+}
+
+/// An answer that does not come.
+pub(super) fn silent(what: &str) -> sqlx::Error {
+    let text = format!("no answer of the server ({what})");
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+}
+
+/// What every session is set to. A machine that vanishes keeps what it holds no longer than this.
+fn session(options: &PgOptions, silent: Duration) -> String {
+    format!(
+        "set search_path to ms_framework, ms_projections, public; \
+         set default_transaction_isolation to 'read committed'; \
+         set statement_timeout to {}; \
+         set idle_in_transaction_session_timeout to {}; \
+         set tcp_keepalives_idle to 10; set tcp_keepalives_interval to 5; \
+         set tcp_keepalives_count to 3; set tcp_user_timeout to 25000; ",
+        options.statement_timeout.as_millis(),
+        silent.as_millis(),
+    )
+}
+
+async fn set(connection: &mut PgConnection, session: String) -> sqlx::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop)
 }
 
 /// The address, without the password, for errors and logs.

@@ -1,12 +1,8 @@
 //! What an error of PostgreSQL means.
 
-use crate::store::StoreError;
+use std::io::ErrorKind;
 
-/// A division by zero, or a key that was there already: how the append's statement says that
-/// somebody else was faster (<https://www.postgresql.org/docs/15/errcodes-appendix.html>).
-pub(super) fn is_outrun(error: &sqlx::Error) -> bool {
-    matches!(code(error).as_deref(), Some("22012" | "23505"))
-}
+use crate::store::StoreError;
 
 /// No partition for the position.
 pub(super) fn is_missing_partition(error: &sqlx::Error) -> bool {
@@ -20,21 +16,36 @@ pub(super) fn is_undone(error: &sqlx::Error) -> bool {
 }
 
 /// The connection is gone, or the server is going or coming: whether the last statement had its
-/// effect is unknown.
+/// effect is unknown. Also when the server ended a session that held a transaction and was silent:
+/// a node that was paused and wakes.
 pub(super) fn is_lost(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::Io(error) => error.kind() != ErrorKind::InvalidData,
+        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolTimedOut => true,
         other => code(other).is_some_and(|code| {
-            code.starts_with("08") || matches!(&*code, "57P01" | "57P02" | "57P03")
+            code.starts_with("08")
+                || matches!(&*code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
         }),
     }
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(|code| code.into_owned())
+}
+
+/// What to do about TLS that does not come about.
+fn tls(error: &sqlx::Error) -> Option<String> {
+    let text = match error {
+        sqlx::Error::Tls(error) => error.to_string(),
+        // The handshake was refused, by us or by the server.
+        sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => error.to_string(),
+        _ => return None,
+    };
+    Some(if cfg!(feature = "tls") {
+        format!("TLS failed ({text}); see sslmode, sslrootcert, sslcert and sslkey in the address")
+    } else {
+        "built without feature `tls`; rebuild with `--features tls`".to_owned()
+    })
 }
 
 /// The store's word for an error of the driver.
@@ -44,6 +55,9 @@ pub(super) fn fault(store: String, error: sqlx::Error) -> StoreError {
         cure: cure.to_owned(),
         source: Box::new(error),
     };
+    if let Some(cure) = tls(&error) {
+        return StoreError::Unavailable { store, cure, source: Box::new(error) };
+    }
     match (code(&error).as_deref(), &error) {
         (_, sqlx::Error::PoolClosed) => StoreError::Closed { store },
         (_, sqlx::Error::PoolTimedOut) => StoreError::Exhausted { store, source: Box::new(error) },
@@ -52,9 +66,14 @@ pub(super) fn fault(store: String, error: sqlx::Error) -> StoreError {
         }
         (Some("53100"), _) => StoreError::Full { store, source: Box::new(error) },
         (Some("53300"), _) => StoreError::Exhausted { store, source: Box::new(error) },
-        (Some("28P01" | "28000"), _) => {
-            unavailable(store, "user or password is wrong; give postgres://USER:PASSWORD@…", error)
-        }
+        // Waited for a lock until the statement's time was up.
+        (Some("57014"), _) => StoreError::Busy { store, source: Box::new(error) },
+        (Some("28P01" | "28000"), _) => unavailable(
+            store,
+            "the server does not let this user in: user, password or client certificate is wrong; \
+             give postgres://USER:PASSWORD@…, or sslcert and sslkey",
+            error,
+        ),
         (Some("3D000"), _) => {
             unavailable(store, "there is no such database; make it with `createdb`", error)
         }

@@ -2,8 +2,8 @@
 //!
 //! `NOTIFY` inside an append costs a factor of 4 to 13, because it takes a lock of the whole
 //! database until the commit. So it is sent after the commit, on another connection, at most once
-//! in [`QUIET`], and carries nothing: it only wakes. Behind it there is a look once in [`POLL`],
-//! for what was not heard.
+//! in [`QUIET`]. It carries the end of the log, by which a node knows its own news; beyond that it
+//! only wakes. Behind it there is a look once in [`POLL`], for what was not heard.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -17,10 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
-    database::{PgDatabase, Wake},
-    lookup,
-};
+use super::{database::PgDatabase, lookup, options::Wake};
 use crate::{event::Position, store::StoreError};
 
 const CHANNEL: &str = "ms_events";
@@ -33,7 +30,7 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// Knows how long the log is, and waits for it to grow.
 #[derive(Debug)]
-pub(super) struct Ear {
+pub(super) struct HeadWatch {
     database: Arc<PgDatabase>,
     /// The end of the log, as far as this store wrote it or heard of it.
     head: watch::Sender<Position>,
@@ -48,7 +45,7 @@ struct Tasks {
     tells: Option<TaskGuard>,
 }
 
-impl Ear {
+impl HeadWatch {
     pub(super) fn new(database: Arc<PgDatabase>) -> Self {
         Self {
             database,
@@ -72,34 +69,26 @@ impl Ear {
             wrote.mark_changed();
             tasks.tells = Some(TaskGuard::spawn(async move {
                 while wrote.changed().await.is_ok() {
-                    tell(&database).await;
+                    let head = *wrote.borrow_and_update();
+                    tell(&database, head).await;
                     sleep(QUIET).await;
                 }
             }));
         }
     }
 
+    /// Asks nothing of the database: what this store writes it knows, and the listener looks when
+    /// it begins, when it hears of others, and once in a while.
     pub(super) async fn changed(&self, after: Position) -> Result<Position, StoreError> {
+        self.database.pool()?;
         let mut head = self.head.subscribe();
-        if *head.borrow() > after {
-            return Ok(*head.borrow());
-        }
         self.listen();
-        // The listener may have begun before this question, and the last news been older.
-        let now = lookup::head(&self.database).await?;
-        forward(&self.head, now);
-        let closed = async {
-            self.database.closed().await;
-        };
+        let longer = async { head.wait_for(|head| *head > after).await.map(|head| *head) };
         tokio::select! {
             biased;
-            now = head.wait_for(|head| *head > after) => match now {
-                Ok(now) => return Ok(*now),
-                Err(_) => unreachable!("the sender is a field of this value"),
-            },
-            () = closed => {}
+            now = longer => Ok(now.expect("the sender is a field of this value")),
+            () = self.database.closed() => lookup::head(&self.database).await,
         }
-        lookup::head(&self.database).await
     }
 
     fn listen(&self) {
@@ -123,12 +112,32 @@ fn forward(head: &watch::Sender<Position>, to: Position) {
     });
 }
 
-async fn tell(database: &PgDatabase) {
+async fn tell(database: &PgDatabase, head: Position) {
     let Ok(pool) = database.pool() else { return };
+    let query = sqlx::query("select pg_notify('ms_events', $1)").bind(head.get().to_string());
     // Lost, the poll stands in.
-    if let Err(error) = sqlx::query("select pg_notify('ms_events', '')").execute(pool).await {
+    if let Err(error) = query.execute(pool).await {
         tracing::debug!(%error, "other nodes were not told of an append");
     }
+}
+
+/// Looks how long the log is.
+async fn look(database: &PgDatabase, head: &watch::Sender<Position>) -> Result<(), StoreError> {
+    let before = *head.borrow();
+    let now = lookup::head(database).await?;
+    if now < before {
+        // A replica that had not yet got the last commits is the primary now. Who waits behind the
+        // old end would be told at once that there is something, and find nothing.
+        tracing::error!(
+            had = before.get(),
+            has = now.get(),
+            "the log has become shorter: the server that answers now lacks acknowledged events"
+        );
+        head.send_replace(now);
+        return Ok(());
+    }
+    forward(head, now);
+    Ok(())
 }
 
 async fn listen(database: Arc<PgDatabase>, head: watch::Sender<Position>) {
@@ -144,8 +153,8 @@ async fn listen(database: Arc<PgDatabase>, head: watch::Sender<Position>) {
             },
         };
         loop {
-            match lookup::head(&database).await {
-                Ok(now) => forward(&head, now),
+            match look(&database, &head).await {
+                Ok(()) => {}
                 Err(StoreError::Closed { .. }) => return,
                 Err(error) => tracing::debug!(%error, "the head cannot be read now"),
             }
@@ -156,19 +165,32 @@ async fn listen(database: Arc<PgDatabase>, head: watch::Sender<Position>) {
                         break;
                     }
                 }
-                // `Ok(Ok(None))` is a connection that was lost and made again: news may have been
-                // missed, and the look above finds it.
-                Some(listener) => match timeout(POLL, listener.try_recv()).await {
-                    Ok(Err(error)) => {
+                Some(listener) => {
+                    if let Err(error) = hear(listener, &head).await {
                         tracing::debug!(%error, "listening was cut off");
                         sleep(QUIET).await;
                         break;
                     }
-                    _ => while listener.next_buffered().is_some() {},
-                },
+                }
             }
         }
     }
+}
+
+/// Waits for news of others, at most [`POLL`].
+async fn hear(listener: &mut PgListener, head: &watch::Sender<Position>) -> sqlx::Result<()> {
+    let news = async {
+        loop {
+            // `None` is a connection that was lost and made again: news may have been missed.
+            let Some(told) = listener.try_recv().await? else { return Ok(()) };
+            let told = told.payload().parse().map(Position::new);
+            if !told.is_ok_and(|told| told <= *head.borrow()) {
+                while listener.next_buffered().is_some() {}
+                return Ok(());
+            }
+        }
+    };
+    timeout(POLL, news).await.unwrap_or(Ok(()))
 }
 
 async fn connect(database: &PgDatabase) -> sqlx::Result<PgListener> {

@@ -1,17 +1,9 @@
-//! Partitions of the log: made ahead, and taken out once their events are in a file.
+//! Partitions of the log, made ahead.
 
-use std::path::Path;
+use sqlx::Row as _;
 
-use sqlx::{AssertSqlSafe, Row as _};
-
-use super::{PgStore, lookup};
-use crate::{
-    event::Position,
-    store::{
-        StoreError,
-        archive::{self, ArchiveError, Manifest},
-    },
-};
+use super::PgStore;
+use crate::{event::Position, store::StoreError};
 
 /// How many empty partitions there are kept.
 const PARTITIONS_AHEAD: i64 = 2;
@@ -67,7 +59,8 @@ impl PgStore {
         let rows = sqlx::query(
             "select c.relname::text, pg_get_expr(c.relpartbound, c.oid) from pg_inherits i \
              join pg_class c on c.oid = i.inhrelid \
-             where i.inhparent = 'ms_framework.events'::regclass order by c.relname",
+             where i.inhparent = 'ms_framework.events'::regclass and not i.inhdetachpending \
+             order by c.relname",
         )
         .fetch_all(self.database.pool()?)
         .await
@@ -87,77 +80,5 @@ impl PgStore {
         }
         found.sort_by_key(|partition| partition.from);
         Ok(found)
-    }
-
-    /// Takes the oldest partitions out of the database, until at most `keep` full ones are left;
-    /// the one that is being filled is never taken. Each is written into a file in `directory`
-    /// first, and that file read back. Aggregates that need events of these partitions need a
-    /// snapshot from then on.
-    ///
-    /// # Errors
-    ///
-    /// A file could not be written, or the database failed; a partition is either still there, or
-    /// in a file that was found right.
-    ///
-    /// # Cancel safety
-    ///
-    /// As after an error.
-    pub async fn archive(
-        &self,
-        directory: &Path,
-        keep: usize,
-    ) -> Result<Vec<Manifest>, ArchiveError> {
-        let head = lookup::head(&self.database).await?;
-        let mut full = self.partitions().await?;
-        full.retain(|partition| partition.to <= head);
-        let old = full.len().saturating_sub(keep);
-        let mut written = Vec::new();
-        for partition in &full[..old] {
-            let manifest = archive::write(self, directory, partition.from, partition.to).await?;
-            self.take_out(partition, &manifest).await?;
-            written.push(manifest);
-        }
-        Ok(written)
-    }
-
-    async fn take_out(&self, partition: &Partition, file: &Manifest) -> Result<(), StoreError> {
-        let fault = |error| self.database.fault(error);
-        let pool = self.database.pool()?;
-        // Noted first: a reader who meets the hole finds out where it went.
-        sqlx::query(
-            "insert into archives (from_position, to_position, file, sha256, events, bytes, \
-             archived_at) values ($1, $2, $3, decode($4, 'hex'), $5, $6, \
-             (extract(epoch from clock_timestamp()) * 1000000)::bigint) on conflict do nothing",
-        )
-        .bind(partition.from.get().cast_signed())
-        .bind(partition.to.get().cast_signed())
-        .bind(&file.file)
-        .bind(&file.sha256)
-        .bind((file.to.get() + 1 - file.from.get()).cast_signed())
-        .bind(file.bytes.cast_signed())
-        .execute(pool)
-        .await
-        .map_err(fault)?;
-        // The name is this module's own: letters, digits and an underscore.
-        let table = &partition.table;
-        let detach = format!("alter table events detach partition {table} concurrently");
-        sqlx::query(AssertSqlSafe(detach)).execute(pool).await.map_err(fault)?;
-        let drop_it = format!("drop table {table}");
-        sqlx::query(AssertSqlSafe(drop_it)).execute(pool).await.map_err(fault)?;
-        tracing::info!(from = %partition.from, to = %partition.to, file = file.file, "archived");
-        Ok(())
-    }
-
-    /// Everything up to here is in files, and no longer in the database.
-    ///
-    /// # Errors
-    ///
-    /// The database failed.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the call loses nothing.
-    pub async fn archived_up_to(&self) -> Result<Position, StoreError> {
-        lookup::floor(&self.database).await
     }
 }

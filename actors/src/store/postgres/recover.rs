@@ -4,22 +4,26 @@
 //! |---|---|---|
 //! | deadlock, serialization failure | undone | again, a few times |
 //! | no partition for the position | undone | the partition is made, again |
-//! | the connection was lost | nothing | the server's process behind it is ended, the log is asked for the batch's events, and then it is answered or tried again |
+//! | the connection was lost, or the server is silent | nothing | again on another connection |
 //!
-//! The events of a batch stand side by side in the log. Where the first one was planned, by stream
-//! and version, it is looked for; and if it is there, all are compared by their ids.
+//! The events of a batch stand side by side in the log, behind the head that it was planned on. So
+//! there is one place where a batch can be whose connection was lost, and while nothing is there,
+//! the next try claims the same place: one of the two is written, and never both, also if the lost
+//! statement reaches the server later than the next one. When something is there, it is compared by
+//! the ids of the events.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::{
-    append::{Attempt, Backend, Writer, Written, moved},
-    database::PgDatabase,
-    fault,
+    append::{Attempt, Backend, Writer, Written},
+    database::{PgDatabase, silent},
+    fault, lookup,
+    options::Wake,
     types::Types,
 };
 use crate::{
@@ -47,23 +51,22 @@ pub(super) async fn append(
 ) -> Result<Written, StoreError> {
     let mut retries = 0;
     loop {
-        let error = match writer.append(batch).await {
+        let written = timeout(database.options.answer_within(), writer.append(batch)).await;
+        let error = match written.unwrap_or_else(|_| Err(silent("append"))) {
             Ok(written) => return Ok(written),
             Err(error) => error,
         };
+        // A batch that ends the server's process each time must not do so for ever.
+        if retries == RETRIES {
+            return Err(database.fault(error));
+        }
         if fault::is_lost(&error) {
             tracing::warn!(%error, "connection lost while appending; it is made again");
-            if let Some(written) = reconnect(writer, database, batch).await? {
-                return Ok(written);
-            }
-            // A batch that ends the server's process each time must not do so for ever.
-            if retries == RETRIES {
-                return Err(database.fault(error));
-            }
-        } else if retries < RETRIES && fault::is_undone(&error) {
+            reconnect(writer, database).await?;
+        } else if fault::is_undone(&error) {
             tracing::info!(%error, "an append was undone and is tried again");
             sleep(FIRST_PAUSE * 2_u32.pow(retries) / 4).await;
-        } else if retries < RETRIES && fault::is_missing_partition(&error) {
+        } else if fault::is_missing_partition(&error) {
             make_partition(writer, database, batch).await?;
         } else {
             return Err(database.fault(error));
@@ -77,17 +80,27 @@ async fn make_partition(
     database: &PgDatabase,
     batch: &[Append],
 ) -> Result<(), StoreError> {
+    let fault = |error| database.fault(error);
     let events: usize = batch.iter().map(|append| append.events.len()).sum();
+    // Asked for first: a partition cannot be attached to a table that the statement reads.
+    let head: i64 = sqlx::query_scalar(lookup::head_query!())
+        .fetch_one(&mut writer.connection)
+        .await
+        .map_err(fault)?;
+    // It can be that of long ago whose partition is gone: a node that was paused.
+    writer.memory.forget();
+    writer.memory.head = Position::new(head.cast_unsigned());
     // A batch can be longer than a partition.
     sqlx::query(
-        "select make_partition(least(at, position + $1)) from store_head, \
-         generate_series(position + 1, position + $1 + partition_size - 1, partition_size) at",
+        "select make_partition(least(at, $2 + $1)) from store_head, \
+         generate_series($2 + 1, $2 + $1 + partition_size - 1, partition_size) at",
     )
     .bind(i64::try_from(events).unwrap_or(i64::MAX))
+    .bind(head)
     .execute(&mut writer.connection)
     .await
     .map(drop)
-    .map_err(|error| database.fault(error))
+    .map_err(fault)
 }
 
 /// A writer, as soon as the server gives one.
@@ -95,138 +108,85 @@ async fn make_partition(
 /// # Errors
 ///
 /// It could not be reached in time.
-pub(super) async fn open(database: &PgDatabase, types: &Arc<Types>) -> Result<Writer, StoreError> {
-    let mut patience = Patience::new(database);
+pub(super) async fn open(
+    database: &PgDatabase,
+    types: &Arc<Types>,
+    older: &Arc<AtomicBool>,
+) -> Result<Writer, StoreError> {
+    let end = Instant::now() + database.options.reconnect_for;
+    let mut pause = FIRST_PAUSE;
     loop {
-        match Writer::open(database, types).await {
+        let error = match Writer::open(database, types, older).await {
             Ok(writer) => return Ok(writer),
-            Err(error) => patience.wait(error).await?,
-        }
-    }
-}
-
-/// How long a server is tried that does not answer.
-struct Patience {
-    end: Instant,
-    pause: Duration,
-}
-
-impl Patience {
-    fn new(database: &PgDatabase) -> Self {
-        Self { end: Instant::now() + database.options.reconnect_for, pause: FIRST_PAUSE }
-    }
-
-    /// Waits before the next try, or gives the error back when it is no use.
-    async fn wait(&mut self, error: StoreError) -> Result<(), StoreError> {
+            Err(error) => error,
+        };
         let passes = matches!(error, StoreError::Lost { .. } | StoreError::Exhausted { .. });
-        if !passes || Instant::now() + self.pause >= self.end {
+        if !passes || Instant::now() + pause >= end {
             return Err(error);
         }
         tracing::debug!(%error, "the database does not answer yet");
-        sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        Ok(())
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Makes the connection again and finds out what became of the attempt; `None` if nothing did.
-async fn reconnect(
-    writer: &mut Writer,
-    database: &PgDatabase,
-    batch: &[Append],
-) -> Result<Option<Written>, StoreError> {
-    let (attempt, backend) = (writer.attempt.take(), writer.backend);
-    let mut patience = Patience::new(database);
-    loop {
-        let found = async {
-            let mut fresh = Writer::open(database, writer.types()).await?;
-            let found = match &attempt {
-                None => None,
-                Some(attempt) => {
-                    outlive(&mut fresh.connection, database, backend).await?;
-                    let found = find(&mut fresh.connection, attempt, batch).await;
-                    found.map_err(|error| database.fault(error))?
-                }
-            };
-            Ok((fresh, found))
-        };
-        match found.await {
-            Ok((fresh, found)) => {
-                *writer = fresh;
-                return Ok(found);
-            }
-            Err(error) => patience.wait(error).await?,
-        }
+/// Makes the connection again. What is unknown of the batch goes over to the new writer.
+async fn reconnect(writer: &mut Writer, database: &PgDatabase) -> Result<(), StoreError> {
+    let (types, older) = writer.shared();
+    let mut fresh = open(database, types, older).await?;
+    // An earlier attempt is settled by the time there is another: either it was looked for, or the
+    // two have one place.
+    fresh.doubt = writer.attempt.take().or_else(|| writer.doubt.take());
+    let backend = writer.backend;
+    // The old connection is closed here.
+    *writer = fresh;
+    if database.options.wake == Wake::Notify {
+        end(&mut writer.connection, backend).await;
     }
+    Ok(())
 }
 
-/// Ends the server's process behind the lost connection: it may still have the statement to run,
-/// or be in the middle of it. Afterwards it has committed, or never will.
-async fn outlive(
-    connection: &mut PgConnection,
-    database: &PgDatabase,
-    backend: Backend,
-) -> Result<(), StoreError> {
-    let ended: Option<bool> = sqlx::query_scalar(
+/// Ends the server's process behind the lost connection, if it is still there: it may hold the
+/// place of the batch, or the lock, and whoever comes next would wait until the server notices that
+/// nobody is there. Not behind a pooler, which may have given the process to others.
+async fn end(connection: &mut PgConnection, backend: Backend) {
+    let ended = sqlx::query(
         "select pg_terminate_backend(pid, 5000) from pg_stat_activity \
          where pid = $1 and (extract(epoch from backend_start) * 1000000)::int8 = $2",
     )
     .bind(backend.process)
     .bind(backend.started_at)
-    .fetch_optional(connection)
-    .await
-    .map_err(|error| database.fault(error))?;
-    match ended {
-        None | Some(true) => Ok(()),
-        Some(false) => Err(database.fault(sqlx::Error::Io(std::io::Error::new(
-            std::io::ErrorKind::TimedOut,
-            format!("the server's process {} does not end", backend.process),
-        )))),
+    .execute(connection)
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(%error, "the process of the lost connection was not ended");
     }
 }
 
-/// The answer to an attempt, if it is in the log.
-async fn find(
+/// Whether the events of an attempt are in the log.
+pub(super) async fn is_written(
     connection: &mut PgConnection,
     attempt: &Attempt,
     batch: &[Append],
-) -> sqlx::Result<Option<Written>> {
-    let planned = batch.iter().zip(&attempt.outcomes).filter_map(|(append, outcome)| {
-        let appended = outcome.as_ref().ok().filter(|appended| !appended.duplicate)?;
-        Some((append, appended))
-    });
+) -> sqlx::Result<bool> {
+    let planned = batch
+        .iter()
+        .zip(&attempt.outcomes)
+        .filter(|(_, outcome)| outcome.as_ref().is_ok_and(|appended| !appended.duplicate));
     let ids: Vec<Uuid> = planned
-        .clone()
         .flat_map(|(append, _)| append.events.iter().map(|event| *event.id.as_uuid()))
         .collect();
-    let Some(((_, first), first_id)) = planned.clone().next().zip(ids.first()) else {
-        return Ok(None);
-    };
-    let position: Option<i64> = sqlx::query_scalar(
-        "select position from events where stream_id = (select id from streams where name = $1) \
-         and version = $2 and position > $3 and event_id = $4",
-    )
-    .bind(first.stream.as_str())
-    .bind(first.first_version.get().cast_signed())
-    .bind(attempt.after.get().cast_signed())
-    .bind(first_id)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(position) = position else { return Ok(None) };
-    let last = position.saturating_add(i64::try_from(ids.len()).unwrap_or(i64::MAX) - 1);
+    let last = attempt.base.plus(ids.len() as u64);
     let there: Vec<Uuid> = sqlx::query_scalar(
-        "select event_id from events where position between $1 and $2 order by position",
+        "select event_id from events where position > $1 and position <= $2 order by position",
     )
-    .bind(position)
-    .bind(last)
-    .fetch_all(&mut *connection)
+    .bind(attempt.base.get().cast_signed())
+    .bind(last.get().cast_signed())
+    .fetch_all(connection)
     .await?;
-    if there != ids {
-        // Somebody else's, with the same first event.
-        return Ok(None);
+    let written = there == ids;
+    if written {
+        tracing::info!(position = %last, "the append whose connection was lost is in the log");
     }
-    tracing::info!(position, "the append whose connection was lost is in the log");
-    let base = Position::new(position.cast_unsigned()).minus(1);
-    let outcomes = moved(attempt.outcomes.clone(), attempt.base, base);
-    Ok(Some(Written { outcomes, head: Position::new(last.cast_unsigned()) }))
+    Ok(written)
 }

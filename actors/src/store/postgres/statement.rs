@@ -1,33 +1,35 @@
-//! The statement that writes a batch: one round trip, all or nothing.
+//! The statement that writes a batch: one round trip, all or nothing, and nothing that more than
+//! one append changes.
 //!
-//! 1. The head moves, under a lock. Everybody who appends takes this lock first, so nobody waits
-//!    for a stream while holding another one, and commits happen in the order of positions.
-//! 2. New streams are inserted, others updated where they are at the version that was believed.
-//! 3. If one of them was not, the statement divides by zero: all of it is undone, and the caller
-//!    goes the slow way. A key that is known already does the same by its index.
-//! 4. Events and answers are written, each at its offset from where the head was.
+//! 1. The lock of appending is taken together with all others who do the same. Who holds it alone
+//!    ([`append`](super::append), under the lock) keeps them out.
+//! 2. The first event is written at the position behind the head that the batch was planned on. If
+//!    somebody else's event is there, or comes to be there while this one waits for them, nothing
+//!    is written: the rest of the statement hangs on that row. So the log is as it was planned on,
+//!    and all that was known of streams still holds.
+//! 3. A new stream or a key that is there all the same was not looked for; it stops the first event
+//!    likewise.
+//! 4. The other events, the rows of new streams and the answers to keys follow.
 //!
-//! An advisory lock is taken before the row of the head: waiters on a row are woken all at once,
-//! waiters on an advisory lock one by one.
+//! Rows of streams that were there before are not touched, but for the tombstone: see
+//! [`settle`](super::settle).
 
-use indexmap::IndexMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::types::Known;
 use crate::{
     event::{NewEvent, Position, StreamId, Version},
-    store::plan::{Accepted, Mark, Plan},
+    store::plan::{Accepted, Mark, Plan, StreamChange},
 };
 
-/// The advisory lock of appending.
-pub(super) const LOCK: i64 = 7_033_157_211;
+/// Takes the lock of appending alone.
+pub(super) const LOCK: &str = "begin; select pg_advisory_xact_lock(7033157211)";
 
 /// Where a stream of the batch is believed to be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     /// Its number.
-    pub(super) id: i64,
+    pub(super) number: i64,
     /// Its version; zero if it is to be made.
     pub(super) version: Version,
 }
@@ -36,180 +38,230 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Write<'a> {
     pub(super) plan: &'a Plan<'a>,
-    /// The head that the plan was made on; its positions are taken as offsets from there.
+    /// The head that the plan was made on.
     pub(super) base: Position,
-    pub(super) places: &'a IndexMap<StreamId, Place>,
-    pub(super) types: &'a Known,
+    /// Of each stream of the plan, in its order.
+    pub(super) places: &'a [Place],
+    /// The number of each event's type, in the order of the events.
+    pub(super) types: &'a [i32],
     pub(super) mark: Option<Mark>,
 }
 
-/// Writes it, and answers where the head was.
-///
-/// # Errors
-///
-/// Division by zero or a known key: somebody was faster. Nothing was written, as after any other
-/// error, unless the connection was lost.
-pub(super) async fn put(
-    connection: &mut PgConnection,
-    write: &Write<'_>,
-) -> sqlx::Result<Position> {
-    let base = match &*write.plan.accepted {
-        [one] if one.events.len() == 1 && write.mark.is_none() => {
-            put_one(connection, write, one, &one.events[0]).await?
+/// Writes it; answers whether it is written. If not, something was not as it was planned on.
+pub(super) async fn put(connection: &mut PgConnection, write: &Write<'_>) -> sqlx::Result<bool> {
+    match &*write.plan.accepted {
+        [one] if one.events.len() == 1 && write.mark.is_none() && write.all_are_plain() => {
+            put_one(connection, write, one, &one.events[0]).await
         }
-        _ => put_many(connection, write).await?,
-    };
-    Ok(Position::new(base.cast_unsigned()))
+        _ => put_many(connection, write).await,
+    }
 }
 
-/// The mark is decided on the row: other nodes write marks too, and their times only go up.
-const LOCKED: &str = "with lock as materialized (select pg_advisory_xact_lock(7033157211)), \
-    head as (update store_head set position = position + $1, \
-                 marked_at = case when $29::int8 / 60000000 <= marked_at / 60000000 \
-                                  then marked_at else coalesce($29, marked_at) end \
-               from lock where id = 1 \
-             returning position - $1 as base, marked_at), ";
-
-const LOCKED_ONE: &str = "with lock as materialized (select pg_advisory_xact_lock(7033157211)), \
-    head as (update store_head set position = position + $1 from lock where id = 1 \
-             returning position - $1 as base), ";
-
-const MADE: &str = "\
-made as (
-    insert into streams (id, name, category, version, first_position, last_position, status)
-    select s.id, s.name, s.category, s.version, base + s.first, base + s.last, s.status
-      from head, unnest($2::int8[], $3::text[], $4::text[], $5::int8[], $6::int8[], $7::int8[],
-                        $8::int2[]) as s (id, name, category, version, first, last, status)
-    on conflict (name) do nothing
-    returning 1
-),
-moved as (
-    update streams set version = s.version, last_position = base + s.last, status = s.status
-      from head, unnest($9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::int2[])
-               as s (id, believed, version, last, status)
-     where streams.id = s.id and streams.version = s.believed and streams.status = 0
-    returning 1
-),
-written as (
+const MANY: &str = "\
+with first as (
     insert into events (position, stream_id, version, recorded_at, type_id, codec, event_id, data,
                         meta)
-    select base + e.at, e.stream_id, e.version, e.recorded_at, e.type_id, e.codec, e.event_id,
-           e.data, e.meta
-      from head, unnest($14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::int4[],
-                        $19::int2[], $20::uuid[], $21::bytea[], $22::bytea[])
-               as e (at, stream_id, version, recorded_at, type_id, codec, event_id, data, meta)
+    select $1, $2, $3, $4, $5, $6, $7, $8, $9
+     where pg_advisory_xact_lock_shared(7033157211) is not null
+       and not exists (select from streams where name = any($19::text[]))
+       and not exists (select from command_results where key = any($28::uuid[]))
+    on conflict (position) do nothing
+    returning 1
+),
+rest as (
+    insert into events (position, stream_id, version, recorded_at, type_id, codec, event_id, data,
+                        meta)
+    select $1 + e.n, e.stream_id, e.version, e.recorded_at, e.type_id, e.codec, e.event_id, e.data,
+           e.meta
+      from first, unnest($10::int8[], $11::int8[], $12::int8[], $13::int4[], $14::int2[],
+                         $15::uuid[], $16::bytea[], $17::bytea[]) with ordinality
+               as e (stream_id, version, recorded_at, type_id, codec, event_id, data, meta, n)
+),
+made as (
+    insert into streams (id, name, category, version, first_position, last_position, status)
+    select s.* from first,
+           unnest($18::int8[], $19::text[], $20::text[], $21::int8[], $22::int8[], $23::int8[],
+                  $24::int2[]) as s
+),
+ended as (
+    update streams set version = s.version, last_position = s.last, status = 1
+      from first, unnest($25::int8[], $26::int8[], $27::int8[]) as s (id, version, last)
+     where streams.id = s.id
 ),
 answered as (
     insert into command_results (key, stream_id, version, position, events, recorded_at)
-    select k.key, k.stream_id, k.version, base + k.last, k.events, k.recorded_at
-      from head, unnest($23::uuid[], $24::int8[], $25::int8[], $26::int8[], $27::int4[],
-                        $28::int8[]) as k (key, stream_id, version, last, events, recorded_at)
+    select k.*, (extract(epoch from clock_timestamp()) * 1000000)::int8 from first,
+           unnest($28::uuid[], $29::int8[], $30::int8[], $31::int8[], $32::int4[]) as k
 ),
 marked as (
-    insert into position_marks (at, position)
-    select $29, base from head where marked_at = $29
-    on conflict do nothing
+    update store_head set marked_at = $33 from first
+     where id = 1 and $33 / 60000000 > coalesce(marked_at / 60000000, -1)
+    returning 1
+),
+noted as (
+    insert into position_marks (at, position) select $33, $1 - 1 from marked on conflict do nothing
 )
-select base / (case when (select count(*) from made) + (select count(*) from moved) = $30
-                    then 1 else 0 end) from head";
+select count(*) from first";
 
-async fn put_many(connection: &mut PgConnection, write: &Write<'_>) -> sqlx::Result<i64> {
-    let rows = Rows::of(write);
-    let text = sqlx::AssertSqlSafe([LOCKED, MADE].concat());
-    sqlx::query_scalar(text)
-        .bind(write.plan.head.get().cast_signed() - write.base.get().cast_signed())
-        .bind(rows.made.id)
-        .bind(rows.made.name)
-        .bind(rows.made.category)
-        .bind(rows.made.version)
-        .bind(rows.made.first)
-        .bind(rows.made.last)
-        .bind(rows.made.status)
-        .bind(rows.moved.id)
-        .bind(rows.moved.believed)
-        .bind(rows.moved.version)
-        .bind(rows.moved.last)
-        .bind(rows.moved.status)
-        .bind(rows.events.at)
-        .bind(rows.events.stream_id)
-        .bind(rows.events.version)
-        .bind(rows.events.recorded_at)
-        .bind(rows.events.type_id)
-        .bind(rows.events.codec)
-        .bind(rows.events.id)
-        .bind(rows.events.data)
-        .bind(rows.events.meta)
-        .bind(rows.answers.key)
-        .bind(rows.answers.stream_id)
-        .bind(rows.answers.version)
-        .bind(rows.answers.last)
-        .bind(rows.answers.events)
-        .bind(rows.answers.recorded_at)
+async fn put_many(connection: &mut PgConnection, write: &Write<'_>) -> sqlx::Result<bool> {
+    let (first, rest) = Events::of(write);
+    let (made, ended, answers) = (Made::of(write), Ended::of(write), Answers::of(write));
+    let event = first.event;
+    let written: i64 = sqlx::query_scalar(MANY)
+        .bind(write.base.next().get().cast_signed())
+        .bind(first.stream)
+        .bind(first.version)
+        .bind(event.recorded_at.as_micros())
+        .bind(first.event_type)
+        .bind(i16::from(event.codec.code()))
+        .bind(*event.id.as_uuid())
+        .bind(&event.data[..])
+        .bind(&event.meta[..])
+        .bind(rest.stream)
+        .bind(rest.version)
+        .bind(rest.recorded_at)
+        .bind(rest.event_type)
+        .bind(rest.codec)
+        .bind(rest.id)
+        .bind(rest.data)
+        .bind(rest.meta)
+        .bind(made.number)
+        .bind(made.name)
+        .bind(made.category)
+        .bind(made.version)
+        .bind(made.first)
+        .bind(made.last)
+        .bind(made.status)
+        .bind(ended.number)
+        .bind(ended.version)
+        .bind(ended.last)
+        .bind(answers.key)
+        .bind(answers.stream)
+        .bind(answers.version)
+        .bind(answers.last)
+        .bind(answers.events)
         .bind(write.mark.map(|mark| mark.at.as_micros()))
-        .bind(i64::try_from(write.plan.streams.len()).unwrap_or(i64::MAX))
         .fetch_one(connection)
-        .await
+        .await?;
+    Ok(written == 1)
 }
 
-const MOVED_ONE: &str = "\
-moved as (update streams set version = $4, last_position = base + 1, status = $12 from head \
-          where id = $2 and version = $3 and streams.status = 0 returning 1), ";
+const ONE: &str = "\
+insert into events (position, stream_id, version, recorded_at, type_id, codec, event_id, data, meta) \
+select $1, $2, $3, $4, $5, $6, $7, $8, $9 \
+ where pg_advisory_xact_lock_shared(7033157211) is not null \
+on conflict (position) do nothing";
 
-const MADE_ONE: &str = "\
-moved as (insert into streams (id, name, category, version, first_position, last_position, status) \
-          select $2, $13, $14, $4, base + 1, base + 1, $12 from head where $3 = 0::int8 \
-          on conflict (name) do nothing returning 1), ";
+const ONE_KEYED: &str = "\
+with first as ( \
+    insert into events (position, stream_id, version, recorded_at, type_id, codec, event_id, data, \
+                        meta) \
+    select $1, $2, $3, $4, $5, $6, $7, $8, $9 \
+     where pg_advisory_xact_lock_shared(7033157211) is not null \
+       and not exists (select from command_results where key = $10) \
+    on conflict (position) do nothing returning 1) \
+insert into command_results (key, stream_id, version, position, events, recorded_at) \
+select $10, $2, $3, $1, 1, (extract(epoch from clock_timestamp()) * 1000000)::int8 from first";
 
-const WRITTEN_ONE: &str = "\
-written as (insert into events (position, stream_id, version, recorded_at, type_id, codec, \
-                                event_id, data, meta) \
-            select base + 1, $2, $4, $5, $6, $7, $8, $9, $10 from head), \
-answered as (insert into command_results (key, stream_id, version, position, events, recorded_at) \
-             select $11, $2, $4, base + 1, 1, $5 from head where $11::uuid is not null) \
-select base / (select count(*) from moved) from head";
-
-/// One event for one stream: the same without arrays, which cost a fifth of a millisecond.
+/// One event for one stream that is there: the same without arrays, which cost a fifth of a
+/// millisecond.
 async fn put_one(
     connection: &mut PgConnection,
     write: &Write<'_>,
     one: &Accepted<'_>,
     event: &NewEvent,
-) -> sqlx::Result<i64> {
-    let stream = &one.appended.stream;
-    let place = write.places[stream];
-    let known = place.version > Version::ZERO;
-    let stream_part = if known { MOVED_ONE } else { MADE_ONE };
-    let text = sqlx::AssertSqlSafe([LOCKED_ONE, stream_part, WRITTEN_ONE].concat());
-    let query = sqlx::query_scalar(text)
-        .bind(1_i64)
-        .bind(place.id)
-        .bind(place.version.get().cast_signed())
+) -> sqlx::Result<bool> {
+    let query = sqlx::query(if one.key.is_some() { ONE_KEYED } else { ONE })
+        .bind(write.base.next().get().cast_signed())
+        .bind(write.places[0].number)
         .bind(one.appended.last_version.get().cast_signed())
         .bind(event.recorded_at.as_micros())
-        .bind(write.types.id(event))
+        .bind(write.types[0])
         .bind(i16::from(event.codec.code()))
         .bind(*event.id.as_uuid())
         .bind(&event.data[..])
-        .bind(&event.meta[..])
-        .bind(one.key.map(|key| Uuid::from_bytes(*key.as_bytes())))
-        .bind(i16::from(write.plan.streams[stream].deleted));
-    match known {
-        true => query.fetch_one(connection).await,
-        false => query.bind(stream.as_str()).bind(stream.category()).fetch_one(connection).await,
+        .bind(&event.meta[..]);
+    let query = match one.key {
+        Some(key) => query.bind(Uuid::from_bytes(*key.as_bytes())),
+        None => query,
+    };
+    Ok(query.execute(connection).await?.rows_affected() == 1)
+}
+
+impl Write<'_> {
+    /// No stream is made or ended.
+    fn all_are_plain(&self) -> bool {
+        let known = self.places.iter().all(|place| place.version > Version::ZERO);
+        known && self.plan.streams.values().all(|change| !change.deleted)
+    }
+
+    /// The number of an accepted append's stream.
+    fn number(&self, stream: &StreamId) -> i64 {
+        let at = self.plan.streams.get_index_of(stream);
+        at.map_or(0, |at| self.places[at].number)
+    }
+
+    /// The streams whose rows are written: those that are made, and those that end.
+    fn rows(&self, made: bool) -> impl Iterator<Item = (&StreamId, &StreamChange, i64)> {
+        let streams = self.plan.streams.iter().zip(self.places);
+        streams
+            .filter(move |(_, place)| (place.version == Version::ZERO) == made)
+            .map(|((name, change), place)| (*name, change, place.number))
+    }
+}
+
+/// The first event, which is written before all else.
+struct First<'a> {
+    stream: i64,
+    version: i64,
+    event_type: i32,
+    event: &'a NewEvent,
+}
+
+#[derive(Default)]
+struct Events<'a> {
+    stream: Vec<i64>,
+    version: Vec<i64>,
+    recorded_at: Vec<i64>,
+    event_type: Vec<i32>,
+    codec: Vec<i16>,
+    id: Vec<Uuid>,
+    data: Vec<&'a [u8]>,
+    meta: Vec<&'a [u8]>,
+}
+
+impl<'a> Events<'a> {
+    /// The first, and the rest as columns.
+    fn of(write: &Write<'a>) -> (First<'a>, Self) {
+        let mut first = None;
+        let mut rest = Self::default();
+        let mut types = write.types.iter().copied();
+        for Accepted { appended, events, .. } in &write.plan.accepted {
+            let stream = write.number(&appended.stream);
+            for (n, event) in (0..).zip(*events) {
+                let version = appended.first_version.plus(n).get().cast_signed();
+                let event_type = types.next().expect("a number for each event");
+                if first.is_none() {
+                    first = Some(First { stream, version, event_type, event });
+                    continue;
+                }
+                rest.stream.push(stream);
+                rest.version.push(version);
+                rest.recorded_at.push(event.recorded_at.as_micros());
+                rest.event_type.push(event_type);
+                rest.codec.push(i16::from(event.codec.code()));
+                rest.id.push(*event.id.as_uuid());
+                rest.data.push(&event.data);
+                rest.meta.push(&event.meta);
+            }
+        }
+        (first.expect("a plan that is written has an event"), rest)
     }
 }
 
 #[derive(Default)]
-struct Rows<'a> {
-    made: Made<'a>,
-    moved: Moved,
-    events: Events<'a>,
-    answers: Answers,
-}
-
-#[derive(Default)]
 struct Made<'a> {
-    id: Vec<i64>,
+    number: Vec<i64>,
     name: Vec<&'a str>,
     category: Vec<&'a str>,
     version: Vec<i64>,
@@ -218,87 +270,61 @@ struct Made<'a> {
     status: Vec<i16>,
 }
 
-#[derive(Default)]
-struct Moved {
-    id: Vec<i64>,
-    believed: Vec<i64>,
-    version: Vec<i64>,
-    last: Vec<i64>,
-    status: Vec<i16>,
+impl<'a> Made<'a> {
+    fn of(write: &'a Write<'_>) -> Self {
+        let mut made = Self::default();
+        for (name, change, number) in write.rows(true) {
+            made.number.push(number);
+            made.name.push(name.as_str());
+            made.category.push(name.category());
+            made.version.push(change.version.get().cast_signed());
+            made.first.push(change.first_position.get().cast_signed());
+            made.last.push(change.last_position.get().cast_signed());
+            made.status.push(i16::from(change.deleted));
+        }
+        made
+    }
 }
 
 #[derive(Default)]
-struct Events<'a> {
-    at: Vec<i64>,
-    stream_id: Vec<i64>,
+struct Ended {
+    number: Vec<i64>,
     version: Vec<i64>,
-    recorded_at: Vec<i64>,
-    type_id: Vec<Option<i32>>,
-    codec: Vec<i16>,
-    id: Vec<Uuid>,
-    data: Vec<&'a [u8]>,
-    meta: Vec<&'a [u8]>,
+    last: Vec<i64>,
+}
+
+impl Ended {
+    fn of(write: &Write<'_>) -> Self {
+        let mut ended = Self::default();
+        for (_, change, number) in write.rows(false).filter(|(_, change, _)| change.deleted) {
+            ended.number.push(number);
+            ended.version.push(change.version.get().cast_signed());
+            ended.last.push(change.last_position.get().cast_signed());
+        }
+        ended
+    }
 }
 
 #[derive(Default)]
 struct Answers {
     key: Vec<Uuid>,
-    stream_id: Vec<i64>,
+    stream: Vec<i64>,
     version: Vec<i64>,
     last: Vec<i64>,
     events: Vec<i32>,
-    recorded_at: Vec<i64>,
 }
 
-impl<'a> Rows<'a> {
-    fn of(write: &'a Write<'_>) -> Self {
-        let mut rows = Self::default();
-        let offset = |at: Position| at.get().cast_signed() - write.base.get().cast_signed();
-        for (name, change) in &write.plan.streams {
-            let place = write.places[*name];
-            let (version, last) =
-                (change.version.get().cast_signed(), offset(change.last_position));
-            let status = i16::from(change.deleted);
-            if place.version > Version::ZERO {
-                rows.moved.id.push(place.id);
-                rows.moved.believed.push(place.version.get().cast_signed());
-                rows.moved.version.push(version);
-                rows.moved.last.push(last);
-                rows.moved.status.push(status);
-            } else {
-                rows.made.id.push(place.id);
-                rows.made.name.push(name.as_str());
-                rows.made.category.push(name.category());
-                rows.made.version.push(version);
-                rows.made.first.push(offset(change.first_position));
-                rows.made.last.push(last);
-                rows.made.status.push(status);
-            }
-        }
+impl Answers {
+    fn of(write: &Write<'_>) -> Self {
+        let mut answers = Self::default();
         for Accepted { appended, events, key } in &write.plan.accepted {
-            let stream = write.places[&appended.stream].id;
-            let first = (offset(appended.first_position), appended.first_version);
-            for (n, event) in (0_u32..).zip(*events) {
-                rows.events.at.push(first.0 + i64::from(n));
-                rows.events.stream_id.push(stream);
-                rows.events.version.push(first.1.plus(u64::from(n)).get().cast_signed());
-                rows.events.recorded_at.push(event.recorded_at.as_micros());
-                rows.events.type_id.push(write.types.id(event));
-                rows.events.codec.push(i16::from(event.codec.code()));
-                rows.events.id.push(*event.id.as_uuid());
-                rows.events.data.push(&event.data);
-                rows.events.meta.push(&event.meta);
-            }
-            if let Some(key) = key {
-                let at = events.last().map_or(0, |event| event.recorded_at.as_micros());
-                rows.answers.key.push(Uuid::from_bytes(*key.as_bytes()));
-                rows.answers.stream_id.push(stream);
-                rows.answers.version.push(appended.last_version.get().cast_signed());
-                rows.answers.last.push(offset(appended.last_position));
-                rows.answers.events.push(i32::try_from(events.len()).unwrap_or(i32::MAX));
-                rows.answers.recorded_at.push(at);
-            }
+            let Some(key) = key else { continue };
+            answers.key.push(Uuid::from_bytes(*key.as_bytes()));
+            answers.stream.push(write.number(&appended.stream));
+            answers.version.push(appended.last_version.get().cast_signed());
+            answers.last.push(appended.last_position.get().cast_signed());
+            answers.events.push(i32::try_from(events.len()).unwrap_or(i32::MAX));
         }
-        rows
+        answers
     }
 }

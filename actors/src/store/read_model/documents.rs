@@ -18,12 +18,26 @@ use serde::Serialize;
 use super::query::ListQuery;
 use super::{Claim, Epoch, ProjectionError};
 use crate::event::Position;
+use crate::store::claims::{Claims, Fence};
 
+pub mod builds;
 pub mod conformance;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod rows;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+
+pub use builds::{Activation, Wanted};
+
+/// The most bytes of one document; a larger one is parked with the event that made it so.
+pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024;
+
+/// The most bytes of a document's id. An index of PostgreSQL takes no more than some 2,700
+/// (<https://www.postgresql.org/docs/15/btree-implementation.html>), and an odd one is written
+/// with twice as many.
+pub const MAX_ID: usize = 1_024;
 
 /// One making of a projection's documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,6 +76,15 @@ impl Part {
     }
 }
 
+impl Writer {
+    /// What it shows when it renews its claim.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        let Self { part, owner, epoch } = self.clone();
+        Fence { name: part.to_string().into(), owner, epoch }
+    }
+}
+
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "build {}/{}", self.build, self.partition)
@@ -91,26 +114,68 @@ pub struct Document {
     pub position: Position,
 }
 
+/// A document of the active build, or that there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Read {
+    /// The build that was read; `None` if the projection has none.
+    pub build: Option<i64>,
+    /// The document.
+    pub document: Option<Document>,
+}
+
+/// Who writes, and under which claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writer {
+    /// The partition.
+    pub part: Part,
+    /// The name that claimed it.
+    pub owner: Arc<str>,
+    /// The claim.
+    pub epoch: Epoch,
+}
+
 /// What a page of events changes, all of it or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// Whose.
-    pub part: Part,
-    /// Under which claim.
-    pub epoch: Epoch,
+    pub writer: Writer,
     /// For how long the claim is good after it, on a store with several nodes.
     pub lease: Duration,
+    /// Where the checkpoint is, as the writer believes. A database that crashed may have lost the
+    /// last commits, and then the writer has to begin again where it really is. `None` does not
+    /// compare.
+    pub from: Option<Position>,
     /// The checkpoint after it.
     pub to: Position,
     /// Documents as they are now; `None` removes one.
-    pub changes: Vec<(Arc<str>, Option<Bytes>, Position)>,
+    pub changes: Vec<Changed>,
     /// Events to be parked.
     pub park: Vec<Parked>,
-    /// Documents whose parked events are done: they are no longer parked.
-    pub unpark: Vec<Arc<str>>,
+    /// Parked events that are done: those of a document up to a position.
+    pub unpark: Vec<(Arc<str>, Position)>,
+}
+
+/// A document after a page, and the last event that changed it. Without data it is removed.
+pub type Changed = (Arc<str>, Option<Bytes>, Position);
+
+impl Commit {
+    /// A commit of a checkpoint and nothing else.
+    #[must_use]
+    pub fn checkpoint(
+        writer: Writer,
+        lease: Duration,
+        from: Option<Position>,
+        to: Position,
+    ) -> Self {
+        let (changes, park, unpark) = (Vec::new(), Vec::new(), Vec::new());
+        Self { writer, lease, from, to, changes, park, unpark }
+    }
 }
 
 /// An event that a projection could not apply, or that waits behind one.
+///
+/// A document whose first parked event was not tried is due: the node that has the partition
+/// applies its parked events again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Parked {
     /// The document that it would change.
@@ -123,11 +188,35 @@ pub struct Parked {
     pub error: String,
 }
 
+/// A document with parked events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParkedDocument {
+    /// Its id.
+    pub id: Arc<str>,
+    /// How many events are parked.
+    pub events: u64,
+    /// Whether they are to be applied again.
+    pub due: bool,
+}
+
+/// Which parked events are asked for: a page, by document and position.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ParkedQuery {
+    /// Only those of one document.
+    pub id: Option<Arc<str>>,
+    /// Only those behind this one, the last of the page before.
+    pub after: Option<(Arc<str>, Position)>,
+    /// How many at most; more than [`MAX_LIST`](super::query::MAX_LIST) is read as that.
+    pub limit: usize,
+}
+
 /// How far a partition is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Progress {
     /// The build.
     pub build: i64,
+    /// The version of the projection that it was begun with.
+    pub version: u32,
     /// Whether that build is the one that is read.
     pub active: bool,
     /// The partition.
@@ -141,31 +230,39 @@ pub struct Progress {
 /// Documents in a database. All calls are safe to drop: a dropped write happens or not, and
 /// nothing is half done.
 pub trait Documents: Send + Sync + fmt::Debug {
-    /// The builds of a projection. Makes the first; begins another when the version or the number
-    /// of partitions is not the one of the newest.
+    /// The builds of a projection, after what [`builds::decide`] says was done. Makes the first;
+    /// begins another beside it for a newer program; leaves everything as it is for an older one.
     ///
     /// # Errors
     /// The database failed.
     fn builds<'a>(
         &'a self,
         projection: &'a str,
-        version: u32,
-        partitions: u16,
+        wanted: Wanted,
     ) -> BoxFuture<'a, Result<Builds, ProjectionError>>;
+
+    /// The builds of a projection as they are. Changes nothing, and waits for nobody.
+    ///
+    /// # Errors
+    /// The database failed.
+    fn look<'a>(
+        &'a self,
+        projection: &'a str,
+    ) -> BoxFuture<'a, Result<builds::Found, ProjectionError>>;
 
     /// Begins a build, in place of one that is not finished.
     ///
     /// # Errors
-    /// The database failed.
+    /// [`Newer`](ProjectionError::Newer): a newer program has made or makes one; or the database
+    /// failed.
     fn begin_build<'a>(
         &'a self,
         projection: &'a str,
-        version: u32,
-        partitions: u16,
+        wanted: Wanted,
     ) -> BoxFuture<'a, Result<Build, ProjectionError>>;
 
-    /// Puts a build in the place of the active one, if it is at least as far in all partitions;
-    /// whoever writes the old one is fenced. Answers whether it is active now.
+    /// Puts a build in the place of the active one, if it is at least as far in all partitions and
+    /// no more of its documents stand still; whoever writes the old one is fenced.
     ///
     /// # Errors
     /// The database failed.
@@ -173,10 +270,16 @@ pub trait Documents: Send + Sync + fmt::Debug {
         &'a self,
         projection: &'a str,
         build: i64,
-    ) -> BoxFuture<'a, Result<bool, ProjectionError>>;
+    ) -> BoxFuture<'a, Result<Activation, ProjectionError>>;
+
+    /// The claims on the partitions of builds, by the names that they have when they are
+    /// [displayed](Part): renewed, given back, paused, and asked for as those of all who follow the
+    /// log. Their place is moved by [`commit`](Self::commit) only.
+    fn claims(&self) -> &dyn Claims;
 
     /// Takes a partition over. Whoever had it before is fenced from now on; on a store with
-    /// several nodes that happens only when its lease has run out, or it has the same name.
+    /// several nodes that happens only when its lease has run out, or it has the same name. A
+    /// claim that was answered outlives a crash of the database, so that no epoch is given twice.
     ///
     /// # Errors
     /// The database failed.
@@ -186,6 +289,23 @@ pub trait Documents: Send + Sync + fmt::Debug {
         owner: &'a str,
         lease: Duration,
     ) -> BoxFuture<'a, Result<Claimed, ProjectionError>>;
+
+    /// A sign of life: the claim is good for another `lease`.
+    ///
+    /// # Errors
+    /// [`Fenced`](ProjectionError::Fenced), or the database failed.
+    fn renew<'a>(
+        &'a self,
+        writer: &'a Writer,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<(), ProjectionError>>;
+
+    /// Gives a claim back: another node need not wait until it has run out. Does nothing if
+    /// somebody else has it by now.
+    ///
+    /// # Errors
+    /// The database failed.
+    fn release<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<(), ProjectionError>>;
 
     /// The documents of a build by id; those that there are, in any order.
     ///
@@ -197,17 +317,24 @@ pub trait Documents: Send + Sync + fmt::Debug {
         ids: &'a [Arc<str>],
     ) -> BoxFuture<'a, Result<Vec<Document>, ProjectionError>>;
 
-    /// Writes a page's changes and its checkpoint.
+    /// Writes a page's changes and its checkpoint, for the latest claim only: epoch, owner and
+    /// checkpoint have to be those of the commit.
     ///
     /// # Errors
-    /// [`Fenced`](ProjectionError::Fenced), or the database failed.
+    /// [`Fenced`](ProjectionError::Fenced); [`Refused`](ProjectionError::Refused) if the database
+    /// cannot hold what is to be written; or it failed.
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), ProjectionError>>;
 
-    /// Empties the active build and lets it begin again; whoever writes it is fenced.
+    /// Throws the documents away and lets the active build begin again, as `wanted`; whoever
+    /// writes it is fenced.
     ///
     /// # Errors
-    /// The database failed.
-    fn reset<'a>(&'a self, projection: &'a str) -> BoxFuture<'a, Result<(), ProjectionError>>;
+    /// [`Unknown`](ProjectionError::Unknown), or the database failed.
+    fn reset<'a>(
+        &'a self,
+        projection: &'a str,
+        wanted: Wanted,
+    ) -> BoxFuture<'a, Result<(), ProjectionError>>;
 
     /// Removes at most `limit` documents of builds that are no longer read. Answers whether there
     /// are more.
@@ -220,13 +347,35 @@ pub trait Documents: Send + Sync + fmt::Debug {
         limit: usize,
     ) -> BoxFuture<'a, Result<bool, ProjectionError>>;
 
-    /// The parked events of a build, by document and position.
+    /// A page of the parked events of a build, by document and position.
     ///
     /// # Errors
     /// The database failed.
-    fn parked(&self, build: i64) -> BoxFuture<'_, Result<Vec<Parked>, ProjectionError>>;
+    fn parked<'a>(
+        &'a self,
+        build: i64,
+        query: &'a ParkedQuery,
+    ) -> BoxFuture<'a, Result<Vec<Parked>, ProjectionError>>;
 
-    /// Leaves out the first parked event of a document.
+    /// The documents of a build that have parked events, by id.
+    ///
+    /// # Errors
+    /// The database failed.
+    fn parked_documents(
+        &self,
+        build: i64,
+    ) -> BoxFuture<'_, Result<Vec<ParkedDocument>, ProjectionError>>;
+
+    /// Lets the parked events of a document be applied again by the node that has it, be it now
+    /// or when one starts. Answers whether there are any.
+    ///
+    /// # Errors
+    /// The database failed.
+    fn retry<'a>(&'a self, build: i64, id: &'a str)
+    -> BoxFuture<'a, Result<bool, ProjectionError>>;
+
+    /// Leaves out the first parked event of a document; those behind it are due. Answers whether
+    /// there was one.
     ///
     /// # Errors
     /// The database failed.
@@ -240,7 +389,7 @@ pub trait Documents: Send + Sync + fmt::Debug {
         &'a self,
         projection: &'a str,
         id: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Document>, ProjectionError>>;
+    ) -> BoxFuture<'a, Result<Read, ProjectionError>>;
 
     /// A page of documents of the active build.
     ///

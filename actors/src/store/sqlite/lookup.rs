@@ -1,83 +1,52 @@
-//! Single facts: the head, versions, answers, types, times.
+//! Single facts: the head, versions, types, times.
 
 use std::sync::Arc;
 
-use sqlx::{Row as _, sqlite::SqliteRow};
+use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
-use super::{append, database::Database};
+use super::reader::Failure;
 use crate::{
     event::{Position, StreamId, Timestamp, Version},
-    store::{Appended, IdempotencyKey, RecordedType, StoreError},
+    store::RecordedType,
 };
 
-pub(super) async fn head(database: &Database) -> Result<Position, StoreError> {
-    let head: i64 = sqlx::query_scalar("select position from store_head")
-        .fetch_one(database.readers()?)
-        .await
-        .map_err(|error| database.fault(error))?;
+pub(super) fn head(connection: &Connection) -> Result<Position, Failure> {
+    let mut statement = connection.prepare_cached("select position from store_head")?;
+    let head: i64 = statement.query_row((), |row| row.get(0))?;
     Ok(Position::new(head.cast_unsigned()))
 }
 
-pub(super) async fn stream_version(
-    database: &Database,
+pub(super) fn stream_version(
+    connection: &Connection,
     stream: &StreamId,
-) -> Result<Version, StoreError> {
-    let version: Option<i64> = sqlx::query_scalar("select version from streams where name = ?")
-        .bind(stream.to_shared())
-        .fetch_optional(database.readers()?)
-        .await
-        .map_err(|error| database.fault(error))?;
+) -> Result<Version, Failure> {
+    let mut statement = connection.prepare_cached("select version from streams where name = ?")?;
+    let version = statement.query_row([stream.as_str()], |row| row.get::<_, i64>(0)).optional()?;
     Ok(version.map_or(Version::ZERO, |version| Version::new(version.cast_unsigned())))
 }
 
-pub(super) async fn store_id(database: &Database) -> Result<Uuid, StoreError> {
-    let id: Vec<u8> = sqlx::query_scalar("select store_uuid from store_head")
-        .fetch_one(database.readers()?)
-        .await
-        .map_err(|error| database.fault(error))?;
+pub(super) fn store_id(connection: &Connection) -> Result<Uuid, Failure> {
+    let id: Vec<u8> =
+        connection.query_row("select store_uuid from store_head", (), |row| row.get(0))?;
     Uuid::from_slice(&id)
-        .map_err(|error| database.corrupt(format!("its name is not a UUID ({error})")))
+        .map_err(|error| Failure::Corrupt(format!("its name is not a UUID ({error})")))
 }
 
-pub(super) async fn answer(
-    database: &Database,
-    key: IdempotencyKey,
-) -> Result<Option<Appended>, StoreError> {
-    let row = sqlx::query(
-        "select c.key, s.name, c.version, c.position, c.events from command_results c \
-         cross join streams s on s.id = c.stream_id where c.key = ?",
-    )
-    .bind(key.as_bytes().as_slice())
-    .fetch_optional(database.readers()?)
-    .await
-    .map_err(|error| database.fault(error))?;
-    let answer = row.map(|row| append::answer(&row).map(|(_, appended)| appended)).transpose();
-    answer.map_err(|error| database.fault(error))
+pub(super) fn event_types(connection: &Connection) -> Result<Vec<RecordedType>, Failure> {
+    let text = "select name, schema_version from event_types order by name, schema_version";
+    let mut statement = connection.prepare_cached(text)?;
+    let types = statement.query_map((), |row| {
+        let name = Arc::from(row.get_ref(0)?.as_str()?);
+        Ok(RecordedType { name, schema_version: row.get(1)? })
+    })?;
+    Ok(types.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(super) async fn event_types(database: &Database) -> Result<Vec<RecordedType>, StoreError> {
-    let query = "select name, schema_version from event_types order by name, schema_version";
-    let rows = sqlx::query(query)
-        .fetch_all(database.readers()?)
-        .await
-        .map_err(|error| database.fault(error))?;
-    let read = |row: &SqliteRow| {
-        let name = Arc::from(row.try_get::<String, _>(0)?);
-        Ok(RecordedType { name, schema_version: row.try_get(1)? })
-    };
-    rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| database.fault(error))
-}
-
-pub(super) async fn position_at(
-    database: &Database,
-    time: Timestamp,
-) -> Result<Position, StoreError> {
-    let query = "select position from position_marks where at <= ? order by at desc limit 1";
-    let position: Option<i64> = sqlx::query_scalar(query)
-        .bind(time.as_micros())
-        .fetch_optional(database.readers()?)
-        .await
-        .map_err(|error| database.fault(error))?;
+pub(super) fn position_at(connection: &Connection, time: Timestamp) -> Result<Position, Failure> {
+    let text = "select position from position_marks where at <= ? order by at desc limit 1";
+    let mut statement = connection.prepare_cached(text)?;
+    let position =
+        statement.query_row([time.as_micros()], |row| row.get::<_, i64>(0)).optional()?;
     Ok(position.map_or(Position::ZERO, |position| Position::new(position.cast_unsigned())))
 }

@@ -1,4 +1,4 @@
-//! Statements over many rows, in few sizes.
+//! Statements over many rows, in few sizes, for writers that speak sqlx.
 //!
 //! A statement of 100 rows is 1.5 to 1.8 times faster than 100 of one row, but a statement of a
 //! new size has to be prepared first, which costs more than it saves. So there are four sizes,
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sqlx::{
     AssertSqlSafe, SqlSafeStr, SqlStr,
-    sqlite::{SqliteArguments, SqliteConnection, SqliteRow},
+    sqlite::{SqliteArguments, SqliteConnection},
 };
 
 const SIZES: [usize; 4] = [100, 20, 4, 1];
@@ -32,11 +32,6 @@ impl Sized {
         Self { texts: SIZES.map(text), columns: row.matches('?').count() }
     }
 
-    /// The statement of one row, to be joined with others.
-    pub(crate) fn one(&self) -> &str {
-        self.texts.last().expect("there are sizes")
-    }
-
     /// Writes all `rows`, the large statements first.
     pub(crate) async fn write<T>(
         &self,
@@ -54,25 +49,6 @@ impl Sized {
         Ok(())
     }
 
-    /// Reads by all `keys`. A statement that is too large is filled with NULLs, which match no
-    /// row (SQLite reads what is not bound as NULL).
-    pub(crate) async fn read<T>(
-        &self,
-        connection: &mut SqliteConnection,
-        keys: &[T],
-        mut bind: impl FnMut(&mut Row, &T),
-    ) -> sqlx::Result<Vec<SqliteRow>> {
-        let mut found = Vec::new();
-        for chunk in keys.chunks(SIZES[0]) {
-            let fits = SIZES.iter().rposition(|size| *size >= chunk.len());
-            let at = fits.expect("a chunk is at most the largest size");
-            let arguments = self.arguments(chunk, SIZES[at], &mut bind)?;
-            let text = sql(&self.texts[at]);
-            found.extend(sqlx::query_with(text, arguments).fetch_all(&mut *connection).await?);
-        }
-        Ok(found)
-    }
-
     fn arguments<T>(
         &self,
         chunk: &[T],
@@ -85,15 +61,6 @@ impl Sized {
         }
         row.finish()
     }
-}
-
-/// Runs statements that were joined by `;`, in one round trip; answers the rows of all of them.
-pub(crate) async fn run(
-    connection: &mut SqliteConnection,
-    text: &Arc<str>,
-    row: Row,
-) -> sqlx::Result<Vec<SqliteRow>> {
-    sqlx::query_with(sql(text), row.finish()?).fetch_all(connection).await
 }
 
 fn sql(text: &Arc<str>) -> SqlStr {
@@ -125,16 +92,8 @@ impl Row {
         self.value(saturated(value))
     }
 
-    pub(crate) fn null(&mut self) -> &mut Self {
-        self.value(None::<i64>)
-    }
-
     pub(crate) fn text(&mut self, value: Arc<str>) -> &mut Self {
         self.value(value)
-    }
-
-    pub(crate) fn blob(&mut self, value: &[u8]) -> &mut Self {
-        self.value(value.to_vec())
     }
 
     pub(crate) fn finish(self) -> sqlx::Result<SqliteArguments> {

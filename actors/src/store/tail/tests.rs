@@ -1,116 +1,19 @@
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 
 use super::*;
 use crate::store::conformance::{self, append, whole_log};
 use crate::store::memory::MemoryStore;
+use crate::store::probe::Probe;
 use crate::store::{ExpectedVersion, MAX_PAGE};
 
 const ANY: ExpectedVersion = ExpectedVersion::Any;
 
+type Spy = Probe<MemoryStore>;
+
 async fn tail(store: &Arc<Spy>, sole: bool, bytes: usize) -> Tail {
     Tail::over(Arc::clone(store) as _, sole, bytes).await.unwrap()
-}
-
-/// Counts reads of the log.
-#[derive(Debug, Default)]
-struct Spy {
-    store: MemoryStore,
-    reads: AtomicUsize,
-    /// It commits and does not answer.
-    silent: AtomicBool,
-}
-
-impl Spy {
-    fn reads(&self) -> usize {
-        self.reads.swap(0, Ordering::SeqCst)
-    }
-}
-
-impl EventStore for Spy {
-    fn append_batch(
-        &self,
-        batch: Arc<[Append]>,
-    ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
-        async move {
-            let outcomes = self.store.append_batch(batch).await;
-            if self.silent.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
-            }
-            outcomes
-        }
-        .boxed()
-    }
-
-    fn read_stream<'a>(
-        &'a self,
-        stream: &'a StreamId,
-        after: Version,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.store.read_stream(stream, after, limit)
-    }
-
-    fn read_all(
-        &self,
-        after: Position,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        self.store.read_all(after, limit)
-    }
-
-    fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.head()
-    }
-
-    fn stream_version<'a>(
-        &'a self,
-        stream: &'a StreamId,
-    ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        self.store.stream_version(stream)
-    }
-
-    fn read_stream_backward<'a>(
-        &'a self,
-        stream: &'a StreamId,
-        before: Version,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.store.read_stream_backward(stream, before, limit)
-    }
-
-    fn read_matching<'a>(
-        &'a self,
-        filter: &'a EventFilter,
-        after: Position,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        self.store.read_matching(filter, after, limit)
-    }
-
-    fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
-        self.store.answer(key)
-    }
-
-    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
-        self.store.event_types()
-    }
-
-    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.position_at(time)
-    }
-
-    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.changed(after)
-    }
-
-    fn store_id(&self) -> Uuid {
-        self.store.store_id()
-    }
 }
 
 #[tokio::test]

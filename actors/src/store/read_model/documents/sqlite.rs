@@ -6,45 +6,40 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use serde_json::Value;
 use sqlx::{
-    AssertSqlSafe, Connection as _, Row as _,
+    Connection as _, Row as _,
     sqlite::{SqliteConnection, SqliteRow},
 };
 use tokio::sync::Mutex;
 
-use builds::{find_builds, make_build, retire};
-
-use super::{Build, Builds, Claimed, Commit, Document, Documents, Parked, Part, Progress};
+use super::builds::{self, Activation, Found, Wanted};
+use super::rows::{self, Columns};
+use super::{
+    Build, Builds, Claimed, Commit, Document, Documents, Parked, ParkedDocument, ParkedQuery, Part,
+    Progress, Read, Writer,
+};
 use crate::{
     event::Position,
-    store::read_model::{
-        Claim, Epoch, ProjectionError,
-        query::{Filter, ListQuery, MAX_LIST},
-    },
-    store::sqlite::{
-        Database,
-        statement::{Row, Sized, saturated},
-    },
+    store::claims::{Claims, sqlite::SqliteClaims},
+    store::read_model::{Claim, Epoch, ProjectionError, query::ListQuery},
+    store::sqlite::{Database, statement::saturated},
 };
+use put::Statements;
 
-mod builds;
+mod put;
+mod switch;
 
 /// [`Documents`] in the log's SQLite file. One node works on a file, so a claim is always granted
 /// and a lease never matters.
 #[derive(Debug)]
 pub struct SqliteDocuments {
     database: Arc<Database>,
+    claims: SqliteClaims,
     statements: Statements,
     /// Taken out for each write and put back after its commit, as in the store.
     writer: Mutex<Option<SqliteConnection>>,
-}
-
-#[derive(Debug)]
-struct Statements {
-    put: Sized,
-    park: Sized,
 }
 
 /// A transaction that did not commit: refused by a rule, or failed by SQLite.
@@ -59,27 +54,27 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
+impl Columns for SqliteRow {
+    type Error = sqlx::Error;
+
+    fn integer(&self, column: usize) -> sqlx::Result<i64> {
+        self.try_get(column)
+    }
+
+    fn text(&self, column: usize) -> sqlx::Result<&str> {
+        self.try_get(column)
+    }
+}
+
 impl SqliteDocuments {
     /// Documents in an open database; take [`SqliteStore::database`] so that both writers wait for
     /// each other instead of polling.
     ///
     /// [`SqliteStore::database`]: crate::store::sqlite::SqliteStore::database
     pub fn new(database: Arc<Database>) -> Self {
-        let statements = Statements {
-            put: Sized::new(
-                "insert into documents (build, id, position, data) values",
-                "(?,?,?,?)",
-                "on conflict (build, id) do update set position = excluded.position, \
-                 data = excluded.data",
-            ),
-            park: Sized::new(
-                "insert into parked (build, id, position, attempts, error) values",
-                "(?,?,?,?,?)",
-                "on conflict (build, id, position) do update \
-                 set attempts = excluded.attempts, error = excluded.error",
-            ),
-        };
-        Self { database, statements, writer: Mutex::new(None) }
+        let claims =
+            SqliteClaims::in_tables(Arc::clone(&database), "checkpoints", "projection_notes");
+        Self { database, claims, statements: Statements::default(), writer: Mutex::new(None) }
     }
 
     /// Runs `work` in a transaction of its own, in turn with the log's writer.
@@ -116,77 +111,53 @@ impl SqliteDocuments {
     }
 }
 
-async fn fence(connection: &mut SqliteConnection, commit: &Commit) -> Result<(), Failure> {
-    let moved = sqlx::query("update checkpoints set position = ? where name = ? and epoch = ?")
-        .bind(saturated(commit.to.get()))
-        .bind(commit.part.checkpoint())
-        .bind(saturated(commit.epoch.get()))
-        .execute(connection)
-        .await?;
-    match moved.rows_affected() {
-        1 => Ok(()),
-        _ => Err(Failure::Refused(ProjectionError::Fenced { part: commit.part.to_string() })),
-    }
-}
-
 fn document(row: &SqliteRow) -> sqlx::Result<Document> {
-    Ok(Document {
-        id: row.try_get::<&str, _>(0)?.into(),
-        data: row.try_get::<String, _>(1)?.into(),
-        position: Position::new(row.try_get::<i64, _>(2)?.cast_unsigned()),
-    })
+    rows::document(row, |id| Arc::from(id), |json| Bytes::copy_from_slice(json.as_bytes()))
 }
 
-/// `'$."a"."b"'`; the parts have no quotes, which [`ListQuery::check`] has seen to.
-fn path(filter: &Filter) -> String {
-    filter.path.iter().fold("$".to_owned(), |path, part| format!("{path}.\"{part}\""))
+fn fenced(part: Part) -> Failure {
+    Failure::Refused(ProjectionError::Fenced { part: part.to_string() })
 }
 
 impl Documents for SqliteDocuments {
     fn builds<'a>(
         &'a self,
         projection: &'a str,
-        version: u32,
-        partitions: u16,
+        wanted: Wanted,
     ) -> BoxFuture<'a, Result<Builds, ProjectionError>> {
         self.write(async move |connection| {
-            let (active, building) = find_builds(connection, projection).await?;
-            let fits = |build: &Build| build.version == version && build.partitions == partitions;
-            let Some(active) = active else {
-                let active = make_build(connection, projection, version, partitions, 1).await?;
-                return Ok(Builds { active, building: None });
-            };
-            let building = match building {
-                Some(building) if fits(&building) => Some(building),
-                None if fits(&active) => None,
-                other => {
-                    if let Some(outdated) = other {
-                        retire(connection, outdated.id).await?;
-                    }
-                    match fits(&active) {
-                        true => None,
-                        false => {
-                            Some(make_build(connection, projection, version, partitions, 0).await?)
-                        }
-                    }
-                }
+            let found = switch::find(&mut *connection, projection).await?;
+            let change = builds::decide(&found, wanted);
+            let found = switch::change(connection, projection, found, change).await?;
+            let Found { active: Some(active), building } = found else {
+                return Err(Failure::Sql(sqlx::Error::RowNotFound));
             };
             Ok(Builds { active, building })
         })
         .boxed()
     }
 
+    fn look<'a>(&'a self, projection: &'a str) -> BoxFuture<'a, Result<Found, ProjectionError>> {
+        async move {
+            let found = switch::find(self.database.readers()?, projection).await;
+            self.read(found)
+        }
+        .boxed()
+    }
+
     fn begin_build<'a>(
         &'a self,
         projection: &'a str,
-        version: u32,
-        partitions: u16,
+        wanted: Wanted,
     ) -> BoxFuture<'a, Result<Build, ProjectionError>> {
         self.write(async move |connection| {
-            if let (_, Some(unfinished)) = find_builds(connection, projection).await? {
-                retire(connection, unfinished.id).await?;
-            }
-            Ok(make_build(connection, projection, version, partitions, 0).await?)
+            let found = switch::find(&mut *connection, projection).await?;
+            let change = builds::rebuild(&found, wanted).map_err(|newer| {
+                let (projection, version) = (projection.to_owned(), newer.version);
+                Failure::Refused(ProjectionError::Newer { projection, version })
+            })?;
+            let found = switch::change(connection, projection, found, change).await?;
+            found.building.ok_or(Failure::Sql(sqlx::Error::RowNotFound))
         })
         .boxed()
     }
@@ -195,36 +166,26 @@ impl Documents for SqliteDocuments {
         &'a self,
         projection: &'a str,
         build: i64,
-    ) -> BoxFuture<'a, Result<bool, ProjectionError>> {
+    ) -> BoxFuture<'a, Result<Activation, ProjectionError>> {
         self.write(async move |connection| {
-            let (Some(active), building) = find_builds(connection, projection).await? else {
-                return Ok(false);
-            };
-            if active.id == build {
-                return Ok(true);
+            let found = switch::find(&mut *connection, projection).await?;
+            if let Err(known) = builds::is_candidate(&found, build) {
+                return Ok(known);
             }
-            if building.is_none_or(|building| building.id != build) {
-                return Ok(false);
+            let old = found.active.as_ref().map_or(0, |active| active.id);
+            let compared = switch::compare(connection, build, old).await?;
+            let may = builds::may_switch(compared);
+            if may == Activation::Active {
+                switch::retire(connection, old).await?;
+                switch::activate(connection, build).await?;
             }
-            let reached: bool = sqlx::query_scalar(
-                "select (select min(position) from checkpoints where name like ?) \
-                     >= (select max(position) from checkpoints where name like ?)",
-            )
-            .bind(format!("build {build}/%"))
-            .bind(format!("build {}/%", active.id))
-            .fetch_one(&mut *connection)
-            .await?;
-            if !reached {
-                return Ok(false);
-            }
-            retire(connection, active.id).await?;
-            sqlx::query("update projection_builds set state = 1 where id = ?")
-                .bind(build)
-                .execute(connection)
-                .await?;
-            Ok(true)
+            Ok(may)
         })
         .boxed()
+    }
+
+    fn claims(&self) -> &dyn Claims {
+        &self.claims
     }
 
     fn claim<'a>(
@@ -242,16 +203,39 @@ impl Documents for SqliteDocuments {
             .bind(part.checkpoint())
             .fetch_optional(connection)
             .await?;
-            let Some(row) = row else {
-                // The build was taken out of use in between.
-                return Err(Failure::Refused(ProjectionError::Fenced { part: part.to_string() }));
-            };
+            // Without one the build was taken out of use in between.
+            let row = row.ok_or_else(|| fenced(part))?;
             Ok(Claimed::Yes(Claim {
-                checkpoint: Position::new(row.try_get::<i64, _>(0)?.cast_unsigned()),
-                epoch: Epoch::new(row.try_get::<i64, _>(1)?.cast_unsigned()),
+                checkpoint: Position::new(row.integer(0)?.cast_unsigned()),
+                epoch: Epoch::new(row.integer(1)?.cast_unsigned()),
             }))
         })
         .boxed()
+    }
+
+    fn renew<'a>(
+        &'a self,
+        writer: &'a Writer,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<(), ProjectionError>> {
+        async move {
+            let row =
+                sqlx::query("select 1 from checkpoints where name = ? and epoch = ? and owner = ?")
+                    .bind(writer.part.checkpoint())
+                    .bind(saturated(writer.epoch.get()))
+                    .bind(&*writer.owner)
+                    .fetch_optional(self.database.readers()?)
+                    .await;
+            match self.read(row)? {
+                Some(_) => Ok(()),
+                None => Err(ProjectionError::Fenced { part: writer.part.to_string() }),
+            }
+        }
+        .boxed()
+    }
+
+    fn release<'a>(&'a self, _: &'a Writer) -> BoxFuture<'a, Result<(), ProjectionError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn load<'a>(
@@ -276,61 +260,42 @@ impl Documents for SqliteDocuments {
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), ProjectionError>> {
-        self.write(async move |connection| {
-            fence(connection, &commit).await?;
-            let build = commit.part.build;
-            let (kept, removed): (Vec<_>, Vec<_>) =
-                commit.changes.iter().partition(|(_, data, _)| data.is_some());
-            self.statements
-                .put
-                .write(connection, &kept, |row: &mut Row, (id, data, position)| {
-                    // JSON is UTF-8; it was made from text by this program.
-                    let text = data.as_deref().and_then(|data| std::str::from_utf8(data).ok());
-                    row.integer(build)
-                        .text(Arc::clone(id))
-                        .counter(position.get())
-                        .text(text.unwrap_or("null").into());
+        async move {
+            let part = commit.writer.part;
+            let done = self.write(async move |connection| {
+                if !put::fence(connection, &commit).await? {
+                    return Err(fenced(part));
+                }
+                put::write(connection, &self.statements, &commit).await.map_err(|error| {
+                    match put::refusal(&error) {
+                        Some(reason) => Failure::Refused(ProjectionError::Refused {
+                            part: part.to_string(),
+                            reason,
+                        }),
+                        None => Failure::Sql(error),
+                    }
                 })
-                .await?;
-            for (id, ..) in removed {
-                sqlx::query("delete from documents where build = ? and id = ?")
-                    .bind(build)
-                    .bind(Arc::clone(id))
-                    .execute(&mut *connection)
-                    .await?;
-            }
-            for id in &commit.unpark {
-                sqlx::query("delete from parked where build = ? and id = ?")
-                    .bind(build)
-                    .bind(Arc::clone(id))
-                    .execute(&mut *connection)
-                    .await?;
-            }
-            self.statements
-                .park
-                .write(connection, &commit.park, |row: &mut Row, parked| {
-                    row.integer(build)
-                        .text(Arc::clone(&parked.id))
-                        .counter(parked.position.get())
-                        .integer(i64::from(parked.attempts))
-                        .text(parked.error.as_str().into());
-                })
-                .await?;
-            Ok(())
-        })
+            });
+            done.await
+        }
         .boxed()
     }
 
-    fn reset<'a>(&'a self, projection: &'a str) -> BoxFuture<'a, Result<(), ProjectionError>> {
+    fn reset<'a>(
+        &'a self,
+        projection: &'a str,
+        wanted: Wanted,
+    ) -> BoxFuture<'a, Result<(), ProjectionError>> {
         self.write(async move |connection| {
-            let (Some(active), _) = find_builds(connection, projection).await? else {
+            let found = switch::find(&mut *connection, projection).await?;
+            if found.active.is_none() {
                 let projection = projection.to_owned();
                 return Err(Failure::Refused(ProjectionError::Unknown { projection }));
-            };
+            }
             // Another build in its place: its writers are fenced, and what was there is removed
             // bit by bit.
-            retire(connection, active.id).await?;
-            make_build(connection, projection, active.version, active.partitions, 1).await?;
+            let change = builds::reset(&found, wanted);
+            switch::change(connection, projection, found, change).await?;
             Ok(())
         })
         .boxed()
@@ -342,56 +307,72 @@ impl Documents for SqliteDocuments {
         limit: usize,
     ) -> BoxFuture<'a, Result<bool, ProjectionError>> {
         self.write(async move |connection| {
-            let limit = saturated(limit as u64);
-            let retired: Option<i64> = sqlx::query_scalar(
-                "select id from projection_builds where projection = ? and state = 2 limit 1",
-            )
-            .bind(projection)
-            .fetch_optional(&mut *connection)
-            .await?;
-            let Some(build) = retired else { return Ok(false) };
-            let deleted = sqlx::query(
-                "delete from documents where build = ? and id in \
-                 (select id from documents where build = ? limit ?)",
-            )
-            .bind(build)
-            .bind(build)
-            .bind(limit)
-            .execute(&mut *connection)
-            .await?
-            .rows_affected();
-            if saturated(deleted) < limit {
-                for text in [
-                    "delete from parked where build = ?",
-                    "delete from projection_builds where id = ?",
-                ] {
-                    sqlx::query(text).bind(build).execute(&mut *connection).await?;
-                }
-            }
-            Ok(true)
+            Ok(switch::prune(connection, projection, saturated(limit as u64)).await?)
         })
         .boxed()
     }
 
-    fn parked(&self, build: i64) -> BoxFuture<'_, Result<Vec<Parked>, ProjectionError>> {
+    fn parked<'a>(
+        &'a self,
+        build: i64,
+        query: &'a ParkedQuery,
+    ) -> BoxFuture<'a, Result<Vec<Parked>, ProjectionError>> {
+        async move {
+            let after = rows::parked_after(query);
+            let rows = sqlx::query(
+                "select id, position, attempts, error from parked \
+                  where build = ?1 and (?2 is null or id = ?2) \
+                    and (?3 is null or (id, position) > (?3, ?4)) \
+                  order by id, position limit ?5",
+            )
+            .bind(build)
+            .bind(query.id.as_deref())
+            .bind(after.map(|(id, _)| id))
+            .bind(after.map(|(_, position)| position))
+            .bind(rows::limit(query.limit))
+            .fetch_all(self.database.readers()?)
+            .await;
+            let one = |row: &SqliteRow| rows::parked(row, str::to_owned);
+            self.read(rows.and_then(|rows| rows.iter().map(one).collect()))
+        }
+        .boxed()
+    }
+
+    fn parked_documents(
+        &self,
+        build: i64,
+    ) -> BoxFuture<'_, Result<Vec<ParkedDocument>, ProjectionError>> {
         async move {
             let rows = sqlx::query(
-                "select id, position, attempts, error from parked where build = ? \
-                 order by id, position",
+                "select id, count(*), (select attempts from parked first where first.build = p.build \
+                    and first.id = p.id order by position limit 1) \
+                   from parked p where build = ? group by id order by id",
             )
             .bind(build)
             .fetch_all(self.database.readers()?)
             .await;
-            let parked = |row: &SqliteRow| {
-                Ok(Parked {
-                    id: row.try_get::<&str, _>(0)?.into(),
-                    position: Position::new(row.try_get::<i64, _>(1)?.cast_unsigned()),
-                    attempts: row.try_get(2)?,
-                    error: row.try_get(3)?,
-                })
-            };
-            self.read(rows.and_then(|rows| rows.iter().map(parked).collect()))
+            let one = |row: &SqliteRow| rows::parked_document(row, str::to_owned);
+            self.read(rows.and_then(|rows| rows.iter().map(one).collect()))
         }
+        .boxed()
+    }
+
+    fn retry<'a>(
+        &'a self,
+        build: i64,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<bool, ProjectionError>> {
+        self.write(async move |connection| {
+            let marked = sqlx::query(
+                "update parked set attempts = 0, error = '' where build = ?1 and id = ?2 \
+                 and position = (select min(position) from parked where build = ?1 and id = ?2)",
+            )
+            .bind(build)
+            .bind(id)
+            .execute(connection)
+            .await?;
+            Ok(marked.rows_affected() > 0)
+        })
         .boxed()
     }
 
@@ -414,17 +395,28 @@ impl Documents for SqliteDocuments {
         &'a self,
         projection: &'a str,
         id: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Document>, ProjectionError>> {
+    ) -> BoxFuture<'a, Result<Read, ProjectionError>> {
         async move {
             let row = sqlx::query(
-                "select id, data, position from documents where id = ? and build = \
-                 (select id from projection_builds where projection = ? and state = 1)",
+                "select d.id, d.data, d.position, b.id from projection_builds b \
+                   left join documents d on d.build = b.id and d.id = ? \
+                  where b.projection = ? and b.state = 1",
             )
             .bind(id)
             .bind(projection)
             .fetch_optional(self.database.readers()?)
             .await;
-            self.read(row.and_then(|row| row.as_ref().map(document).transpose()))
+            let read = row.and_then(|row| match row {
+                None => Ok(Read::default()),
+                Some(row) => Ok(Read {
+                    build: Some(row.integer(3)?),
+                    document: match row.try_get::<Option<&str>, _>(0)? {
+                        Some(_) => Some(document(&row)?),
+                        None => None,
+                    },
+                }),
+            });
+            self.read(read)
         }
         .boxed()
     }
@@ -436,50 +428,7 @@ impl Documents for SqliteDocuments {
     ) -> BoxFuture<'a, Result<Vec<Document>, ProjectionError>> {
         async move {
             query.check()?;
-            let mut text = String::from(
-                "select id, data, position from documents where build = \
-                 (select id from projection_builds where projection = ? and state = 1)",
-            );
-            for filter in &query.filters {
-                let types = match filter.value {
-                    Value::Number(_) => "('integer', 'real')",
-                    Value::String(_) => "('text')",
-                    Value::Bool(true) => "('true')",
-                    Value::Bool(false) => "('false')",
-                    _ => "('null')",
-                };
-                text.push_str(&format!(" and json_type(data, ?) in {types}"));
-                if !filter.value.is_null() {
-                    let compare = filter.compare.sql();
-                    text.push_str(&format!(" and json_extract(data, ?) {compare} ?"));
-                }
-            }
-            if query.after.is_some() {
-                text.push_str(if query.descending { " and id < ?" } else { " and id > ?" });
-            }
-            text.push_str(if query.descending { " order by id desc" } else { " order by id" });
-            text.push_str(" limit ?");
-            // The text is made of literals of this crate; values are only ever bound.
-            let mut rows = sqlx::query(AssertSqlSafe(text)).persistent(false).bind(projection);
-            for filter in &query.filters {
-                let path = path(filter);
-                rows = rows.bind(path.clone());
-                rows = match &filter.value {
-                    Value::Null => rows,
-                    Value::Bool(value) => rows.bind(path).bind(i64::from(*value)),
-                    Value::String(value) => rows.bind(path).bind(value.as_str()),
-                    Value::Number(number) => match number.as_i64() {
-                        Some(integer) => rows.bind(path).bind(integer),
-                        None => rows.bind(path).bind(number.as_f64()),
-                    },
-                    _ => rows,
-                };
-            }
-            if let Some(after) = &query.after {
-                rows = rows.bind(after.as_str());
-            }
-            let limit = saturated(query.limit.min(MAX_LIST) as u64);
-            let rows = rows.bind(limit).fetch_all(self.database.readers()?).await;
+            let rows = put::list(projection, query).fetch_all(self.database.readers()?).await;
             self.read(rows.and_then(|rows| rows.iter().map(document).collect()))
         }
         .boxed()
@@ -491,25 +440,15 @@ impl Documents for SqliteDocuments {
     ) -> BoxFuture<'a, Result<Vec<Progress>, ProjectionError>> {
         async move {
             let rows = sqlx::query(
-                "select b.id, b.state, c.name, c.position, c.owner from projection_builds b \
-                 join checkpoints c on c.name like 'build ' || b.id || '/%' \
-                 where b.projection = ? and b.state in (0, 1) order by b.id, c.name",
+                "select b.id, b.version, b.state, c.name, c.position, c.owner \
+                   from projection_builds b \
+                   join checkpoints c on c.name like 'build ' || b.id || '/%' \
+                  where b.projection = ? and b.state in (0, 1) order by b.id, c.name",
             )
             .bind(projection)
             .fetch_all(self.database.readers()?)
             .await;
-            let progress = |row: &SqliteRow| {
-                let name: &str = row.try_get(2)?;
-                let partition = name.rsplit_once('/').and_then(|(_, number)| number.parse().ok());
-                Ok(Progress {
-                    build: row.try_get(0)?,
-                    active: row.try_get::<i64, _>(1)? == 1,
-                    partition: partition.unwrap_or_default(),
-                    position: Position::new(row.try_get::<i64, _>(3)?.cast_unsigned()),
-                    owner: row.try_get(4)?,
-                })
-            };
-            self.read(rows.and_then(|rows| rows.iter().map(progress).collect()))
+            self.read(rows.and_then(|rows| rows.iter().map(rows::progress).collect()))
         }
         .boxed()
     }

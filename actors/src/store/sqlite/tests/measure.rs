@@ -1,119 +1,167 @@
 //! Numbers, not laws: `cargo test --release -p mister-smith-actors measure -- --ignored --nocapture`.
 //!
-//! Each pair runs in turns in one process, so that the ratio holds on a busy machine.
+//! The store alone against the same rows by the driver alone, in turns in one process, so that the
+//! ratio holds on a busy machine. Both write ahead, sync each commit and copy their logs.
 
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
+use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, Row as _};
+
 use super::*;
 
-const EVENTS: u64 = 20_000;
-const ROUNDS: u64 = 5;
+const CELL: Duration = Duration::from_millis(400);
+const ROUNDS: usize = 5;
 
-/// Small events; `streams` says over how many streams they go.
-fn batch(first: u64, size: u64, streams: u64, keyed: bool) -> Vec<Append> {
+/// Small events, one an append, over as many streams.
+fn batch(first: u64, size: u64, keyed: bool) -> Arc<[Append]> {
     let one = |seed: u64| {
-        let mut append = append(&format!("stream-{}", seed % streams), seed, 1);
+        let mut append = append(&format!("stream-{}", seed % size), seed, 1);
         append.events[0].data = vec![7; 180].into();
+        append.events[0].meta = Default::default();
         append.key = keyed.then(|| IdempotencyKey::of([seed.to_le_bytes()]));
         append
     };
     (first..first + size).map(one).collect()
 }
 
-async fn appended(home: &Home, size: u64, streams: u64, keyed: bool) -> Duration {
-    let store = home.store().await;
-    let batches: Vec<_> =
-        (0..EVENTS / size).map(|n| batch(n * size, size, streams, keyed)).collect();
-    let start = Instant::now();
-    for batch in batches {
-        for outcome in store.append_batch(batch.into()).await.unwrap() {
+/// Events a second in batches of `size`, one after the other.
+async fn ours(store: &SqliteStore, size: u64, keyed: bool, from: &mut u64) -> f64 {
+    let begun = Instant::now();
+    let mut count = 0;
+    while begun.elapsed() < CELL {
+        for outcome in store.append_batch(batch(*from, size, keyed)).await.unwrap() {
             outcome.unwrap();
         }
+        *from += size;
+        count += size;
     }
-    start.elapsed()
+    count as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// The same rows of `events` by the statement of 100 rows, and nothing else.
-async fn raw(home: &Home, size: u64) -> Duration {
-    let store = home.store().await;
-    let mut connection = store.database.open_writer().await.unwrap();
-    let insert = statement::Sized::new(
-        "insert into events (position, stream_id, version, type_id, event_id, codec, \
-         recorded_at, data, meta) values",
-        "(?,?,?,?,?,?,?,?,?)",
-        "",
+/// Rows a second, `rows` in one statement and transaction.
+async fn raw(home: &Home, rows: usize) -> f64 {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(home.directory.path().join("raw.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .connect()
+        .await
+        .unwrap();
+    sqlx::raw_sql(
+        "create table if not exists raw (position integer primary key, stream_id integer, \
+         version integer, type_id integer, event_id blob, codec integer, recorded_at integer, \
+         data blob, meta blob) strict; \
+         create unique index if not exists raw_stream on raw (stream_id, version)",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    let text = format!(
+        "insert into raw (stream_id, version, type_id, event_id, codec, recorded_at, data, meta) \
+         values {}",
+        vec!["(?, ?, 1, ?, 2, 0, ?, x'')"; rows].join(", ")
     );
-    let batches: Vec<Vec<_>> = (0..EVENTS / size)
-        .map(|n| (n * size..).zip(batch(n * size, size, 100, false)).collect())
-        .collect();
-    let start = Instant::now();
-    for batch in batches {
-        let mut transaction = connection.begin_with("begin immediate").await.unwrap();
-        insert
-            .write(&mut transaction, &batch, |row, (seed, append)| {
-                let event = &append.events[0];
-                row.counter(seed + 1)
-                    .counter(seed % 100)
-                    .counter(seed / 100 + 1)
-                    .integer(1)
-                    .blob(event.id.as_uuid().as_bytes())
-                    .integer(i64::from(event.codec.code()))
-                    .integer(event.recorded_at.as_micros())
-                    .blob(&event.data)
-                    .blob(&event.meta);
-            })
-            .await
-            .unwrap();
-        transaction.commit().await.unwrap();
+    let mut version: i64 = sqlx::query_scalar("select coalesce(max(version), 0) from raw")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    let mut count = 0;
+    while begun.elapsed() < CELL {
+        version += 1;
+        let mut query = sqlx::query(AssertSqlSafe(text.as_str()));
+        for n in 0..rows {
+            query = query.bind(n as i64).bind(version).bind(vec![1; 16]).bind(vec![7; 180]);
+        }
+        query.execute(&mut connection).await.unwrap();
+        count += rows;
     }
-    start.elapsed()
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    connection.close().await.unwrap();
+    rate
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn measure_append() {
     let home = Home::new();
-    let rate = |time: Duration| EVENTS as f64 / time.as_secs_f64() / 1e3;
-    println!("rates in k events/s, best of {ROUNDS}; ratio to raw is the median pair");
-    for (size, streams, keyed) in [
-        (500, 100, false),
-        (500, 100, true),
-        (500, EVENTS, true),
-        (64, 64, false),
-        (64, 64, true),
-        (1, 100, false),
-        (1, 100, true),
-    ] {
-        let (mut best, mut best_raw, mut ratios) = (0.0_f64, 0.0_f64, Vec::new());
-        for _ in 0..ROUNDS {
-            let (raw, ours) =
-                (rate(raw(&home, size).await), rate(appended(&home, size, streams, keyed).await));
-            best = best.max(ours);
-            best_raw = best_raw.max(raw);
-            ratios.push(ours / raw);
+    println!("k events/s; medians of {ROUNDS} rounds");
+    for keyed in [false, true] {
+        for (size, rows) in [(1, 1), (64, 20), (512, 100)] {
+            let store = home.store().await;
+            let mut from = 0;
+            let (mut rates, mut limits, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                let limit = raw(&home, rows).await;
+                let rate = ours(&store, size, keyed, &mut from).await;
+                ratios.push(rate / limit);
+                rates.push(rate / 1e3);
+                limits.push(limit / 1e3);
+            }
+            println!(
+                "batches of {size:>3}, keys {keyed:<5}: {:>6.1}   raw by {rows:>3}: {:>6.1}   ratio {:.2}",
+                middle(rates),
+                middle(limits),
+                middle(ratios)
+            );
         }
-        ratios.sort_by(f64::total_cmp);
-        println!(
-            "batch {size:>3}  streams {streams:>5}  keys {keyed:<5}  raw {best_raw:>6.1}  append_batch {best:>6.1}  ratio {:.2}",
-            ratios[ratios.len() / 2]
-        );
     }
 }
 
+/// Pages of the whole log against one row stream of the driver.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn measure_read() {
+    const EVENTS: u64 = 300_000;
     let home = Home::new();
-    let store = home.store().await;
-    for n in 0..EVENTS / 500 {
-        store.append_batch(batch(n * 500, 500, 100, false).into()).await.unwrap();
+    let path = home.file().await;
+    let store = SqliteStore::open(&path, SqliteOptions::default()).await.unwrap();
+    for n in 0..EVENTS / 1_000 {
+        let batch = (n * 1_000..n * 1_000 + 1_000).map(|seed| {
+            let mut append = append(&format!("stream-{}", seed % 15_000), seed, 1);
+            append.events[0].data = vec![7; 180].into();
+            append
+        });
+        store.append_batch(batch.collect()).await.unwrap();
     }
+    let (mut rates, mut limits, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let start = Instant::now();
+        let options = SqliteConnectOptions::new().filename(&path).read_only(true);
+        let mut connection = options.connect().await.unwrap();
+        let begun = Instant::now();
+        let text = "select e.position, e.version, e.type_id, e.event_id, e.codec, e.recorded_at, \
+                    e.data, e.meta, s.name from events e cross join streams s \
+                    on s.id = e.stream_id order by e.position";
+        let mut rows = sqlx::query(text).fetch(&mut connection);
+        let mut bytes = 0;
+        while let Some(row) = rows.try_next().await.unwrap() {
+            bytes += row.get::<&[u8], _>(6).len();
+        }
+        assert!(bytes as u64 >= EVENTS * 180);
+        let limit = EVENTS as f64 / begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
         let mut after = Position::ZERO;
         while let Some(last) = store.read_all(after, 5_000).await.unwrap().last() {
             after = last.position;
         }
-        println!("read_all {:.0} k events/s", EVENTS as f64 / start.elapsed().as_secs_f64() / 1e3);
+        assert_eq!(after.get(), EVENTS);
+        let rate = EVENTS as f64 / begun.elapsed().as_secs_f64();
+        ratios.push(rate / limit);
+        rates.push(rate / 1e3);
+        limits.push(limit / 1e3);
     }
+    println!(
+        "pages of 5,000: {:.0} k events/s, one row stream {:.0}, ratio {:.2}",
+        middle(rates),
+        middle(limits),
+        middle(ratios)
+    );
 }

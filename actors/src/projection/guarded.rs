@@ -1,0 +1,24 @@
+//! Code of the application, called so that a panic of it is an error like others.
+//!
+//! Everything that a projection brings along runs behind it: its functions, and how its documents
+//! are written, read and dropped.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What `code` answers, or what its panic said.
+///
+/// Whatever `code` changes has to be thrown away after a panic: it may be half done.
+pub(super) fn guarded<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| format!("panic: {}", said(panic)))
+}
+
+fn said(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    // A payload is anything, and so is its drop; one that panics again is given up.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
+        std::mem::forget(again);
+    }
+    text.unwrap_or_else(|| "no text".to_owned())
+}

@@ -1,0 +1,2 @@
+drop table skipped_events;
+drop table category_owners;
