@@ -24,6 +24,7 @@ use mister_smith_actors::projection::ProjectionError;
 use mister_smith_actors::projection::handle::{ProjectionRef, RequestError};
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::Sagas;
+use mister_smith_actors::store::follow::Followers;
 use mister_smith_supervisors::{
     Actor, ActorSystem, Address, Depth, ExitReason, SupervisionTree, SupervisorError,
 };
@@ -190,6 +191,13 @@ impl SystemCore {
     #[must_use]
     pub fn consumers(&self) -> &Consumers {
         &self.0.consumers
+    }
+
+    /// Those who follow the log, on whichever node of the store: how far they are, what they have
+    /// put aside, and pause, go back, skip.
+    #[must_use]
+    pub fn followers(&self) -> Followers {
+        Followers::of(self.0.pool.clone())
     }
 
     /// Processes that react to events and to time.

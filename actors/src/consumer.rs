@@ -6,8 +6,8 @@
 //! again and then kept as a dead letter, with the others going on.
 //!
 //! ```text
-//! commit ─▶ log ─▶ [`actor`]: a page ─▶ [`page`]: lanes ─▶ handler ─▶ ack ─▶ checkpoint
-//!                                                          └▶ retry … ─▶ dead letter
+//! commit ─▶ log ─▶ [`actor`]: a window of lanes ─▶ handler ─▶ ack ─▶ place
+//!                                                  └▶ retry … ─▶ dead letter
 //! ```
 //!
 //! An event comes at least once. It comes again when the node, or the consumer, ended before its
@@ -26,19 +26,19 @@ use futures_util::future::BoxFuture;
 
 use crate::bus::{DEFAULT_HANDLE_DEADLINE, Outcome, RetryPolicy};
 use crate::event::{Position, RecordedEvent, Timestamp};
-use crate::projection::ProjectionError;
 use crate::store::EventFilter;
+use crate::store::claims::ClaimError;
 
 pub mod actor;
 mod handle;
-mod page;
+mod runner;
 
 pub use handle::{ConsumerRef, ConsumerStatus, Consumers};
 
 #[cfg(test)]
 mod tests;
 
-/// Events that are read, and handled before the place is kept, at most.
+/// Events that may come again after a crash, besides those that were in hand.
 pub const DEFAULT_PAGE: usize = 100;
 
 /// A durable consumer, before it is started.
@@ -63,7 +63,7 @@ pub struct Consumer {
     name: Arc<str>,
     filter: EventFilter,
     begin: Begin,
-    plan: page::Plan,
+    plan: runner::Plan,
     page: usize,
 }
 
@@ -97,7 +97,7 @@ impl Consumer {
             name: name.into(),
             filter: EventFilter::ALL,
             begin: Begin::default(),
-            plan: page::Plan {
+            plan: runner::Plan {
                 handle: Arc::new(handle),
                 lane: Arc::new(|_| "".into()),
                 lanes: 1,
@@ -129,7 +129,8 @@ impl Consumer {
     }
 
     /// When an event is tried again, and when it becomes a dead letter: after five tries unless
-    /// said otherwise. Those of its lane wait meanwhile.
+    /// said otherwise. Those of its lane wait meanwhile, and only those, unless so many of them
+    /// wait that the window is full ([`WINDOW`](actor::WINDOW)).
     #[must_use]
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.plan.retry = retry;
@@ -162,8 +163,9 @@ impl Consumer {
         self
     }
 
-    /// How many events are handled, at most, before the place is kept: as many may come again
-    /// after a crash. 100 unless said otherwise; after a second it is kept anyway.
+    /// How many events may come again after a crash, besides those that were in hand; 100 unless
+    /// said otherwise. The place is kept as often as that needs, when there is nothing more to do,
+    /// and every other second.
     #[must_use]
     pub fn page(mut self, events: usize) -> Self {
         self.page = events.clamp(1, crate::store::MAX_PAGE);
@@ -251,15 +253,15 @@ pub enum ConsumerError {
         /// Those that there are.
         known: String,
     },
-    /// Another node has it.
-    #[error("another node has consumer {name}; ask there")]
-    Standby {
+    /// The node that has it does not answer.
+    #[error("consumer {name} was asked, and its node has not heard yet; it will when it can")]
+    Unheard {
         /// The name.
         name: String,
     },
     /// The store failed, or another node has taken it over.
     #[error(transparent)]
-    Store(#[from] ProjectionError),
+    Claim(#[from] ClaimError),
     /// The consumer did not answer.
     #[error(transparent)]
     Actor(#[from] mister_smith_supervisors::AskError),

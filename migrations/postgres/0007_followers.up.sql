@@ -26,6 +26,7 @@ create table ms_framework.follower_notes (
 -- was kept moves. The builds stay behind, held by nobody for ever: a node of
 -- the program before, which may still run, loses its claim and stands by. If
 -- they were gone it would make new ones and begin again with the first event.
+-- Their positions hold nothing back that goes by the lowest one.
 create temporary table moved on commit drop as
 select b.id as build, substr(b.projection, 2) as name
   from ms_projections.projection_builds b
@@ -42,7 +43,7 @@ select m.name, d.id, convert_to(d.data::text, 'UTF8')
   from moved m join ms_projections.documents d on d.build = m.build;
 
 update ms_framework.checkpoints c
-   set owner = 'moved to followers', epoch = c.epoch + 1, lease_until = 'infinity'
+   set position = 9223372036854775807, owner = 'moved to followers', epoch = c.epoch + 1, lease_until = 'infinity'
   from moved m
  where c.name = 'build ' || m.build || '/0';
 

@@ -68,7 +68,7 @@ fn problem(error: ConsumerError) -> Problem {
     let text = error.to_string();
     match error {
         ConsumerError::Unknown { .. } => Problem::missing(text),
-        ConsumerError::Standby { .. } | ConsumerError::Exists { .. } => Problem::conflict(text),
+        ConsumerError::Exists { .. } => Problem::conflict(text),
         ConsumerError::Name { .. } => Problem::bad_request(text),
         _ => Problem::unavailable(text),
     }

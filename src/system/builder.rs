@@ -218,12 +218,13 @@ impl SystemBuilder {
             outlet: Arc::new(QueueOutlet::new(queue)),
             filter,
             subject: subject_under(name),
+            on_every_node: false,
         });
         self
     }
 
     /// Publishes the events of the log that the filter lets through on the node's bus, under
-    /// `events.CATEGORY.TYPE`.
+    /// `events.CATEGORY.TYPE`: those that are committed from its start on, by whichever node.
     #[must_use]
     pub fn publish_events(mut self, filter: EventFilter) -> Self {
         self.to_bus = Some(filter);
@@ -333,6 +334,7 @@ impl SystemBuilder {
                     true => None,
                     false => subject(event),
                 }),
+                on_every_node: true,
             }
         }));
         let nudge = Nudge::default();

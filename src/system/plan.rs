@@ -72,10 +72,9 @@ pub(super) struct Sending {
     pub(super) outlet: Arc<dyn Outlet>,
     pub(super) filter: EventFilter,
     pub(super) subject: SubjectOf,
+    /// Of several nodes on one store each sends, and not one for all.
+    pub(super) on_every_node: bool,
 }
-
-/// How long the inbox table remembers.
-const REMEMBER: Duration = Duration::from_secs(7 * 86_400);
 
 /// A node must not stop for a burst of failures that it can outlive: a database that is down for
 /// minutes, an operator or a test that kills one actor after the other. Backoffs keep the tries
@@ -131,7 +130,7 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
         let archivist = ChildSpec::component::<Archivist>("store.archive", archivist);
         resources = resources.child(archivist.health(health));
     }
-    let sagas = sagas(&path, &owner, definitions);
+    let sagas = sagas(&path, &owner, head.subscribe(), definitions);
     let given = PlanArgs { pool: path.into(), owner, head: head.subscribe(), health };
     let projections = projections.into_iter().map(|plan| plan(given.clone()));
     let projections = projections.fold(patient("projections"), |all, node| match node {
@@ -194,23 +193,25 @@ fn messaging(parts: &mut Parts<'_>) -> SupervisorSpec {
         .child(ChildSpec::component::<BusActor>("bus", bus).health(health))
         .child(ChildSpec::component::<LifecycleFeed>("lifecycle", lifecycle));
     let path: Arc<str> = pool(parts.kind).into();
-    for Sending { name, outlet, filter, subject } in std::mem::take(&mut parts.relays) {
+    for Sending { name, outlet, filter, subject, on_every_node } in
+        std::mem::take(&mut parts.relays)
+    {
         let args = RelayArgs {
             name: name.as_str().into(),
             pool: Arc::clone(&path),
-            owner: Arc::clone(&parts.owner),
+            owner: (!on_every_node).then(|| Arc::clone(&parts.owner)),
             head: parts.head.subscribe(),
             outlet,
             filter,
             subject,
-            done: Arc::default(),
+            shown: Arc::default(),
         };
         let relay = ChildSpec::component::<Relay>(format!("outbox.{name}"), args);
         messaging = messaging.child(relay.health(health));
     }
     if let Some((queue, nudge)) = parts.table.take() {
         let owner = Arc::clone(&parts.owner);
-        let args = TableArgs { pool: path, owner, queue, nudge, remember: REMEMBER };
+        let args = TableArgs { pool: path, owner, queue, nudge, shown: Arc::default() };
         let table = ChildSpec::component::<TableRelay>("outbox.table", args);
         messaging = messaging.child(table.health(health));
     }
@@ -218,13 +219,20 @@ fn messaging(parts: &mut Parts<'_>) -> SupervisorSpec {
 }
 
 /// The manager, and the sagas that run: they end with it, and it starts them again.
-fn sagas(pool: &str, owner: &Arc<str>, definitions: &Definitions) -> SupervisorSpec {
+fn sagas(
+    pool: &str,
+    owner: &Arc<str>,
+    head: watch::Receiver<Position>,
+    definitions: &Definitions,
+) -> SupervisorSpec {
     let (restarts, period) = PATIENCE;
     let manager = ManagerArgs {
         pool: pool.into(),
         committer: COMMITTER.into(),
         running: RUNNING_SAGAS.into(),
         owner: Arc::clone(owner),
+        head,
+        shown: Arc::default(),
         definitions: definitions.clone(),
     };
     patient("sagas")

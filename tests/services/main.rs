@@ -10,6 +10,7 @@
 //! | [`pruning`] | partitions of the log: made in time, made late, left out by reads |
 //! | [`writers`] | processes that append at once, some of them killed: no gap, no double, no loss |
 //! | [`faults`] | the server killed under load, connections used up |
+//! | [`followers`] | those who follow the log: standing by, handing over, asleep past the lease, a deadly event |
 //! | [`projections`] | on several nodes, and of several versions of the program |
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
@@ -28,6 +29,7 @@ mod behind;
 mod codecs;
 mod commands;
 mod faults;
+mod followers;
 mod key_value;
 mod migrations;
 mod node;

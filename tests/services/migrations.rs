@@ -110,7 +110,7 @@ async fn places_in_the_log_move_with_the_tables_and_back() {
                from ms_framework.checkpoints where name = 'build 7/0'";
     assert_eq!(sql(places).await, "relay.post 41 5");
     assert_eq!(sql(notes).await, "marks [1]");
-    assert_eq!(sql(old).await, "41 moved to followers 6 true");
+    assert_eq!(sql(old).await, "9223372036854775807 moved to followers 6 true");
     sql("update ms_framework.followers set position = 50; \
          insert into ms_framework.followers (name, position, owner, epoch, lease_until) \
          values ('consumer.new', 3, '', 1, now())")

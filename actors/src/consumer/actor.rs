@@ -1,47 +1,51 @@
-//! The actor of a consumer: takes the name, reads pages, keeps the place.
+//! The actor of a consumer: keeps a window of events in hand, and the place.
 //!
-//! A page is handled in a task beside the mailbox, so that the actor answers, renews its claim and
-//! stops at once, however long a handler takes. The task ends with this life; what it had not
-//! settled comes again in the next.
+//! Events are handled in tasks beside the mailbox, so that the actor answers and stops at once,
+//! however long a handler takes; the claim is renewed beside both. The tasks end with this life;
+//! what they had not settled comes again in the next.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Context, ErrorClass, Failure, Health, ReplyPort, StartError, SupervisedComponent,
+    Actor, Context, ExitReason, Failure, Health, ReplyPort, StartError, SupervisedComponent,
     SupervisionMetadata, TaskGuard,
 };
 use tokio::sync::watch;
 
-use super::page::{Runner, Shown};
+use super::runner::{Counts, Runner};
 use super::{Begin, Consumer, ConsumerError};
-use crate::bus::{DeadLetterOffice, EventBus, Message, Outcome};
+use crate::bus::{DeadLetterOffice, EventBus, FailureCause, Message, Outcome};
 use crate::component;
 use crate::event::{Position, RecordedEvent};
-use crate::pool::{Lease, lease_at_start, store_failure};
-use crate::projection::ProjectionError;
-use crate::store::read_model::claim::{Claim, LEASE};
+use crate::pool::{Lease, lease_at_start};
+use crate::store::StoreError;
+use crate::store::claims::{ClaimError, Note, Request};
+use crate::store::follow::window::{Bounds, Window};
+use crate::store::follow::{Cursor, Follow, Follower, MARK, Shown, Step, failure};
 
 /// The note that it has begun, and where.
 const BEGUN: &str = "begun";
 
-/// Positions of the log that may be passed over without a checkpoint.
-const PASSED_OVER: u64 = 10_000;
+/// Events that may wait in memory, behind others of their lanes.
+pub const WINDOW: usize = 1_000;
+
+/// Their size in bytes.
+const WINDOW_BYTES: usize = 16 << 20;
 
 /// What a consumer can be told.
 pub enum ConsumerMessage {
-    /// There may be something to do. Sent by the actor to itself.
-    Continue,
-    /// Say that it is alive. Sent by the actor to itself.
-    Renew,
-    /// A run was handled: its number, and what was not begun of it. Sent by the actor to itself.
-    Handled(u64, Vec<RecordedEvent>),
+    /// What comes next in the log. Sent by the actor to itself.
+    Next(Box<Result<Step, ClaimError>>),
+    /// An event is settled. Sent by the actor to itself.
+    Settled(Cursor, Position),
+    /// Another node has taken over, or the store is gone. Sent by the actor to itself.
+    Lost(ClaimError),
     /// Go back, or ahead. Answers after which event it goes on.
     Replay(Begin, ReplyPort<Result<Position, ConsumerError>>),
-    /// Stop handling events, or go on.
-    Pause(bool),
+    /// Do what is asked, on whichever node.
+    Ask(Request, ReplyPort<Result<(), ConsumerError>>),
     /// A dead letter is to be handled again.
     Again(Arc<Message>),
     /// What came of it. Sent by the actor to itself.
@@ -51,11 +55,11 @@ pub enum ConsumerMessage {
 impl ConsumerMessage {
     fn name(&self) -> &'static str {
         match self {
-            Self::Continue => "Continue",
-            Self::Renew => "Renew",
-            Self::Handled(..) => "Handled",
+            Self::Next(_) => "Next",
+            Self::Settled(..) => "Settled",
+            Self::Lost(_) => "Lost",
             Self::Replay(..) => "Replay",
-            Self::Pause(_) => "Pause",
+            Self::Ask(..) => "Ask",
             Self::Again(_) => "Again",
             Self::AgainDone(_) => "AgainDone",
         }
@@ -77,29 +81,36 @@ pub struct ConsumerArgs {
     pub(super) head: watch::Receiver<Position>,
     pub(super) bus: EventBus,
     pub(super) office: Arc<dyn DeadLetterOffice>,
-    pub(super) shown: Arc<Shown>,
+    pub(super) counts: Arc<Counts>,
     /// How far it is, for those who wait.
-    pub(super) done: Arc<watch::Sender<Position>>,
+    pub(super) shown: Arc<Shown>,
+}
+
+/// An event in the window.
+#[derive(Debug)]
+struct Item {
+    event: RecordedEvent,
+    /// So many nodes have died of it.
+    deaths: u32,
 }
 
 /// The actor.
 pub struct ConsumerActor {
     args: ConsumerArgs,
     lease: Lease,
-    claim: Option<Claim>,
+    follower: Follower,
+    cursor: Cursor,
+    paused: bool,
     runner: Runner,
-    /// Everything up to here is settled, and written so up to `saved`.
-    at: Position,
-    saved: Position,
-    /// The page that is handled goes up to here.
-    page_to: Position,
-    running: Option<TaskGuard>,
-    /// Counts the runs of this life.
-    run: u64,
-    /// What was not begun of the page when the consumer was paused.
-    left: Vec<RecordedEvent>,
-    waiting: Option<TaskGuard>,
-    renewal: Option<TaskGuard>,
+    window: Window<Item>,
+    running: BTreeMap<Position, TaskGuard>,
+    /// Settled since the place was kept.
+    unsaved: usize,
+    /// What is settled beyond the place is noted.
+    marked: bool,
+    /// What is read, and how much at most.
+    reading: Option<(usize, TaskGuard)>,
+    _keeping: TaskGuard,
     again: Vec<(u64, TaskGuard)>,
     agains: u64,
 }
@@ -110,33 +121,48 @@ impl Actor for ConsumerActor {
 
     async fn start(args: &ConsumerArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let lease = lease_at_start(cx, &args.pool).await?;
-        let (shown, head) = (Arc::clone(&args.shown), args.head.clone());
-        cx.describe(move || describe(&shown, head.borrow().get()));
+        let (counts, head, shown) =
+            (Arc::clone(&args.counts), args.head.clone(), Arc::clone(&args.shown));
+        cx.describe(move || {
+            let line = shown.line(*head.borrow());
+            match counts.trouble() {
+                Some((at, reason)) => format!("{line}   event {at}: {reason}"),
+                None => line,
+            }
+        });
         let runner = Runner {
             name: Arc::clone(&args.consumer.name),
             plan: args.consumer.plan.clone(),
             bus: args.bus.clone(),
             office: Arc::clone(&args.office),
-            shown: Arc::clone(&args.shown),
+            shown: Arc::clone(&args.counts),
             repeats_to: Position::ZERO,
             seed: cx.random_u64(),
         };
-        Ok(Self {
+        let follow = Follow::new(place_of(&args.consumer.name), Arc::clone(&args.owner))
+            .filter(args.consumer.filter.clone())
+            .repeats((WINDOW + 2 * args.consumer.page) as u64);
+        let (head, shown) = (args.head.clone(), Arc::clone(&args.shown));
+        let follower = Follower::new(follow, &lease, head, cx.clock(), shown);
+        let kept = follower.clone();
+        let mut actor = Self {
+            window: Window::new(bounds(&args.consumer), Position::ZERO),
             args: args.clone(),
             lease,
-            claim: None,
+            _keeping: cx.spawn_tell(async move { ConsumerMessage::Lost(kept.keep().await) }),
+            follower,
+            cursor: Cursor::default(),
+            paused: false,
             runner,
-            at: Position::ZERO,
-            saved: Position::ZERO,
-            page_to: Position::ZERO,
-            running: None,
-            run: 0,
-            left: Vec::new(),
-            waiting: Some(cx.tell_after(Duration::ZERO, ConsumerMessage::Continue)),
-            renewal: None,
+            running: BTreeMap::new(),
+            unsaved: 0,
+            marked: false,
+            reading: None,
             again: Vec::new(),
             agains: 0,
-        })
+        };
+        actor.read_on(cx);
+        Ok(actor)
     }
 
     async fn handle(
@@ -145,31 +171,42 @@ impl Actor for ConsumerActor {
         cx: &mut Context<Self>,
     ) -> Result<(), Failure> {
         match message {
-            ConsumerMessage::Continue => self.go_on(cx).await.map_err(failure)?,
-            ConsumerMessage::Renew => self.renew(cx).await.map_err(failure)?,
-            ConsumerMessage::Handled(run, left) if run == self.run => {
-                self.running = None;
-                self.settled(left, true, cx).await.map_err(failure)?;
-            }
-            // It was given up for a replay, when its end was under way already.
-            ConsumerMessage::Handled(..) => {}
-            ConsumerMessage::Pause(paused) => {
-                self.args.shown.paused.store(paused, Ordering::Relaxed);
+            ConsumerMessage::Next(step) => {
+                self.reading = None;
+                let step = (*step).map_err(failure)?;
+                self.take(step).await.map_err(failure)?;
                 self.go_on(cx).await.map_err(failure)?;
             }
-            ConsumerMessage::Replay(begin, reply) => {
-                let answer = self.replay(begin).await;
-                let fenced = matches!(&answer, Err(ConsumerError::Store(_)));
-                reply.send(answer);
-                if fenced {
-                    return Err(Failure::transient("the place could not be kept"));
+            ConsumerMessage::Settled(cursor, position) if cursor.is_turn_of(self.cursor) => {
+                self.running.remove(&position);
+                self.window.settle(position);
+                self.unsaved += 1;
+                self.go_on(cx).await.map_err(failure)?;
+            }
+            // It was given up when the place moved, and had ended already.
+            ConsumerMessage::Settled(..) => {}
+            ConsumerMessage::Lost(error) => return Err(failure(error)),
+            ConsumerMessage::Replay(begin, reply) => match self.place(begin).await {
+                Ok(at) => {
+                    self.ask(Request::GoTo(at), move |done| reply.send(done.map(|()| at)), cx)
                 }
-                self.go_on(cx).await.map_err(failure)?;
+                Err(error) => reply.send(Err(ClaimError::from(error).into())),
+            },
+            ConsumerMessage::Ask(request, reply) => {
+                self.ask(request, move |done| reply.send(done), cx);
             }
             ConsumerMessage::Again(message) => self.again(message, cx),
             ConsumerMessage::AgainDone(number) => self.again.retain(|(one, _)| *one != number),
         }
         Ok(())
+    }
+
+    async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
+        // What is handled ends with this life, and another node may begin with it.
+        self.running.clear();
+        if self.save().await.is_ok() {
+            self.follower.release().await;
+        }
     }
 
     fn message_name(message: &ConsumerMessage) -> &'static str {
@@ -178,104 +215,114 @@ impl Actor for ConsumerActor {
 }
 
 impl ConsumerActor {
-    /// Begins the next page, if there is one and none is under way.
-    async fn go_on(&mut self, cx: &Context<Self>) -> Result<(), ProjectionError> {
-        if self.running.is_some() || (self.claim.is_none() && !self.take(cx).await?) {
-            return Ok(());
-        }
-        if self.args.shown.paused.load(Ordering::Relaxed) {
-            self.waiting = None;
-            return Ok(());
-        }
-        if !self.left.is_empty() {
-            let left = std::mem::take(&mut self.left);
-            self.begin(left, cx);
-            return Ok(());
-        }
-        let Consumer { filter, page, .. } = &self.args.consumer;
-        let mut page = self.lease.store.read_matching(filter, self.at, *page).await?;
-        page.events.retain(|event| !filter.is_feedback(&event.stream));
-        if page.scanned_to <= self.at {
-            self.wait(cx);
-            return Ok(());
-        }
-        self.page_to = page.scanned_to;
-        match page.events.is_empty() {
-            true => self.settled(Vec::new(), false, cx).await,
-            false => {
-                self.begin(page.events, cx);
-                Ok(())
+    async fn take(&mut self, step: Step) -> Result<(), ClaimError> {
+        let next = step.cursor();
+        match step {
+            Step::Begin(_) => return self.begin(next).await,
+            _ if !next.is_turn_of(self.cursor) => return Ok(()),
+            Step::Paused(paused, _) => self.paused = paused,
+            Step::Page(events, _) => {
+                let filter = self.args.consumer.filter.clone();
+                for event in events {
+                    if !filter.is_feedback(&event.stream) {
+                        self.push(event, 0);
+                    }
+                }
+                self.window.passed(next.position());
             }
+            Step::Poison(event, deaths, _) => self.push(*event, deaths),
         }
-    }
-
-    fn begin(&mut self, events: Vec<RecordedEvent>, cx: &Context<Self>) {
-        self.run += 1;
-        let (runner, run) = (self.runner.clone(), self.run);
-        self.running = Some(
-            cx.spawn_tell(async move { ConsumerMessage::Handled(run, runner.run(events).await) }),
-        );
-    }
-
-    /// A page was settled, apart from what is left of it: its place is kept, and the rest comes
-    /// next. Where nothing was handled, the place can be found again.
-    async fn settled(
-        &mut self,
-        left: Vec<RecordedEvent>,
-        handled: bool,
-        cx: &Context<Self>,
-    ) -> Result<(), ProjectionError> {
-        self.at = match left.first() {
-            Some(first) => Position::new(first.position.get() - 1),
-            None => self.page_to,
-        };
-        if handled || self.at.get() - self.saved.get() >= PASSED_OVER {
-            self.save().await?;
-        }
-        self.args.shown.at.store(self.at.get(), Ordering::Relaxed);
-        self.args.done.send_replace(self.at);
-        self.left = left;
-        // Through the mailbox, so that a stop does not wait for the whole log.
-        self.waiting = Some(cx.tell_after(Duration::ZERO, ConsumerMessage::Continue));
+        self.cursor = next;
         Ok(())
     }
 
-    async fn save(&mut self) -> Result<(), ProjectionError> {
-        if let Some(claim) = &self.claim {
-            claim.save(self.at, []).await?;
-            self.saved = self.at;
-        }
-        Ok(())
+    fn push(&mut self, event: RecordedEvent, deaths: u32) {
+        let bytes = event.data.len() + event.meta.len() + size_of::<RecordedEvent>();
+        let (position, lane) = (event.position, self.runner.lane(&event));
+        self.window.push(position, lane, bytes, Item { event, deaths });
     }
 
-    /// Takes the name, and finds out where to go on.
-    async fn take(&mut self, cx: &Context<Self>) -> Result<bool, ProjectionError> {
-        let name = format!("$consumer.{}", self.args.consumer.name);
-        let taken = Claim::take(&self.lease.documents, name, &self.args.owner).await?;
-        let shown = Arc::clone(&self.args.shown);
-        shown.standby.store(taken.is_none(), Ordering::Relaxed);
-        let Some((claim, mut at)) = taken else {
-            self.waiting = Some(cx.tell_after(LEASE / 3, ConsumerMessage::Continue));
-            return Ok(false);
-        };
-        if claim.note(BEGUN).await?.is_none() {
-            at = self.place(self.args.consumer.begin).await?;
-            claim.save(at, [begun(at)]).await?;
+    /// Begins behind the place, with what a life before has not settled.
+    async fn begin(&mut self, cursor: Cursor) -> Result<(), ClaimError> {
+        self.running.clear();
+        (self.unsaved, self.paused) = (0, false);
+        if self.follower.note(BEGUN).await?.is_none() {
+            let at = self.place(self.args.consumer.begin).await?;
+            // Which begins another turn.
+            return self.follower.go_to(at, [begun(at)]).await;
         }
+        let mark = self.follower.note(MARK).await?;
+        let mark = mark.and_then(|note| serde_json::from_slice(&note).ok());
+        self.marked = mark.is_some();
+        let window = Window::new(bounds(&self.args.consumer), cursor.position());
+        self.window = window.resume(mark.unwrap_or_default());
         // An earlier life handled some of what was there then, maybe.
         self.runner.repeats_to = self.lease.store.head().await?;
-        self.claim = Some(claim);
-        (self.at, self.saved) = (at, at);
-        shown.at.store(at.get(), Ordering::Relaxed);
-        self.args.done.send_replace(at);
-        if self.lease.shared {
-            self.renewal = Some(cx.tell_after(LEASE / 3, ConsumerMessage::Renew));
+        self.cursor = cursor;
+        Ok(())
+    }
+
+    /// Begins with what can begin, keeps the place now and then, and reads on.
+    async fn go_on(&mut self, cx: &Context<Self>) -> Result<(), ClaimError> {
+        self.follower.settle(self.cursor, self.window.prefix());
+        while !self.paused
+            && let Some((position, item)) = self.window.begin()
+        {
+            let (runner, follower) = (self.runner.clone(), self.follower.clone());
+            let cursor = self.cursor;
+            let handling = cx.spawn_tell(async move {
+                let Item { event, deaths } = item;
+                match deaths {
+                    0 => runner.settle(event, &follower).await,
+                    _ => {
+                        let reason = format!("{deaths} nodes died while they handled it");
+                        runner.bury(&event, FailureCause::Exhausted, reason, deaths).await;
+                    }
+                }
+                ConsumerMessage::Settled(cursor, position)
+            });
+            self.running.insert(position, handling);
         }
-        Ok(true)
+        let idle = self.window.running() == 0;
+        if self.unsaved > 0 && (idle || self.unsaved > self.args.consumer.page / 2) {
+            self.save().await?;
+        }
+        self.read_on(cx);
+        Ok(())
+    }
+
+    /// Reads when there is much room, or nothing else can begin.
+    fn read_on(&mut self, cx: &Context<Self>) {
+        let room = self.window.room();
+        let wanted = room >= WINDOW / 2 || !self.window.can_begin();
+        let limit = if wanted { room } else { 0 };
+        if self.reading.as_ref().is_some_and(|(reads, _)| *reads > 0 || limit == 0) {
+            return;
+        }
+        let (follower, cursor) = (self.follower.clone(), self.cursor);
+        let reading = cx.spawn_tell(async move {
+            ConsumerMessage::Next(Box::new(follower.next(cursor, limit).await))
+        });
+        self.reading = Some((limit, reading));
+    }
+
+    /// Keeps the place; where much is settled beyond it, that too.
+    async fn save(&mut self) -> Result<(), ClaimError> {
+        let far = self.window.beyond() > (self.args.consumer.page / 2) as u64;
+        let note: Option<Note> = match far || self.window.goes_on() {
+            true => {
+                serde_json::to_vec(&self.window.mark()).ok().map(|m| (MARK.into(), Some(m.into())))
+            }
+            false => self.marked.then(|| (MARK.into(), None)),
+        };
+        let marked = note.as_ref().is_some_and(|(_, data)| data.is_some());
+        self.follower.save_lightly(self.cursor, note).await?;
+        (self.marked, self.unsaved) = (marked, 0);
+        Ok(())
     }
 
     /// After which event one goes on who begins there.
-    async fn place(&self, begin: Begin) -> Result<Position, ProjectionError> {
+    async fn place(&self, begin: Begin) -> Result<Position, StoreError> {
         let store = &self.lease.store;
         Ok(match begin {
             Begin::Beginning => Position::ZERO,
@@ -285,38 +332,22 @@ impl ConsumerActor {
         })
     }
 
-    /// A claim that was lost ends this life.
-    async fn renew(&mut self, cx: &Context<Self>) -> Result<(), ProjectionError> {
-        self.save().await?;
-        self.renewal = Some(cx.tell_after(LEASE / 3, ConsumerMessage::Renew));
-        Ok(())
-    }
-
-    async fn replay(&mut self, begin: Begin) -> Result<Position, ConsumerError> {
-        let Some(claim) = &self.claim else {
-            let name = self.args.consumer.name.to_string();
-            return Err(ConsumerError::Standby { name });
-        };
-        let at = self.place(begin).await?;
-        claim.save(at, [begun(at)]).await?;
-        (self.running, self.left) = (None, Vec::new());
-        self.run += 1;
-        (self.at, self.saved) = (at, at);
-        self.runner.repeats_to = self.lease.store.head().await.map_err(ProjectionError::from)?;
-        self.args.shown.at.store(at.get(), Ordering::Relaxed);
-        self.args.done.send_replace(at);
-        Ok(at)
-    }
-
-    fn wait(&mut self, cx: &Context<Self>) {
-        let (mut head, at) = (self.args.head.clone(), self.at);
-        self.waiting = Some(cx.spawn_tell(async move {
-            if head.wait_for(|head| *head > at).await.is_err() {
-                // The node is ending.
-                std::future::pending::<()>().await;
-            }
-            ConsumerMessage::Continue
-        }));
+    /// Asks whoever has the consumer, beside the mailbox: the answer may take a while.
+    fn ask(
+        &self,
+        request: Request,
+        answer: impl FnOnce(Result<(), ConsumerError>) + Send + 'static,
+        cx: &mut Context<Self>,
+    ) {
+        let (follower, name) = (self.follower.clone(), self.args.consumer.name.to_string());
+        let asking = cx.spawn_guard(async move {
+            answer(match follower.ask(request).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(ConsumerError::Unheard { name }),
+                Err(error) => Err(error.into()),
+            });
+        });
+        cx.keep(asking);
     }
 
     /// A dead letter comes again, beside the others: they have gone on long ago.
@@ -336,29 +367,28 @@ impl ConsumerActor {
     }
 }
 
-fn begun(at: Position) -> (Arc<str>, Option<bytes::Bytes>) {
-    (BEGUN.into(), Some(format!("{{\"after\":{at}}}").into()))
+/// The name under which a consumer's place is kept.
+pub(crate) fn place_of(consumer: &str) -> String {
+    format!("consumer.{consumer}")
 }
 
-fn describe(shown: &Shown, head: u64) -> String {
-    if shown.standby.load(Ordering::Relaxed) {
-        return "standby: another node has it".to_owned();
-    }
-    let pending = head.saturating_sub(shown.at.load(Ordering::Relaxed));
-    let paused = if shown.paused.load(Ordering::Relaxed) { "paused   " } else { "" };
-    match shown.trouble() {
-        Some((at, reason)) => format!("{paused}{pending} pending   event {at}: {reason}"),
-        None => format!("{paused}{pending} pending"),
-    }
+fn bounds(consumer: &Consumer) -> Bounds {
+    Bounds { at_once: consumer.plan.lanes, events: WINDOW, bytes: WINDOW_BYTES }
+}
+
+fn begun(at: Position) -> Note {
+    (BEGUN.into(), Some(format!("{{\"after\":{at}}}").into()))
 }
 
 impl SupervisedComponent for ConsumerActor {
     type Handover = ();
 
     async fn health_check(&mut self, _: &mut Context<Self>) -> Health {
-        match self.args.shown.trouble() {
+        let event = self.args.counts.trouble().map(|(at, reason)| format!("event {at}: {reason}"));
+        let trouble = || self.args.shown.standing().trouble.map(|text| text.to_string());
+        match event.or_else(trouble) {
             None => Health::Healthy,
-            Some((at, reason)) => Health::degraded(format!("event {at}: {reason}")),
+            Some(trouble) => Health::degraded(trouble),
         }
     }
 
@@ -371,7 +401,7 @@ impl fmt::Debug for ConsumerActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConsumerActor")
             .field("name", &self.args.consumer.name)
-            .field("at", &self.at)
+            .field("at", &self.window.prefix())
             .finish_non_exhaustive()
     }
 }
@@ -379,12 +409,5 @@ impl fmt::Debug for ConsumerActor {
 impl fmt::Debug for ConsumerArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConsumerArgs").field("consumer", &self.consumer).finish_non_exhaustive()
-    }
-}
-
-fn failure(error: ProjectionError) -> Failure {
-    match error {
-        ProjectionError::Store(error) => store_failure(error),
-        other => Failure::wrap(ErrorClass::Transient, other),
     }
 }

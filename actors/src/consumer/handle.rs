@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use mister_smith_supervisors::{Address, ChildSpec, HealthSpec, SupervisorError, SupervisorRef};
@@ -10,14 +11,19 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::actor::{ConsumerActor, ConsumerArgs, ConsumerMessage};
-use super::page::Shown;
+use super::runner::Counts;
 use super::{Begin, Consumer, ConsumerError};
 use crate::bus::{DeadLetterOffice, EventBus, Message, Pattern};
 use crate::event::{Position, RecordedEvent};
 use crate::store::EventStore;
+use crate::store::claims::Request;
+use crate::store::follow::{ASK_DEADLINE, Shown};
 
 /// The longest name of a consumer.
 const LONGEST_NAME: usize = 100;
+
+/// How long an answer may take that another node has to hear of.
+const PATIENCE: Duration = ASK_DEADLINE.saturating_add(Duration::from_secs(5));
 
 /// The consumers of a node. Cheap to clone.
 #[derive(Clone)]
@@ -40,7 +46,7 @@ pub struct ConsumerRef {
     name: Arc<str>,
     address: Address<ConsumerMessage>,
     head: watch::Receiver<Position>,
-    done: Arc<watch::Sender<Position>>,
+    counts: Arc<Counts>,
     shown: Arc<Shown>,
 }
 
@@ -114,7 +120,7 @@ impl Consumers {
             return Err(ConsumerError::Name { name: name.to_string() });
         }
         let exists = || ConsumerError::Exists { name: name.to_string() };
-        let (shown, done) = (Arc::<Shown>::default(), Arc::<watch::Sender<Position>>::default());
+        let (shown, counts) = (Arc::<Shown>::default(), Arc::<Counts>::default());
         let inner = &self.0;
         let args = ConsumerArgs {
             consumer,
@@ -123,8 +129,8 @@ impl Consumers {
             head: inner.head.clone(),
             bus: inner.bus.clone(),
             office: Arc::clone(&inner.office),
+            counts: Arc::clone(&counts),
             shown: Arc::clone(&shown),
-            done: Arc::clone(&done),
         };
         let spec =
             ChildSpec::component::<ConsumerActor>(Arc::clone(&name), args).health(inner.health);
@@ -137,7 +143,7 @@ impl Consumers {
             name: Arc::clone(&name),
             address: address.clone(),
             head: inner.head.clone(),
-            done,
+            counts,
             shown,
         };
         // Dead letters are sent again to whoever has their name; nothing is published there.
@@ -201,62 +207,68 @@ impl ConsumerRef {
     /// How it stands. Asks nobody.
     #[must_use]
     pub fn status(&self) -> ConsumerStatus {
-        let Shown { at, standby, paused, acked, retried, dead, .. } = &*self.shown;
-        let position = Position::new(at.load(Ordering::Relaxed));
+        let Counts { acked, retried, dead, .. } = &*self.counts;
+        let standing = self.shown.standing();
+        let position = standing.position;
+        let event = self.counts.trouble().map(|(at, reason)| format!("event {at}: {reason}"));
         ConsumerStatus {
             name: Arc::clone(&self.name),
             path: self.address.path().to_string(),
             position,
             pending: self.head.borrow().get().saturating_sub(position.get()),
-            paused: paused.load(Ordering::Relaxed),
-            standby: standby.load(Ordering::Relaxed),
+            paused: standing.paused,
+            standby: standing.standby,
             handled: acked.load(Ordering::Relaxed),
             retried: retried.load(Ordering::Relaxed),
             dead: dead.load(Ordering::Relaxed),
-            trouble: self.shown.trouble().map(|(at, reason)| format!("event {at}: {reason}")),
+            trouble: event.or_else(|| standing.trouble.map(|text| text.to_string())),
         }
     }
 
-    /// Waits until everything up to a position is settled on this node.
+    /// Waits until everything up to a position is settled, on whichever node.
     ///
     /// # Cancel safety
     /// Dropping the call loses nothing.
     pub async fn wait_for(&self, position: Position) {
-        // The sender lives as long as this.
-        let _ = self.done.subscribe().wait_for(|done| *done >= position).await;
+        self.shown.wait_for(position).await;
     }
 
     /// Goes back, or ahead: the events after the place that is answered come next. What is in
-    /// hand is given up and may come again.
+    /// hand is given up and may come again. Any node can ask for it.
     ///
     /// # Errors
-    /// Another node has it, or the place could not be kept.
+    /// The node that has it does not answer, or the place could not be kept.
     pub async fn replay(&self, from: Begin) -> Result<Position, ConsumerError> {
-        self.address.ask(|reply| ConsumerMessage::Replay(from, reply)).await?
+        self.address.ask_within(PATIENCE, |reply| ConsumerMessage::Replay(from, reply)).await?
     }
 
-    /// Handles nothing more after what is in hand, until it is resumed or the node restarts.
+    /// Begins nothing more after what is in hand, until it is resumed: on whichever node it is, and
+    /// over restarts. Any node can ask for it.
     ///
     /// # Errors
-    /// The actor takes nothing.
+    /// The node that has it does not answer: it hears of it when it can.
     pub async fn pause(&self) -> Result<(), ConsumerError> {
-        self.set_paused(true).await
+        self.ask(Request::Pause).await
     }
 
     /// Goes on.
     ///
     /// # Errors
-    /// The actor takes nothing.
+    /// See [`pause`](Self::pause).
     pub async fn resume(&self) -> Result<(), ConsumerError> {
-        self.set_paused(false).await
+        self.ask(Request::Resume).await
     }
 
-    async fn set_paused(&self, paused: bool) -> Result<(), ConsumerError> {
-        let told = self.address.tell(ConsumerMessage::Pause(paused)).await;
-        told.map_err(|_| ConsumerError::Unknown {
-            name: self.name.to_string(),
-            known: "it no more".to_owned(),
-        })
+    /// Leaves an event out, also one that is tried again and again. It is noted as parked.
+    ///
+    /// # Errors
+    /// See [`pause`](Self::pause).
+    pub async fn skip(&self, event: Position) -> Result<(), ConsumerError> {
+        self.ask(Request::Skip(event)).await
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), ConsumerError> {
+        self.address.ask_within(PATIENCE, |reply| ConsumerMessage::Ask(request, reply)).await?
     }
 }
 

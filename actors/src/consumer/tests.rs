@@ -226,6 +226,85 @@ async fn what_cannot_be_handled_is_a_dead_letter_and_can_come_again() {
     dead(0).await;
 }
 
+/// A page was a barrier: one event that failed for long held up every lane.
+#[tokio::test]
+async fn an_event_that_fails_for_long_holds_up_its_own_lane_only() {
+    let world = World::new().await;
+    let (heard, mut hearing) = mpsc::unbounded_channel();
+    let mended = Arc::new(AtomicU64::new(0));
+    let works = Arc::clone(&mended);
+    let stubborn = move || {
+        let (heard, works) = (heard.clone(), Arc::clone(&works));
+        let retry = RetryPolicy::attempts(u32::MAX)
+            .backoff(Backoff::exponential(Duration::from_millis(1), Duration::from_millis(5)));
+        Consumer::new("stubborn", move |consumed: Consumed| {
+            let works = works.load(Ordering::Relaxed) == 1;
+            let first = consumed.event.position == Position::new(1);
+            if !first || works {
+                heard.send(consumed.event.position.get()).unwrap();
+            }
+            async move { if first && !works { Outcome::retry("no") } else { Outcome::Ack } }
+        })
+        .retry(retry)
+        .page(20)
+        .lanes_by_stream(8)
+    };
+    world.consumers.start(stubborn()).await.unwrap();
+    append(&world, "a-1", 1).await;
+    append(&world, "b-1", 300).await;
+    append(&world, "a-1", 1).await;
+    let mut next = async || tokio::time::timeout(DEADLINE, hearing.recv()).await.unwrap();
+    for wanted in 2..=301 {
+        assert_eq!(next().await, Some(wanted));
+    }
+    // The others are settled, also for the next life of the node: at most a page comes again.
+    let world = world.again(Vec::new()).await;
+    mended.store(1, Ordering::Relaxed);
+    let started = world.consumers.start(stubborn()).await.unwrap();
+    reached(&started, 302).await;
+    let again: Vec<u64> = std::iter::from_fn(|| hearing.try_recv().ok()).collect();
+    assert!(again.contains(&1) && again.contains(&302), "{again:?}");
+    assert!(again.len() <= 2 + 20, "{again:?}");
+}
+
+/// A lane that panics was a crash loop in which nothing was handled.
+#[tokio::test]
+async fn a_lane_that_panics_holds_nothing_up() {
+    let world = World::new().await;
+    append(&world, "order-1", 3).await;
+    let (consumer, mut heard) = listener("odd");
+    let consumer = consumer.lanes_by(2, |event| match event.position.get() {
+        2 => panic!("a fault of the application"),
+        _ => "lane".into(),
+    });
+    reached(&world.consumers.start(consumer).await.unwrap(), 3).await;
+    let mut heard = positions(&mut heard);
+    heard.sort_unstable();
+    assert_eq!(heard, [1, 2, 3]);
+}
+
+/// A pause is no matter of one life.
+#[tokio::test]
+async fn a_pause_outlives_the_node_and_an_event_can_be_left_out() {
+    let world = World::new().await;
+    append(&world, "order-1", 1).await;
+    let (consumer, mut heard) = listener("slow");
+    let started = world.consumers.start(consumer).await.unwrap();
+    reached(&started, 1).await;
+    started.pause().await.unwrap();
+    assert_eq!(positions(&mut heard), [1]);
+    let world = world.again(Vec::new()).await;
+    append(&world, "order-1", 2).await;
+    let (consumer, mut heard) = listener("slow");
+    let started = world.consumers.start(consumer).await.unwrap();
+    started.skip(Position::new(2)).await.unwrap();
+    assert!(started.status().paused);
+    assert!(heard.try_recv().is_err());
+    started.resume().await.unwrap();
+    reached(&started, 3).await;
+    assert_eq!(positions(&mut heard), [3]);
+}
+
 /// What a handler did, by position.
 #[derive(Default)]
 struct Diary {

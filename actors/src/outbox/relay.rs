@@ -1,17 +1,17 @@
 //! The relay: follows the log and sends what it wants of it.
 //!
-//! It keeps its checkpoint as projections do, under a claim, so that of several nodes on one store
-//! one sends. Beside it are marks: up to which event the outlet's numbers went. An outlet whose
-//! last number is lower than it was has lost messages (a JetStream server that lost power, a Redis
-//! without its file), and the relay goes back to the last mark that it still has.
+//! It is a [`Follower`], so that of several nodes on one store one sends; one that publishes on the
+//! bus of its node follows on every node. Beside its place are marks: up to which event the
+//! outlet's numbers went. An outlet whose last number is lower than it was has lost messages (a
+//! JetStream server that lost power, a Redis without its file), and the relay goes back to the last
+//! mark that it still has.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Context, ErrorClass, Failure, Health, StartError, SupervisedComponent,
+    Actor, Context, ExitReason, Failure, Health, StartError, SupervisedComponent,
     SupervisionMetadata, TaskGuard,
 };
 use serde::{Deserialize, Serialize};
@@ -21,46 +21,45 @@ use super::{Outlet, OutletError, SubjectOf};
 use crate::bus::Subject;
 use crate::component;
 use crate::event::{Position, RecordedEvent};
-use crate::pool::{Lease, lease_at_start, store_failure};
-use crate::projection::ProjectionError;
+use crate::pool::lease_at_start;
 use crate::store::EventFilter;
-use crate::store::read_model::Epoch;
-use crate::store::read_model::documents::{Claimed, Commit, Part, Wanted, Writer};
+use crate::store::claims::{ClaimError, Note};
+use crate::store::follow::{Cursor, Follow, Follower, Shown, Step, failure};
+use uuid::Uuid;
 
 /// Events that are sent at a time.
 const PAGE: usize = 500;
 
-/// How long the claim is good without a sign of life.
-const LEASE: Duration = Duration::from_secs(5);
-
 /// The pause after a failure, doubled with each, up to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// Positions of the log that may be passed over without a checkpoint.
-const PASSED_OVER: u64 = 10_000;
 
 /// Marks that are kept.
 const MARKS: usize = 64;
 
-/// The document that holds the marks.
-const DOCUMENT: &str = "marks";
+/// The note that holds the marks.
+const NOTE: &str = "marks";
 
 /// What the relay can be told.
 #[derive(Debug)]
 pub enum RelayMessage {
-    /// There may be something to send. Sent by the relay to itself.
-    Continue,
+    /// What comes next in the log. Sent by the relay to itself.
+    Next(Box<Result<Step, ClaimError>>),
+    /// The outlet may take it now. Sent by the relay to itself.
+    Again,
+    /// Another node has taken over, or the store is gone. Sent by the relay to itself.
+    Lost(ClaimError),
 }
 
 /// What a fresh start needs.
 #[derive(Clone)]
 pub struct RelayArgs {
-    /// Its name, under which its checkpoint is kept.
+    /// Its name, under which its place is kept.
     pub name: Arc<str>,
     /// Path of the pool.
     pub pool: Arc<str>,
-    /// Who this node is to the others on its store.
-    pub owner: Arc<str>,
+    /// Who this node is to the others on its store; `None` to send on every node, from what comes
+    /// after its start.
+    pub owner: Option<Arc<str>>,
     /// The end of the log.
     pub head: watch::Receiver<Position>,
     /// Where it sends.
@@ -70,7 +69,12 @@ pub struct RelayArgs {
     /// Under which subjects.
     pub subject: SubjectOf,
     /// How far it is, for those who wait.
-    pub done: Arc<watch::Sender<Position>>,
+    pub shown: Arc<Shown>,
+}
+
+/// The name under which a relay's place is kept.
+pub(crate) fn place_of(relay: &str) -> String {
+    format!("relay.{relay}")
 }
 
 /// Up to which event an outlet's numbers went.
@@ -83,23 +87,18 @@ struct Mark {
 /// The actor.
 pub struct Relay {
     args: RelayArgs,
-    lease: Lease,
-    claim: Option<(Part, Epoch)>,
+    store_id: Uuid,
+    follower: Follower,
+    cursor: Cursor,
+    /// Everything up to here was sent, or is not to be.
     at: Position,
-    saved: Position,
     marks: Vec<Mark>,
     /// The outlet has to be asked whether it has lost anything.
     doubtful: bool,
     failures: u32,
+    _keeping: TaskGuard,
     waiting: Option<TaskGuard>,
-    shown: Arc<Shown>,
-}
-
-#[derive(Debug, Default)]
-struct Shown {
-    at: AtomicU64,
-    standby: AtomicBool,
-    trouble: Mutex<Option<String>>,
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Actor for Relay {
@@ -108,145 +107,158 @@ impl Actor for Relay {
 
     async fn start(args: &RelayArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let lease = lease_at_start(cx, &args.pool).await?;
-        let shown = Arc::new(Shown::default());
-        let (status, head) = (Arc::clone(&shown), args.head.clone());
+        let owner = args.owner.clone();
+        let follow = Follow::new(place_of(&args.name), owner.clone().unwrap_or_default());
+        let follow = follow.filter(args.filter.clone());
+        let follow = if owner.is_some() { follow } else { follow.on_every_node() };
+        let (head, shown) = (args.head.clone(), Arc::clone(&args.shown));
+        let follower = Follower::new(follow, &lease, head.clone(), cx.clock(), Arc::clone(&shown));
+        let trouble = Arc::<Mutex<Option<String>>>::default();
+        let status = Arc::clone(&trouble);
         cx.describe(move || {
-            if status.standby.load(Ordering::Relaxed) {
-                return "standby: another node sends".to_owned();
-            }
-            let at = status.at.load(Ordering::Relaxed);
-            let pending = head.borrow().get().saturating_sub(at);
-            let trouble = status.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*trouble {
-                Some(trouble) => format!("{pending} pending   {trouble}"),
-                None => format!("{pending} pending"),
+            let line = shown.line(*head.borrow());
+            match &*status.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(trouble) => format!("{line}   {trouble}"),
+                None => line,
             }
         });
-        Ok(Self {
+        let kept = follower.clone();
+        let mut relay = Self {
             args: args.clone(),
-            lease,
-            claim: None,
+            store_id: lease.store.store_id(),
+            _keeping: cx.spawn_tell(async move { RelayMessage::Lost(kept.keep().await) }),
+            follower,
+            cursor: Cursor::default(),
             at: Position::ZERO,
-            saved: Position::ZERO,
             marks: Vec::new(),
             doubtful: true,
             failures: 0,
-            waiting: Some(cx.tell_after(Duration::ZERO, RelayMessage::Continue)),
-            shown,
-        })
+            waiting: None,
+            trouble,
+        };
+        relay.go_on(cx);
+        Ok(relay)
     }
 
-    async fn handle(&mut self, _: RelayMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
-        if self.claim.is_none() && !self.try_claim().await.map_err(failure)? {
-            self.shown.standby.store(true, Ordering::Relaxed);
-            self.waiting = Some(cx.tell_after(LEASE / 3, RelayMessage::Continue));
-            return Ok(());
-        }
-        match self.work().await {
-            Ok(more) => {
-                self.failures = 0;
-                *self.shown.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                match more {
-                    // Through the mailbox, so that a stop does not wait for the whole log.
-                    true => {
-                        self.waiting = Some(cx.tell_after(Duration::ZERO, RelayMessage::Continue));
-                    }
-                    false => self.wait(cx),
-                }
+    async fn handle(
+        &mut self,
+        message: RelayMessage,
+        cx: &mut Context<Self>,
+    ) -> Result<(), Failure> {
+        let worked = match message {
+            RelayMessage::Next(step) => self.take((*step).map_err(failure)?).await,
+            RelayMessage::Again => self.look_back().await,
+            RelayMessage::Lost(error) => return Err(failure(error)),
+        };
+        match worked {
+            Ok(()) => {
+                // Through the mailbox, so that a stop does not wait for the whole log.
+                self.go_on(cx);
+                Ok(())
             }
-            Err(Trouble::Read(error)) => return Err(failure(error)),
-            Err(Trouble::Outlet(error)) => self.pause(&error, cx),
+            Err(Trouble::Claim(error)) => Err(failure(error)),
+            Err(Trouble::Outlet(error)) => {
+                self.pause(&error, cx);
+                Ok(())
+            }
         }
-        self.shown.at.store(self.at.get(), Ordering::Relaxed);
-        self.args.done.send_replace(self.at);
-        Ok(())
     }
 
-    fn message_name(_: &RelayMessage) -> &'static str {
-        "Continue"
+    async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
+        self.follower.release().await;
+    }
+
+    fn message_name(message: &RelayMessage) -> &'static str {
+        match message {
+            RelayMessage::Next(_) => "Next",
+            RelayMessage::Again => "Again",
+            RelayMessage::Lost(_) => "Lost",
+        }
     }
 }
 
 enum Trouble {
-    Read(ProjectionError),
+    Claim(ClaimError),
     Outlet(OutletError),
 }
 
-impl From<ProjectionError> for Trouble {
-    fn from(error: ProjectionError) -> Self {
-        Self::Read(error)
+impl From<ClaimError> for Trouble {
+    fn from(error: ClaimError) -> Self {
+        Self::Claim(error)
     }
 }
 
 impl Relay {
-    async fn try_claim(&mut self) -> Result<bool, ProjectionError> {
-        let name = format!("$relay.{}", self.args.name);
-        let build =
-            self.lease.documents.builds(&name, Wanted { version: 1, partitions: 1 }).await?.active;
-        let part = Part { build: build.id, partition: 0 };
-        let claim = match self.lease.documents.claim(part, &self.args.owner, LEASE).await? {
-            Claimed::Held { .. } => return Ok(false),
-            Claimed::Yes(claim) => claim,
-        };
-        let marks = self.lease.documents.load(build.id, &[DOCUMENT.into()]).await?;
-        self.marks = marks
-            .first()
-            .and_then(|document| serde_json::from_slice(&document.data).ok())
-            .unwrap_or_default();
-        self.claim = Some((part, claim.epoch));
-        self.at = claim.checkpoint;
-        self.saved = claim.checkpoint;
-        self.doubtful = true;
-        self.shown.standby.store(false, Ordering::Relaxed);
-        Ok(true)
+    fn go_on(&mut self, cx: &Context<Self>) {
+        let (follower, cursor) = (self.follower.clone(), self.cursor);
+        self.waiting = Some(cx.spawn_tell(async move {
+            RelayMessage::Next(Box::new(follower.next(cursor, PAGE).await))
+        }));
     }
 
-    /// Sends one page; answers whether there may be more.
-    async fn work(&mut self) -> Result<bool, Trouble> {
-        if self.doubtful {
-            self.look_back().await?;
+    async fn take(&mut self, step: Step) -> Result<(), Trouble> {
+        let next = step.cursor();
+        if !matches!(step, Step::Begin(_)) && !next.is_turn_of(self.cursor) {
+            return Ok(());
         }
-        let filter = &self.args.filter;
-        let page = self.lease.store.read_matching(filter, self.at, PAGE).await;
-        let page = page.map_err(|error| Trouble::Read(error.into()))?;
-        let scanned_to = page.scanned_to;
-        if scanned_to <= self.at {
-            if self.lease.shared {
-                // A sign of life.
-                self.save_marks().await?;
+        match step {
+            Step::Begin(_) => {
+                let marks = self.follower.note(NOTE).await?;
+                let marks = marks.and_then(|note| serde_json::from_slice(&note).ok());
+                (self.marks, self.doubtful) = (marks.unwrap_or_default(), true);
+                (self.cursor, self.at) = (next, next.position());
+                return self.look_back().await;
             }
-            return Ok(false);
+            Step::Page(events, _) => {
+                if !self.send(events, next).await? {
+                    return Ok(());
+                }
+            }
+            Step::Poison(event, deaths, _) => {
+                let reason = format!("{deaths} nodes died while they sent it");
+                self.follower.park(self.cursor, &event, &reason).await?;
+                self.follower.settle(next, event.position);
+            }
+            Step::Paused(..) => {}
         }
+        (self.cursor, self.at) = (next, next.position());
+        Ok(())
+    }
+
+    /// Sends a page; answers whether all of it is done with.
+    async fn send(&mut self, page: Vec<RecordedEvent>, next: Cursor) -> Result<bool, Trouble> {
         let subject = &self.args.subject;
         let events: Vec<(Subject, RecordedEvent)> = page
-            .events
             .into_iter()
             .filter_map(|event| subject(&event).map(|subject| (subject, event)))
             .collect();
         if events.is_empty() {
-            self.at = scanned_to;
-            if self.at.get() - self.saved.get() >= PASSED_OVER {
-                self.save_marks().await?;
-            }
+            self.follower.settle(next, next.position());
             return Ok(true);
         }
-        match self.args.outlet.send(self.lease.store.store_id(), &events).await {
+        self.follower.assure().await?;
+        match self.args.outlet.send(self.store_id, &events).await {
             Ok(last) => {
+                self.failures = 0;
+                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 let before = last.saturating_sub(events.len() as u64);
                 if last > 0 && self.marks.last().is_some_and(|mark| mark.number > last) {
                     // It lost messages while nobody looked, and numbers these from there on.
                     self.go_back(before).await?;
-                } else {
-                    self.at = scanned_to;
-                    self.mark(last);
-                    self.save_marks().await?;
+                    return Ok(false);
                 }
+                self.at = next.position();
+                self.mark(last);
+                self.follower.settle(next, self.at);
+                self.save_marks().await?;
                 Ok(true)
             }
             Err(error) => {
                 if let Some(sent) = error.sent.checked_sub(1).and_then(|last| events.get(last)) {
                     self.at = sent.1.position;
+                    self.cursor = self.cursor.after(self.at);
                     self.mark(error.last);
+                    self.follower.settle(self.cursor, self.at);
                     self.save_marks().await?;
                 }
                 Err(Trouble::Outlet(error))
@@ -256,6 +268,9 @@ impl Relay {
 
     /// Goes back to what the outlet still has.
     async fn look_back(&mut self) -> Result<(), Trouble> {
+        if !self.doubtful {
+            return Ok(());
+        }
         let tail = self.args.outlet.tail().await.map_err(Trouble::Outlet)?;
         self.doubtful = false;
         match (tail, self.marks.last()) {
@@ -273,8 +288,8 @@ impl Relay {
             relay = &*self.args.name, from = %self.at, to = %back, tail, had,
             "the outlet has lost messages; they are sent again"
         );
-        self.at = back.min(self.at);
-        self.save_marks().await?;
+        let note = self.marks_note();
+        self.follower.go_to(back.min(self.at), [note]).await?;
         Ok(())
     }
 
@@ -294,22 +309,14 @@ impl Relay {
         }
     }
 
-    /// Keeps how far it is.
-    async fn save_marks(&mut self) -> Result<(), ProjectionError> {
-        let Some((part, epoch)) = self.claim else { return Ok(()) };
-        let marks = serde_json::to_vec(&self.marks).unwrap_or_default();
-        let commit = Commit {
-            writer: Writer { part, owner: Arc::clone(&self.args.owner), epoch },
-            lease: LEASE,
-            from: None,
-            to: self.at,
-            changes: vec![(DOCUMENT.into(), Some(marks.into()), self.at)],
-            park: Vec::new(),
-            unpark: Vec::new(),
-        };
-        self.lease.documents.commit(commit).await?;
-        self.saved = self.at;
-        Ok(())
+    fn marks_note(&self) -> Note {
+        (NOTE.into(), Some(serde_json::to_vec(&self.marks).unwrap_or_default().into()))
+    }
+
+    /// Keeps how far it is. Place and marks go together, so that nothing is wrong when a crash of
+    /// the database takes both.
+    async fn save_marks(&mut self) -> Result<(), ClaimError> {
+        self.follower.save_lightly(self.cursor, [self.marks_note()]).await
     }
 
     /// The outlet does not take it now: later, and then with a look at what it has.
@@ -321,21 +328,8 @@ impl Relay {
             tracing::warn!(relay = &*self.args.name, %error, "not sent; it is tried again");
         }
         self.failures += 1;
-        *self.shown.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(error.to_string());
-        self.waiting = Some(cx.tell_after(pause, RelayMessage::Continue));
-    }
-
-    fn wait(&mut self, cx: &Context<Self>) {
-        let (mut head, at, shared) = (self.args.head.clone(), self.at, self.lease.shared);
-        self.waiting = Some(cx.spawn_tell(async move {
-            let grown = async { _ = head.wait_for(|head| *head > at).await };
-            match shared {
-                true => _ = tokio::time::timeout(LEASE / 3, grown).await,
-                false => grown.await,
-            }
-            RelayMessage::Continue
-        }));
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        self.waiting = Some(cx.tell_after(pause, RelayMessage::Again));
     }
 }
 
@@ -343,7 +337,9 @@ impl SupervisedComponent for Relay {
     type Handover = ();
 
     async fn health_check(&mut self, _: &mut Context<Self>) -> Health {
-        let trouble = self.shown.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let trouble = trouble
+            .or_else(|| self.args.shown.standing().trouble.map(|trouble| trouble.to_string()));
         match trouble {
             None => Health::Healthy,
             Some(trouble) => Health::degraded(trouble),
@@ -371,12 +367,5 @@ impl fmt::Debug for RelayArgs {
             .field("outlet", &self.outlet)
             .field("filter", &self.filter)
             .finish_non_exhaustive()
-    }
-}
-
-fn failure(error: ProjectionError) -> Failure {
-    match error {
-        ProjectionError::Store(error) => store_failure(error),
-        other => Failure::wrap(ErrorClass::Transient, other),
     }
 }

@@ -1,5 +1,5 @@
-//! The relay of the outbox table: sends what applications put in with their own transactions, and
-//! forgets in time what was handled.
+//! The relay of the outbox table: sends what applications put in with their own transactions. Of
+//! several nodes on one store one does, under a claim as those have who follow the log.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,18 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Context, ErrorClass, Failure, Health, StartError, SupervisedComponent,
+    Actor, Context, ExitReason, Failure, Health, StartError, SupervisedComponent,
     SupervisionMetadata, TaskGuard,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::bus::queue::MessageQueue;
 use crate::component;
-use crate::event::{Position, Timestamp};
 use crate::pool::{Lease, lease_at_start, store_failure};
-use crate::projection::ProjectionError;
-use crate::store::read_model::Epoch;
-use crate::store::read_model::documents::{Claimed, Commit, Part, Wanted, Writer};
+use crate::store::claims::ClaimError;
+use crate::store::follow::{Cursor, Follow, Follower, Shown, Step, failure};
 
 /// Messages that are sent at a time.
 const PAGE: usize = 500;
@@ -26,13 +24,8 @@ const PAGE: usize = 500;
 /// How often the table is looked at when nobody has said that there is something.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// How often what was handled long ago is forgotten.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
-
-/// How long the claim is good without a sign of life.
-const LEASE: Duration = Duration::from_secs(5);
-
-const CLAIM: &str = "$outbox";
+/// The name that is claimed.
+const CLAIM: &str = "outbox";
 
 /// The longest pause after a failure.
 const LAST_PAUSE: Duration = Duration::from_secs(5);
@@ -40,8 +33,12 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// What the relay can be told.
 #[derive(Debug)]
 pub enum TableMessage {
+    /// The claim is to be had, or the relay is paused or resumed. Sent by the relay to itself.
+    Next(Box<Result<Step, ClaimError>>),
     /// There may be something to send. Sent by the relay to itself.
     Continue,
+    /// Another node has taken over, or the store is gone. Sent by the relay to itself.
+    Lost(ClaimError),
 }
 
 /// Says that there is something in the table, so that nobody waits for the next look.
@@ -66,24 +63,27 @@ pub struct TableArgs {
     pub queue: Arc<dyn MessageQueue>,
     /// Who says that there is something.
     pub nudge: Nudge,
-    /// How long what was handled is known. At least as long as the sender can repeat.
-    pub remember: Duration,
+    /// Whether it stands by, for those who look.
+    pub shown: Arc<Shown>,
 }
 
 /// The actor.
 pub struct TableRelay {
     args: TableArgs,
     lease: Lease,
-    claim: Option<(Part, Epoch)>,
-    claimed_at: Duration,
-    forgot_at: Option<Duration>,
+    /// Has the claim, and reads nothing.
+    follower: Follower,
+    cursor: Cursor,
+    paused: bool,
     failures: u32,
+    _keeping: TaskGuard,
+    asking: Option<TaskGuard>,
     waiting: Option<TaskGuard>,
-    shown: Arc<Shown>,
+    shown: Arc<Status>,
 }
 
 #[derive(Debug, Default)]
-struct Shown {
+struct Status {
     sent: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
@@ -94,40 +94,63 @@ impl Actor for TableRelay {
 
     async fn start(args: &TableArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let lease = lease_at_start(cx, &args.pool).await?;
-        let shown = Arc::new(Shown::default());
-        let status = Arc::clone(&shown);
+        let shown = Arc::new(Status::default());
+        let (status, standing) = (Arc::clone(&shown), Arc::clone(&args.shown));
         cx.describe(move || {
+            let standing = standing.standing();
+            if standing.standby {
+                return "standby: another node sends".to_owned();
+            }
+            let paused = if standing.paused { "paused   " } else { "" };
             let sent = status.sent.load(Ordering::Relaxed);
             let trouble = status.trouble.lock().unwrap_or_else(PoisonError::into_inner);
             match &*trouble {
-                Some(trouble) => format!("{sent} sent   {trouble}"),
-                None => format!("{sent} sent"),
+                Some(trouble) => format!("{paused}{sent} sent   {trouble}"),
+                None => format!("{paused}{sent} sent"),
             }
         });
-        Ok(Self {
+        let follow = Follow::new(CLAIM, Arc::clone(&args.owner));
+        // The log is none of its business.
+        let head = watch::Sender::default().subscribe();
+        let follower = Follower::new(follow, &lease, head, cx.clock(), Arc::clone(&args.shown));
+        let kept = follower.clone();
+        let mut relay = Self {
             args: args.clone(),
             lease,
-            claim: None,
-            claimed_at: Duration::ZERO,
-            forgot_at: None,
+            _keeping: cx.spawn_tell(async move { TableMessage::Lost(kept.keep().await) }),
+            follower,
+            cursor: Cursor::default(),
+            paused: false,
             failures: 0,
-            waiting: Some(cx.tell_after(Duration::ZERO, TableMessage::Continue)),
+            asking: None,
+            waiting: None,
             shown,
-        })
+        };
+        relay.ask(cx);
+        Ok(relay)
     }
 
-    async fn handle(&mut self, _: TableMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
-        let now = cx.clock().elapsed();
-        if !self.keep_claim(now).await.map_err(failure)? {
-            self.wait(LEASE / 3, cx);
+    async fn handle(
+        &mut self,
+        message: TableMessage,
+        cx: &mut Context<Self>,
+    ) -> Result<(), Failure> {
+        match message {
+            TableMessage::Lost(error) => return Err(failure(error)),
+            TableMessage::Next(step) => {
+                let step = (*step).map_err(failure)?;
+                self.cursor = step.cursor();
+                self.paused = matches!(step, Step::Paused(true, _));
+                self.ask(cx);
+            }
+            TableMessage::Continue => {}
+        }
+        if self.paused {
+            self.waiting = None;
             return Ok(());
         }
-        if self.forgot_at.is_none_or(|at| now - at >= FORGET_EVERY) {
-            self.forgot_at = Some(now);
-            let remember = i64::try_from(self.args.remember.as_micros()).unwrap_or(i64::MAX);
-            let before = cx.clock().wall_us().saturating_sub(remember);
-            let before = Timestamp::from_micros(before);
-            self.lease.messages.forget(before).await.map_err(store_failure)?;
+        if self.cursor == Cursor::default() {
+            return Ok(());
         }
         let trouble = self.send().await?;
         let pause = match &trouble {
@@ -148,8 +171,16 @@ impl Actor for TableRelay {
         Ok(())
     }
 
-    fn message_name(_: &TableMessage) -> &'static str {
-        "Continue"
+    async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
+        self.follower.release().await;
+    }
+
+    fn message_name(message: &TableMessage) -> &'static str {
+        match message {
+            TableMessage::Next(_) => "Next",
+            TableMessage::Continue => "Continue",
+            TableMessage::Lost(_) => "Lost",
+        }
     }
 }
 
@@ -157,6 +188,7 @@ impl TableRelay {
     /// Sends all that there is; answers what stands in the way.
     async fn send(&mut self) -> Result<Option<String>, Failure> {
         loop {
+            self.follower.assure().await.map_err(failure)?;
             let page = self.lease.messages.outgoing(PAGE).await.map_err(store_failure)?;
             if page.is_empty() {
                 return Ok(None);
@@ -177,38 +209,11 @@ impl TableRelay {
         }
     }
 
-    /// Of several nodes on one store one sends.
-    async fn keep_claim(&mut self, now: Duration) -> Result<bool, ProjectionError> {
-        if !self.lease.shared {
-            return Ok(true);
-        }
-        let documents = &self.lease.documents;
-        let Some((part, epoch)) = self.claim else {
-            let build = documents.builds(CLAIM, Wanted { version: 1, partitions: 1 }).await?.active;
-            let part = Part { build: build.id, partition: 0 };
-            return Ok(match documents.claim(part, &self.args.owner, LEASE).await? {
-                Claimed::Held { .. } => false,
-                Claimed::Yes(claim) => {
-                    self.claim = Some((part, claim.epoch));
-                    self.claimed_at = now;
-                    true
-                }
-            });
-        };
-        if now - self.claimed_at >= LEASE / 3 {
-            let commit = Commit {
-                writer: Writer { part, owner: Arc::clone(&self.args.owner), epoch },
-                lease: LEASE,
-                from: None,
-                to: Position::ZERO,
-                changes: Vec::new(),
-                park: Vec::new(),
-                unpark: Vec::new(),
-            };
-            documents.commit(commit).await?;
-            self.claimed_at = now;
-        }
-        Ok(true)
+    fn ask(&mut self, cx: &Context<Self>) {
+        let (follower, cursor) = (self.follower.clone(), self.cursor);
+        self.asking = Some(cx.spawn_tell(async move {
+            TableMessage::Next(Box::new(follower.next(cursor, 0).await))
+        }));
     }
 
     fn wait(&mut self, at_most: Duration, cx: &Context<Self>) {
@@ -239,12 +244,5 @@ impl SupervisedComponent for TableRelay {
 impl fmt::Debug for TableRelay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TableRelay").field("queue", &self.args.queue).finish_non_exhaustive()
-    }
-}
-
-fn failure(error: ProjectionError) -> Failure {
-    match error {
-        ProjectionError::Store(error) => store_failure(error),
-        other => Failure::wrap(ErrorClass::Transient, other),
     }
 }

@@ -11,7 +11,6 @@ use mister_smith_supervisors::{ChildSpec, ErrorClass};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sqlx::{Connection as _, Executor as _, SqliteConnection};
-use tokio::sync::watch;
 
 use super::relay::{Relay, RelayArgs, RelayMessage};
 use super::table::{Nudge, TableArgs, TableMessage, TableRelay};
@@ -21,6 +20,7 @@ use crate::bus::queue::{MessageQueue, QueueOptions};
 use crate::bus::wire::WireMessage;
 use crate::bus::{Delivery, Outcome, Subject, Subscription};
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp};
+use crate::store::follow::Shown;
 use crate::store::messages::sqlite;
 use crate::store::{Append, EventFilter, ExpectedVersion, IdempotencyKey, conformance};
 use crate::tests::world::{POOL, World};
@@ -105,26 +105,26 @@ impl Outlet for Post {
 struct Running {
     world: World,
     appended: AtomicU64,
-    done: Arc<watch::Sender<Position>>,
+    shown: Arc<Shown>,
 }
 
 async fn relay(outlet: Arc<dyn Outlet>, filter: EventFilter) -> Running {
     let world = World::new().await;
-    let done = Arc::new(watch::Sender::default());
+    let shown = Arc::<Shown>::default();
     let args = RelayArgs {
         name: "post".into(),
         pool: POOL.into(),
-        owner: "test".into(),
+        owner: Some("test".into()),
         head: world.head.subscribe(),
         outlet,
         filter,
         subject: subject_under("events"),
-        done: Arc::clone(&done),
+        shown: Arc::clone(&shown),
     };
     let supervisor = world.system.supervisor("/aggregates").unwrap();
     let spec = ChildSpec::component::<Relay>("relay", args);
     supervisor.spawn_spec::<RelayMessage>(spec).await.unwrap();
-    Running { world, appended: AtomicU64::new(0), done }
+    Running { world, appended: AtomicU64::new(0), shown }
 }
 
 impl Running {
@@ -145,9 +145,8 @@ impl Running {
     }
 
     async fn reached(&self, position: u64) {
-        let mut done = self.done.subscribe();
-        let reached = done.wait_for(|at| at.get() >= position);
-        tokio::time::timeout(DEADLINE, reached).await.expect("it gets there").unwrap();
+        let reached = self.shown.wait_for(Position::new(position));
+        tokio::time::timeout(DEADLINE, reached).await.expect("it gets there");
     }
 }
 
@@ -183,12 +182,12 @@ async fn the_bus_hears_what_is_in_the_log() {
     let args = RelayArgs {
         name: "bus".into(),
         pool: POOL.into(),
-        owner: "test".into(),
+        owner: None,
         head: running.world.head.subscribe(),
         outlet: Arc::new(BusOutlet::new(running.world.bus.clone())),
         filter: EventFilter::ALL,
         subject: subject_under("events"),
-        done: Arc::default(),
+        shown: Arc::default(),
     };
     let supervisor = running.world.system.supervisor("/aggregates").unwrap();
     let spec = ChildSpec::component::<Relay>("bus", args);
@@ -278,7 +277,7 @@ async fn a_message_goes_out_if_and_only_if_its_transaction_is_committed() {
         owner: "test".into(),
         queue: Arc::clone(&queue) as _,
         nudge: nudge.clone(),
-        remember: Duration::from_secs(3_600),
+        shown: Arc::default(),
     };
     let supervisor = world.system.supervisor("/aggregates").unwrap();
     let spec = ChildSpec::component::<TableRelay>("table", args);

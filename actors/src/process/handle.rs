@@ -155,21 +155,7 @@ impl Processes {
         stream_of::<P>("any")?;
         let inner = &self.0;
         inner.commands.declare::<P>().map_err(InvalidAggregate::from)?;
-        let args = TimersArgs::<P> {
-            pool: Arc::clone(&inner.pool_path),
-            owner: Arc::clone(&inner.owner),
-            head: inner.head.clone(),
-            commands: inner.commands.clone(),
-            process: PhantomData,
-        };
-        let timers = format!("{}.timers", P::CATEGORY);
-        let spec = ChildSpec::component::<Timers<P>>(timers, args);
-        let started: Result<Address<TimersMessage>, _> = inner.supervisor.spawn_spec(spec).await;
-        match started {
-            // A start that was given up half way is taken up again.
-            Ok(_) | Err(SupervisorError::AlreadyStarted { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        self.timers_of::<P>().await?;
         let handler = Effects::<P> { commands: inner.commands.clone(), process: PhantomData };
         let effects = Consumer::new(format!("{}.effects", P::CATEGORY), handler)
             .filter(EventFilter::ALL.categories([P::CATEGORY]))
@@ -193,6 +179,27 @@ impl Processes {
             });
         let reactions = inner.consumers.start(reactions).await?;
         Ok(ProcessRef { reactions, effects })
+    }
+
+    /// Starts what keeps the deadlines, or finds it.
+    pub(super) async fn timers_of<P: Process>(&self) -> Result<(), SupervisorError> {
+        let inner = &self.0;
+        let args = TimersArgs::<P> {
+            pool: Arc::clone(&inner.pool_path),
+            owner: Arc::clone(&inner.owner),
+            head: inner.head.clone(),
+            shown: Arc::default(),
+            commands: inner.commands.clone(),
+            process: PhantomData,
+        };
+        let timers = format!("{}.timers", P::CATEGORY);
+        let spec = ChildSpec::component::<Timers<P>>(timers, args);
+        let started: Result<Address<TimersMessage>, _> = inner.supervisor.spawn_spec(spec).await;
+        match started {
+            // A start that was given up half way is taken up again.
+            Ok(_) | Err(SupervisorError::AlreadyStarted { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Starts a consumer, or finds it.

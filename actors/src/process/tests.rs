@@ -366,6 +366,28 @@ async fn a_deadline_comes_after_a_restart_too() {
     assert_eq!(letters.len(), 1);
 }
 
+/// Deadlines that were found in the store waited until the log went on.
+#[tokio::test]
+async fn a_deadline_that_was_found_in_the_store_needs_no_other_event() {
+    let world = World::new().await;
+    deliver(&world, 1).await;
+    world.processes.start::<Fulfilment>(ProcessOptions::default()).await.unwrap();
+    place(&world, "quiet.slow").await;
+    while stage(&world, "quiet.slow").await != Stage::Reserved {
+        tokio::task::yield_now().await;
+    }
+    // The place is at the end of the log when the node stops, so that nothing is read again.
+    let lease = world.lease().await;
+    let head = lease.store.head().await.unwrap();
+    while lease.claims.place("timers.fulfilment").await.unwrap().unwrap().position < head {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let world = world.again(Vec::new()).await;
+    // Only the deadlines: nothing else goes on, and so nothing is appended.
+    world.processes.timers_of::<Fulfilment>().await.unwrap();
+    assert_eq!(ended(&world, "quiet.slow").await, Stage::Cancelled);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 

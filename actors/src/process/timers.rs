@@ -1,6 +1,6 @@
 //! Deadlines of processes: kept in the store, so that they are there after any crash.
 //!
-//! The actor follows the events of a process. What [`then`](super::Process::then) wants to be
+//! The actor is a [`Follower`] of the events of a process. What [`then`](super::Process::then) wants to be
 //! heard later becomes a note in the store, together with the place up to which the events were
 //! read; so none is missed and none is there twice. When its time has come the process hears it,
 //! under a name, and then the note is removed.
@@ -8,14 +8,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use mister_smith_supervisors::{
-    Actor, Context, ErrorClass as Class, Failure, StartError, SupervisedComponent,
-    SupervisionMetadata, TaskGuard,
+    Actor, Context, ExitReason, Failure, StartError, SupervisedComponent, SupervisionMetadata,
+    TaskGuard,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -26,9 +27,9 @@ use crate::command::{CommandBus, CommandEnvelope};
 use crate::component;
 use crate::error::ErrorClass;
 use crate::event::{Position, RecordedEvent, Timestamp};
-use crate::pool::{Lease, lease_at_start, store_failure};
-use crate::projection::ProjectionError;
-use crate::store::read_model::claim::{Claim, LEASE, Note};
+use crate::pool::{Lease, lease_at_start};
+use crate::store::claims::ClaimError;
+use crate::store::follow::{Cursor, Follow, Follower, Shown, Step, failure};
 use crate::store::{EventFilter, EventStore};
 
 /// Events, and notes, of one page.
@@ -39,9 +40,6 @@ const AT_ONCE: usize = 16;
 
 /// The pause before a process is told again that could not be told.
 const AGAIN: Duration = Duration::from_millis(200);
-
-/// Positions of the log that may be passed over without a checkpoint.
-const PASSED_OVER: u64 = 10_000;
 
 /// A deadline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -56,21 +54,22 @@ struct Timer {
 impl Timer {
     /// The id of its note.
     fn note(&self) -> Arc<str> {
-        format!("{:020}/{}", self.position.get(), self.name).into()
+        // PostgreSQL takes no NUL.
+        format!("{:020}/{}", self.position.get(), self.name.replace('\0', "\\0")).into()
     }
 }
 
 /// What the actor can be told.
 #[derive(Debug)]
 pub enum TimersMessage {
-    /// There may be something to read. Sent by the actor to itself.
-    Continue,
+    /// What comes next in the log. Sent by the actor to itself.
+    Next(Box<Result<Step, ClaimError>>),
     /// Some may be due. Sent by the actor to itself.
     Due,
     /// Processes have heard of theirs; those that remain could not be told.
     Told(Told),
-    /// Say that it is alive. Sent by the actor to itself.
-    Renew,
+    /// Another node has taken over, or the store is gone. Sent by the actor to itself.
+    Lost(ClaimError),
 }
 
 /// What came of deadlines that were due.
@@ -85,6 +84,7 @@ pub struct TimersArgs<P> {
     pub(super) pool: Arc<str>,
     pub(super) owner: Arc<str>,
     pub(super) head: watch::Receiver<Position>,
+    pub(super) shown: Arc<Shown>,
     pub(super) commands: CommandBus,
     pub(super) process: PhantomData<fn() -> P>,
 }
@@ -95,6 +95,7 @@ impl<P> Clone for TimersArgs<P> {
             pool: Arc::clone(&self.pool),
             owner: Arc::clone(&self.owner),
             head: self.head.clone(),
+            shown: Arc::clone(&self.shown),
             commands: self.commands.clone(),
             process: PhantomData,
         }
@@ -105,21 +106,15 @@ impl<P> Clone for TimersArgs<P> {
 pub struct Timers<P> {
     args: TimersArgs<P>,
     lease: Lease,
-    claim: Option<Claim>,
-    at: Position,
-    saved: Position,
+    follower: Follower,
+    cursor: Cursor,
+    paused: bool,
     waiting: BTreeSet<Timer>,
     telling: Option<TaskGuard>,
     reading: Option<TaskGuard>,
     alarm: Option<TaskGuard>,
-    renewal: Option<TaskGuard>,
-    shown: Arc<Shown>,
-}
-
-#[derive(Debug, Default)]
-struct Shown {
-    waiting: AtomicUsize,
-    standby: AtomicBool,
+    _keeping: TaskGuard,
+    shown: Arc<AtomicUsize>,
 }
 
 impl<P: Process> Actor for Timers<P> {
@@ -128,25 +123,37 @@ impl<P: Process> Actor for Timers<P> {
 
     async fn start(args: &TimersArgs<P>, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let lease = lease_at_start(cx, &args.pool).await?;
-        let shown = Arc::new(Shown::default());
-        let status = Arc::clone(&shown);
-        cx.describe(move || match status.standby.load(Ordering::Relaxed) {
-            true => "standby: another node has them".to_owned(),
-            false => format!("{} waiting", status.waiting.load(Ordering::Relaxed)),
+        let (shown, count) = (Arc::clone(&args.shown), Arc::<AtomicUsize>::default());
+        let (standing, waiting) = (Arc::clone(&shown), Arc::clone(&count));
+        cx.describe(move || {
+            let standing = standing.standing();
+            if standing.standby {
+                return "standby: another node has them".to_owned();
+            }
+            let paused = if standing.paused { "paused   " } else { "" };
+            let trouble = standing.trouble.map(|trouble| format!("   {trouble}"));
+            let waiting = waiting.load(Ordering::Relaxed);
+            format!("{paused}{waiting} waiting{}", trouble.unwrap_or_default())
         });
-        Ok(Self {
+        let follow = Follow::new(format!("timers.{}", P::CATEGORY), Arc::clone(&args.owner))
+            .filter(EventFilter::ALL.categories([P::CATEGORY]));
+        let follower = Follower::new(follow, &lease, args.head.clone(), cx.clock(), shown);
+        let kept = follower.clone();
+        let mut timers = Self {
             args: args.clone(),
             lease,
-            claim: None,
-            at: Position::ZERO,
-            saved: Position::ZERO,
+            _keeping: cx.spawn_tell(async move { TimersMessage::Lost(kept.keep().await) }),
+            follower,
+            cursor: Cursor::default(),
+            paused: false,
             waiting: BTreeSet::new(),
             telling: None,
-            reading: Some(cx.tell_after(Duration::ZERO, TimersMessage::Continue)),
+            reading: None,
             alarm: None,
-            renewal: None,
-            shown,
-        })
+            shown: count,
+        };
+        timers.go_on(cx);
+        Ok(timers)
     }
 
     async fn handle(
@@ -155,105 +162,96 @@ impl<P: Process> Actor for Timers<P> {
         cx: &mut Context<Self>,
     ) -> Result<(), Failure> {
         match message {
-            TimersMessage::Continue => self.read(cx).await.map_err(failure)?,
+            TimersMessage::Next(step) => {
+                let step = (*step).map_err(failure)?;
+                self.take(step, cx).await.map_err(failure)?;
+                self.go_on(cx);
+            }
             TimersMessage::Due => {
                 self.alarm = None;
                 self.tell(cx);
             }
             TimersMessage::Told(told) => self.told(told, cx).await.map_err(failure)?,
-            TimersMessage::Renew => {
-                self.save([]).await.map_err(failure)?;
-                self.renewal = Some(cx.tell_after(LEASE / 3, TimersMessage::Renew));
-            }
+            TimersMessage::Lost(error) => return Err(failure(error)),
         }
-        self.shown.waiting.store(self.waiting.len(), Ordering::Relaxed);
+        self.shown.store(self.waiting.len(), Ordering::Relaxed);
         Ok(())
+    }
+
+    async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
+        // What is told is told by a task of this life, which ends with it.
+        self.telling = None;
+        self.follower.release().await;
     }
 
     fn message_name(message: &TimersMessage) -> &'static str {
         match message {
-            TimersMessage::Continue => "Continue",
+            TimersMessage::Next(_) => "Next",
             TimersMessage::Due => "Due",
             TimersMessage::Told(_) => "Told",
-            TimersMessage::Renew => "Renew",
+            TimersMessage::Lost(_) => "Lost",
         }
     }
 }
 
 impl<P: Process> Timers<P> {
-    /// Reads a page of the process's events, and keeps the deadlines that they set.
-    async fn read(&mut self, cx: &Context<Self>) -> Result<(), ProjectionError> {
-        if self.claim.is_none() && !self.take(cx).await? {
-            return Ok(());
+    fn go_on(&mut self, cx: &Context<Self>) {
+        let (follower, cursor) = (self.follower.clone(), self.cursor);
+        self.reading = Some(cx.spawn_tell(async move {
+            TimersMessage::Next(Box::new(follower.next(cursor, PAGE).await))
+        }));
+    }
+
+    /// Takes what comes next in the log: deadlines that the process's events set are kept.
+    async fn take(&mut self, step: Step, cx: &Context<Self>) -> Result<(), ClaimError> {
+        let next = step.cursor();
+        match step {
+            Step::Begin(_) => {
+                self.load().await?;
+                self.paused = self.args.shown.standing().paused;
+            }
+            _ if !next.is_turn_of(self.cursor) => return Ok(()),
+            Step::Paused(paused, _) => self.paused = paused,
+            Step::Page(events, _) => {
+                let timers: Vec<_> = events.iter().flat_map(timers_of::<P>).collect();
+                self.follower.settle(next, next.position());
+                if !timers.is_empty() {
+                    let notes = timers.iter().map(|timer| {
+                        (timer.note(), serde_json::to_vec(timer).ok().map(Into::into))
+                    });
+                    self.follower.save(next, notes.collect::<Vec<_>>()).await?;
+                }
+                self.waiting.extend(timers);
+            }
+            Step::Poison(event, deaths, _) => {
+                let reason = format!("{deaths} nodes died while they looked for its deadlines");
+                self.follower.park(next, &event, &reason).await?;
+                self.follower.settle(next, event.position);
+            }
         }
-        let filter = EventFilter::ALL.categories([P::CATEGORY]);
-        let page = self.lease.store.read_matching(&filter, self.at, PAGE).await?;
-        if page.scanned_to <= self.at {
-            self.wait(cx);
-            return Ok(());
-        }
-        self.at = page.scanned_to;
-        let timers: Vec<_> = page.events.iter().flat_map(timers_of::<P>).collect();
-        if !timers.is_empty() || self.at.get() - self.saved.get() >= PASSED_OVER {
-            let notes: Vec<Note> = timers
-                .iter()
-                .map(|timer| (timer.note(), serde_json::to_vec(timer).ok().map(Into::into)))
-                .collect();
-            self.save(notes).await?;
-        }
-        self.waiting.extend(timers);
+        self.cursor = next;
         self.set_alarm(cx);
-        self.reading = Some(cx.tell_after(Duration::ZERO, TimersMessage::Continue));
         Ok(())
     }
 
-    async fn take(&mut self, cx: &Context<Self>) -> Result<bool, ProjectionError> {
-        let name = format!("$timers.{}", P::CATEGORY);
-        let taken = Claim::take(&self.lease.documents, name, &self.args.owner).await?;
-        self.shown.standby.store(taken.is_none(), Ordering::Relaxed);
-        let Some((claim, at)) = taken else {
-            self.reading = Some(cx.tell_after(LEASE / 3, TimersMessage::Continue));
-            return Ok(false);
-        };
+    /// Finds what earlier lives, here or on other nodes, have kept.
+    async fn load(&mut self) -> Result<(), ClaimError> {
+        self.waiting.clear();
+        self.telling = None;
         let mut after: Option<Arc<str>> = None;
         loop {
-            let page = claim.notes(after.as_deref(), PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(Arc::clone(&last.id));
-            let timers = page.iter().filter_map(|note| serde_json::from_slice(&note.data).ok());
+            let page = self.follower.notes(after.as_deref(), PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(Arc::clone(last));
+            let timers = page.iter().filter_map(|(_, data)| serde_json::from_slice(data).ok());
             self.waiting.extend(timers);
         }
-        self.claim = Some(claim);
-        (self.at, self.saved) = (at, at);
-        if self.lease.shared {
-            self.renewal = Some(cx.tell_after(LEASE / 3, TimersMessage::Renew));
-        }
-        Ok(true)
-    }
-
-    async fn save(&mut self, notes: impl IntoIterator<Item = Note>) -> Result<(), ProjectionError> {
-        if let Some(claim) = &self.claim {
-            claim.save(self.at, notes).await?;
-            self.saved = self.at;
-        }
-        Ok(())
-    }
-
-    fn wait(&mut self, cx: &Context<Self>) {
-        let (mut head, at) = (self.args.head.clone(), self.at);
-        self.reading = Some(cx.spawn_tell(async move {
-            if head.wait_for(|head| *head > at).await.is_err() {
-                // The node is ending.
-                std::future::pending::<()>().await;
-            }
-            TimersMessage::Continue
-        }));
     }
 
     fn set_alarm(&mut self, cx: &Context<Self>) {
         self.alarm = match self.waiting.first() {
             // Also when the clock is set, or the machine sleeps, meanwhile.
-            Some(first) if self.telling.is_none() => {
+            Some(first) if self.telling.is_none() && !self.paused => {
                 Some(cx.tell_at(first.due.as_micros(), TimersMessage::Due))
             }
             _ => None,
@@ -265,15 +263,25 @@ impl<P: Process> Timers<P> {
         let now = Timestamp::from_micros(cx.clock().wall_us());
         let due: Vec<_> =
             self.waiting.iter().take_while(|timer| timer.due <= now).cloned().collect();
-        if due.is_empty() || self.telling.is_some() {
+        if due.is_empty() || self.telling.is_some() || self.paused {
             self.set_alarm(cx);
             return;
         }
         let (store, commands) = (Arc::clone(&self.lease.store), self.args.commands.clone());
+        let follower = self.follower.clone();
         self.telling = Some(cx.spawn_tell(async move {
             let tellings = due.into_iter().map(|timer| {
-                let (store, commands) = (&*store, &commands);
-                async move { (tell_one::<P>(store, commands, &timer).await, timer) }
+                let (store, commands, follower) = (&*store, &commands, &follower);
+                async move {
+                    // Another node may have them, if this one slept.
+                    let ours = follower.assure().await.is_ok();
+                    let tell = async || {
+                        let told = AssertUnwindSafe(tell_one::<P>(store, commands, &timer));
+                        told.catch_unwind().await.unwrap_or(false)
+                    };
+                    let told = ours && tell().await;
+                    (told, timer)
+                }
             });
             let told: Vec<_> = stream::iter(tellings).buffer_unordered(AT_ONCE).collect().await;
             let (done, again): (Vec<_>, Vec<_>) = told.into_iter().partition(|(done, _)| *done);
@@ -282,8 +290,9 @@ impl<P: Process> Timers<P> {
         }));
     }
 
-    async fn told(&mut self, told: Told, cx: &Context<Self>) -> Result<(), ProjectionError> {
-        self.save(told.done.iter().map(|timer| (timer.note(), None)).collect::<Vec<_>>()).await?;
+    async fn told(&mut self, told: Told, cx: &Context<Self>) -> Result<(), ClaimError> {
+        let done: Vec<_> = told.done.iter().map(|timer| (timer.note(), None)).collect();
+        self.follower.save(self.cursor, done).await?;
         for timer in &told.done {
             self.waiting.remove(timer);
         }
@@ -298,10 +307,10 @@ impl<P: Process> Timers<P> {
 
 /// The deadlines that an event of a process sets.
 fn timers_of<P: Process>(event: &RecordedEvent) -> Vec<Timer> {
-    let effects = match effects_of::<P>(event) {
-        Ok(effects) => effects,
+    let effects = match catch_unwind(AssertUnwindSafe(|| effects_of::<P>(event))) {
+        Ok(Ok(effects)) => effects,
         // It is a dead letter of those who have the effects.
-        Err(_) => return Vec::new(),
+        Ok(Err(_)) | Err(_) => return Vec::new(),
     };
     let timer = |kind| match kind {
         Kind::Later { name, due, .. } => {
@@ -366,7 +375,7 @@ impl<P: Process> SupervisedComponent for Timers<P> {
 impl<P> fmt::Debug for Timers<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Timers")
-            .field("at", &self.at)
+            .field("follower", &self.follower)
             .field("waiting", &self.waiting.len())
             .finish_non_exhaustive()
     }
@@ -375,12 +384,5 @@ impl<P> fmt::Debug for Timers<P> {
 impl<P> fmt::Debug for TimersArgs<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TimersArgs").field("pool", &self.pool).finish_non_exhaustive()
-    }
-}
-
-fn failure(error: ProjectionError) -> Failure {
-    match error {
-        ProjectionError::Store(error) => store_failure(error),
-        other => Failure::wrap(Class::Transient, other),
     }
 }

@@ -4,37 +4,33 @@
 //! come. When it starts it finds the open ones in their read model. What it keeps in memory is
 //! only who sleeps until when, a line a saga.
 //!
-//! Where several nodes share a store, one of them has the sagas: the manager claims them, as a
-//! projection claims its documents, and the others stand by.
+//! Where several nodes share a store, one of them has the sagas: the manager follows the log under a
+//! claim, and the others stand by. A claim that is lost ends its life, and the sagas end with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, ChildSpec, Context, ErrorClass, Failure, RestartPolicy, StartError, SupervisedComponent,
-    SupervisionMetadata, SupervisorError, SupervisorRef, TaskGuard,
+    Actor, ChildSpec, Context, ErrorClass, ExitReason, Failure, RestartPolicy, StartError,
+    SupervisedComponent, SupervisionMetadata, SupervisorError, SupervisorRef, TaskGuard,
 };
+use tokio::sync::watch;
 
 use super::actor::{NAP, SagaActor, SagaArgs, SagaMessage};
 use super::summary::{OpenSagas, SagaSummary};
 use super::{Definitions, SagaStatus};
 use crate::component;
-use crate::event::{Position, RecordedEvent, StreamId, Timestamp};
+use crate::event::{Position, StreamId, Timestamp};
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::projection::{Compare, ListQuery, Projection, ProjectionError};
-use crate::store::read_model::Epoch;
-use crate::store::read_model::documents::{Claimed, Commit, Part, Wanted, Writer};
-use crate::store::subscription::Subscription;
-use crate::store::{EventFilter, StoreError};
-
-/// How long the claim is good without a sign of life.
-const LEASE: Duration = Duration::from_secs(5);
+use crate::store::EventFilter;
+use crate::store::claims::ClaimError;
+use crate::store::follow::{self, Cursor, Follow, Follower, Shown, Step};
 
 /// Under which name the claim is kept.
-const CLAIM: &str = "$sagas";
+const CLAIM: &str = "sagas";
 
 /// Sagas of one page when it starts, and events of one page later.
 const PAGE: usize = 500;
@@ -45,10 +41,8 @@ const TYPES: [&str; 3] = ["saga.started", "saga.resumed", "saga.abort_requested"
 /// What the manager can be told.
 #[derive(Debug)]
 pub enum ManagerMessage {
-    /// Find the open sagas, or try to get them. Sent by the manager to itself.
-    Begin,
-    /// Events of the log. Sent by the manager to itself.
-    Heard(Box<Heard>),
+    /// What comes next in the log. Sent by the manager to itself.
+    Next(Box<Result<Step, ClaimError>>),
     /// A saga's actor has ended, and goes on then, or when something happens to it.
     Asleep {
         /// Its stream.
@@ -58,15 +52,8 @@ pub enum ManagerMessage {
     },
     /// Some may have to be woken. Sent by the manager to itself.
     Due,
-    /// Say that it is alive. Sent by the manager to itself.
-    Renew,
-}
-
-/// A page of the log, and where to go on.
-#[derive(Debug)]
-pub struct Heard {
-    subscription: Subscription,
-    result: Result<Vec<RecordedEvent>, StoreError>,
+    /// Another node has taken over, or the store is gone. Sent by the manager to itself.
+    Lost(ClaimError),
 }
 
 /// What a fresh start needs.
@@ -80,6 +67,10 @@ pub struct ManagerArgs {
     pub running: Arc<str>,
     /// Who this node is to the others on its store.
     pub owner: Arc<str>,
+    /// The end of the log.
+    pub head: watch::Receiver<Position>,
+    /// Whether it stands by, for those who look.
+    pub shown: Arc<Shown>,
     /// What sagas do.
     pub definitions: Definitions,
 }
@@ -88,20 +79,16 @@ pub struct ManagerArgs {
 pub struct SagaManager {
     args: ManagerArgs,
     lease: Lease,
-    claim: Option<(Part, Epoch)>,
+    follower: Follower,
+    cursor: Cursor,
+    paused: bool,
     begun: bool,
     due: BTreeSet<(Timestamp, StreamId)>,
     asleep: BTreeMap<StreamId, Timestamp>,
     following: Option<TaskGuard>,
     timer: Option<TaskGuard>,
-    renewal: Option<TaskGuard>,
-    shown: Arc<Shown>,
-}
-
-#[derive(Debug, Default)]
-struct Shown {
-    standby: AtomicU64,
-    asleep: AtomicU64,
+    _keeping: TaskGuard,
+    shown: Arc<AtomicU64>,
 }
 
 impl Actor for SagaManager {
@@ -110,25 +97,37 @@ impl Actor for SagaManager {
 
     async fn start(args: &ManagerArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let lease = lease_at_start(cx, &args.pool).await?;
-        let shown = Arc::new(Shown::default());
-        let status = Arc::clone(&shown);
-        cx.describe(move || match status.standby.load(Ordering::Relaxed) {
-            0 => format!("{} asleep", status.asleep.load(Ordering::Relaxed)),
-            _ => "standby: another node has the sagas".to_owned(),
+        let (shown, count) = (Arc::clone(&args.shown), Arc::<AtomicU64>::default());
+        let (standing, asleep) = (Arc::clone(&shown), Arc::clone(&count));
+        cx.describe(move || {
+            let standing = standing.standing();
+            if standing.standby {
+                return "standby: another node has the sagas".to_owned();
+            }
+            let paused = if standing.paused { "paused   " } else { "" };
+            format!("{paused}{} asleep", asleep.load(Ordering::Relaxed))
         });
-        Ok(Self {
+        let filter = EventFilter::ALL.categories([super::CATEGORY]).types(TYPES);
+        let follow = Follow::new(CLAIM, Arc::clone(&args.owner)).filter(filter);
+        let follower = Follower::new(follow, &lease, args.head.clone(), cx.clock(), shown);
+        let kept = follower.clone();
+        let mut manager = Self {
             args: args.clone(),
             lease,
-            claim: None,
+            // The supervisor of the sagas starts after this.
+            _keeping: cx.spawn_tell(async move { ManagerMessage::Lost(kept.keep().await) }),
+            follower,
+            cursor: Cursor::default(),
+            paused: false,
             begun: false,
             due: BTreeSet::new(),
             asleep: BTreeMap::new(),
             following: None,
             timer: None,
-            // The supervisor of the sagas starts after this.
-            renewal: Some(cx.tell_after(Duration::ZERO, ManagerMessage::Begin)),
-            shown,
-        })
+            shown: count,
+        };
+        manager.go_on(cx);
+        Ok(manager)
     }
 
     async fn handle(
@@ -137,40 +136,42 @@ impl Actor for SagaManager {
         cx: &mut Context<Self>,
     ) -> Result<(), Failure> {
         match message {
-            ManagerMessage::Begin => self.begin(cx).await?,
-            ManagerMessage::Heard(heard) => self.heard(*heard, cx).await?,
+            ManagerMessage::Next(step) => {
+                self.take((*step).map_err(follow::failure)?, cx).await?;
+                self.go_on(cx);
+            }
             ManagerMessage::Asleep { stream, until } => self.sleep(stream, until),
             ManagerMessage::Due => self.wake(cx).await?,
-            ManagerMessage::Renew => self.renew(cx).await?,
+            ManagerMessage::Lost(error) => return Err(follow::failure(error)),
         }
         self.set_timer(cx);
-        self.shown.asleep.store(self.asleep.len() as u64, Ordering::Relaxed);
+        self.shown.store(self.asleep.len() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
+        // The sagas' actors come after this one in the tree, and have ended.
+        self.follower.release().await;
     }
 
     fn message_name(message: &ManagerMessage) -> &'static str {
         match message {
-            ManagerMessage::Begin => "Begin",
-            ManagerMessage::Heard(_) => "Heard",
+            ManagerMessage::Next(_) => "Next",
             ManagerMessage::Asleep { .. } => "Asleep",
             ManagerMessage::Due => "Due",
-            ManagerMessage::Renew => "Renew",
+            ManagerMessage::Lost(_) => "Lost",
         }
     }
 }
 
 impl SagaManager {
-    /// Gets the sagas, if they are to be had, and sets going those that are open.
+    /// Sets going those that are open, once. Others may begin with the events after that.
     async fn begin(&mut self, cx: &Context<Self>) -> Result<(), Failure> {
-        if self.begun {
+        if self.begun || self.paused {
             return Ok(());
         }
-        if self.lease.shared && !self.try_claim().await.map_err(failure)? {
-            self.shown.standby.store(1, Ordering::Relaxed);
-            self.renewal = Some(cx.tell_after(LEASE / 3, ManagerMessage::Begin));
-            return Ok(());
-        }
-        self.shown.standby.store(0, Ordering::Relaxed);
+        self.asleep.clear();
+        self.due.clear();
         let documents = &self.lease.documents;
         // Asked for before the documents are read: they are at least as far.
         let progress = documents.progress(OpenSagas::NAME).await.map_err(failure)?;
@@ -201,63 +202,47 @@ impl SagaManager {
                 }
             }
         }
-        self.begun = true;
-        self.follow(self.subscription(from), cx);
-        if self.lease.shared {
-            self.renewal = Some(cx.tell_after(LEASE / 3, ManagerMessage::Renew));
-        }
+        (self.cursor, self.begun) = (self.cursor.after(from), true);
         Ok(())
     }
 
-    async fn try_claim(&mut self) -> Result<bool, ProjectionError> {
-        let build =
-            self.lease.documents.builds(CLAIM, Wanted { version: 1, partitions: 1 }).await?.active;
-        let part = Part { build: build.id, partition: 0 };
-        match self.lease.documents.claim(part, &self.args.owner, LEASE).await? {
-            Claimed::Held { .. } => Ok(false),
-            Claimed::Yes(claim) => {
-                self.claim = Some((part, claim.epoch));
-                Ok(true)
+    /// Takes what comes next in the log.
+    async fn take(&mut self, step: Step, cx: &Context<Self>) -> Result<(), Failure> {
+        let next = step.cursor();
+        match step {
+            Step::Begin(_) => {
+                (self.cursor, self.begun) = (next, false);
+                self.paused = self.args.shown.standing().paused;
+                return self.begin(cx).await;
+            }
+            _ if !next.is_turn_of(self.cursor) => return Ok(()),
+            Step::Page(events, _) => {
+                let supervisor = self.supervisor(cx)?;
+                for event in events {
+                    self.poke(&event.stream, &supervisor, cx).await?;
+                }
+            }
+            // A poke does nothing but wake its saga; that one is guarded by itself.
+            Step::Poison(event, ..) => {
+                let supervisor = self.supervisor(cx)?;
+                self.poke(&event.stream, &supervisor, cx).await?;
+            }
+            // What runs goes on; nothing else is begun.
+            Step::Paused(paused, _) => {
+                (self.cursor, self.paused) = (next, paused);
+                return self.begin(cx).await;
             }
         }
-    }
-
-    /// Keeps the claim. One that was lost ends this life, and all sagas of this node with it.
-    async fn renew(&mut self, cx: &Context<Self>) -> Result<(), Failure> {
-        let Some((part, epoch)) = self.claim else { return Ok(()) };
-        let commit = Commit {
-            writer: Writer { part, owner: Arc::clone(&self.args.owner), epoch },
-            lease: LEASE,
-            from: None,
-            to: Position::ZERO,
-            changes: Vec::new(),
-            park: Vec::new(),
-            unpark: Vec::new(),
-        };
-        self.lease.documents.commit(commit).await.map_err(failure)?;
-        self.renewal = Some(cx.tell_after(LEASE / 3, ManagerMessage::Renew));
+        self.follower.settle(next, next.position());
+        self.cursor = next;
         Ok(())
     }
 
-    fn subscription(&self, after: Position) -> Subscription {
-        let filter = EventFilter::ALL.categories([super::CATEGORY]).types(TYPES);
-        Subscription::new(Arc::clone(&self.lease.store), after, PAGE).filter(filter)
-    }
-
-    fn follow(&mut self, mut subscription: Subscription, cx: &Context<Self>) {
+    fn go_on(&mut self, cx: &Context<Self>) {
+        let (follower, cursor) = (self.follower.clone(), self.cursor);
         self.following = Some(cx.spawn_tell(async move {
-            let result = subscription.next().await;
-            ManagerMessage::Heard(Box::new(Heard { subscription, result }))
+            ManagerMessage::Next(Box::new(follower.next(cursor, PAGE).await))
         }));
-    }
-
-    async fn heard(&mut self, heard: Heard, cx: &Context<Self>) -> Result<(), Failure> {
-        let supervisor = self.supervisor(cx)?;
-        for event in heard.result.map_err(store_failure)? {
-            self.poke(&event.stream, &supervisor, cx).await?;
-        }
-        self.follow(heard.subscription, cx);
-        Ok(())
     }
 
     fn supervisor(&self, cx: &Context<Self>) -> Result<SupervisorRef, Failure> {
@@ -290,6 +275,10 @@ impl SagaManager {
     }
 
     fn set_timer(&mut self, cx: &Context<Self>) {
+        if self.paused {
+            self.timer = None;
+            return;
+        }
         self.timer =
             self.due.first().map(|(until, _)| cx.tell_at(until.as_micros(), ManagerMessage::Due));
     }
@@ -343,7 +332,7 @@ impl SupervisedComponent for SagaManager {
 impl fmt::Debug for SagaManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SagaManager")
-            .field("begun", &self.begun)
+            .field("follower", &self.follower)
             .field("asleep", &self.asleep.len())
             .finish_non_exhaustive()
     }

@@ -146,8 +146,8 @@ impl Place {
 /// A note by its id; `None` removes it.
 pub type Note = (Arc<str>, Option<Bytes>);
 
-/// A note as it is kept: its id, and what it says.
-pub type KeptNote = (Arc<str>, Bytes);
+/// A note that there is.
+pub type Found = (Arc<str>, Bytes);
 
 /// What an owner writes, all of it or nothing. Every save renews the claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -306,7 +306,7 @@ pub trait Claims: Send + Sync + fmt::Debug {
         name: &'a str,
         after: &'a str,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<KeptNote>, ClaimError>>;
+    ) -> BoxFuture<'a, Result<Vec<Found>, ClaimError>>;
 
     /// One note.
     ///

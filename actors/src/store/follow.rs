@@ -38,12 +38,14 @@ use super::{EventFilter, EventStore};
 use crate::event::{Position, RecordedEvent};
 use crate::pool::{Lease, store_failure};
 
+mod handle;
 mod keep;
 mod next;
 mod place;
 mod shown;
 pub mod window;
 
+pub use handle::{Followers, FollowersError, Parked};
 pub(crate) use keep::wait_until_heard;
 pub use shown::{Shown, Standing};
 
@@ -79,6 +81,9 @@ const REQUESTS: usize = 100;
 
 /// Notes of events that were put aside.
 const PARKED: &str = "$parked/";
+
+/// The note of a [`Mark`](window::Mark), for users with a window. It is gone when the place moves.
+pub const MARK: &str = "$mark";
 
 /// Notes of applications come after all that are reserved.
 const FIRST_NOTE: &str = "$\u{10ffff}";
@@ -175,11 +180,31 @@ impl Cursor {
         self.at
     }
 
+    /// Whether what was begun with the other still counts: the place was not taken up anew since,
+    /// and it is no message of a life before.
+    #[must_use]
+    pub const fn is_turn_of(self, other: Self) -> bool {
+        self.turn == other.turn
+    }
+
     /// The same turn from another place, for users that know it better.
     #[must_use]
     pub const fn after(mut self, position: Position) -> Self {
         self.at = position;
         self
+    }
+}
+
+impl Step {
+    /// Where the user is with it.
+    #[must_use]
+    pub const fn cursor(&self) -> Cursor {
+        match self {
+            Self::Begin(cursor)
+            | Self::Paused(_, cursor)
+            | Self::Page(_, cursor)
+            | Self::Poison(_, _, cursor) => *cursor,
+        }
     }
 }
 

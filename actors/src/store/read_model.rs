@@ -16,7 +16,6 @@ use super::StoreError;
 use super::claims::ClaimError;
 use crate::{error::ErrorClass, event::Position};
 
-pub(crate) mod claim;
 pub mod documents;
 pub mod query;
 

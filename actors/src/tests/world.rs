@@ -109,6 +109,8 @@ impl World {
             committer: COMMITTER.into(),
             running: "/sagas/running".into(),
             owner: "test".into(),
+            head: head.subscribe(),
+            shown: Arc::default(),
             definitions: definitions.clone(),
         };
         let sagas = SupervisorSpec::new("sagas")

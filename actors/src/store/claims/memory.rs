@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, ready};
 use tokio::time::Instant;
 
 use super::{
-    Claim, ClaimError, Claimed, Claims, Fence, KeptNote, Orders, Place, Request, Save, asked, parts,
+    Claim, ClaimError, Claimed, Claims, Fence, Found, Orders, Place, Request, Save, asked, parts,
 };
 use crate::store::read_model::Epoch;
 
@@ -141,7 +141,7 @@ impl Claims for MemoryClaims {
         name: &'a str,
         after: &'a str,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<KeptNote>, ClaimError>> {
+    ) -> BoxFuture<'a, Result<Vec<Found>, ClaimError>> {
         let rows = self.rows();
         let notes = rows.get(name).into_iter().flat_map(|row| &row.notes);
         let page = notes.filter(|(id, _)| &***id > after).take(limit);

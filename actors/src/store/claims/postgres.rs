@@ -14,7 +14,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{
-    Claim, ClaimError, Claimed, Claims, Fence, KeptNote, Orders, Place, Request, Save, parts,
+    Claim, ClaimError, Claimed, Claims, Fence, Found, Orders, Place, Request, Save, parts,
 };
 use crate::event::Position;
 use crate::store::postgres::PgDatabase;
@@ -60,7 +60,7 @@ fn place(row: &PgRow) -> sqlx::Result<(Place, Epoch)> {
     Ok((place, Epoch::new(number(3)?)))
 }
 
-fn note(row: &PgRow) -> sqlx::Result<(Arc<str>, Bytes)> {
+fn note(row: &PgRow) -> sqlx::Result<Found> {
     Ok((row.try_get::<&str, _>(0)?.into(), row.try_get::<Vec<u8>, _>(1)?.into()))
 }
 
@@ -272,7 +272,7 @@ impl Claims for PgClaims {
         name: &'a str,
         after: &'a str,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<KeptNote>, ClaimError>> {
+    ) -> BoxFuture<'a, Result<Vec<Found>, ClaimError>> {
         async move {
             let rows = sqlx::query(AssertSqlSafe(self.notes.as_str()))
                 .bind(name)

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::sync::Mutex;
 
 use super::{
-    Claim, ClaimError, Claimed, Claims, Fence, KeptNote, Orders, Place, Request, Save, asked,
+    Claim, ClaimError, Claimed, Claims, Fence, Found, Orders, Place, Request, Save, asked,
     count_deaths, parts,
 };
 use crate::event::Position;
@@ -63,7 +63,7 @@ fn place(row: &SqliteRow) -> sqlx::Result<(Place, u64)> {
     Ok((place, number(3)?))
 }
 
-fn note(row: &SqliteRow) -> sqlx::Result<(Arc<str>, Bytes)> {
+fn note(row: &SqliteRow) -> sqlx::Result<Found> {
     Ok((row.try_get::<&str, _>(0)?.into(), row.try_get::<Vec<u8>, _>(1)?.into()))
 }
 
@@ -256,7 +256,7 @@ impl Claims for SqliteClaims {
         name: &'a str,
         after: &'a str,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<KeptNote>, ClaimError>> {
+    ) -> BoxFuture<'a, Result<Vec<Found>, ClaimError>> {
         async move {
             let text = format!(
                 "select id, data from {} where name = ? and id > ? order by id limit ?",

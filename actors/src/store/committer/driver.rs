@@ -94,8 +94,9 @@ impl Driver {
         let Batch { appends, answers, .. } = batch;
         match self.store.append_batch(appends.into()).await {
             Ok(outcomes) => {
-                let written = outcomes.iter().flatten().filter(|written| !written.duplicate);
-                if let Some(last) = written.map(|written| written.last_position).max() {
+                // A repeat's events too: its first may have come into the log after nobody waited
+                // for it any more, and so without being announced.
+                if let Some(last) = outcomes.iter().flatten().map(|one| one.last_position).max() {
                     announce(&self.head, last);
                 }
                 let mut outcomes = outcomes.into_iter();

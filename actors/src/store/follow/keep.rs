@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    AGAIN, ASK_DEADLINE, CAREFUL_AFTER, Follow, Follower, LEASE, LOOK_EVERY, RENEW_EVERY, REQUESTS,
+    AGAIN, ASK_DEADLINE, CAREFUL_AFTER, Follow, Follower, LEASE, LOOK_EVERY, MARK, RENEW_EVERY,
+    REQUESTS,
 };
 use crate::error::ErrorClass;
 use crate::event::Position;
@@ -113,8 +114,9 @@ impl Follower {
     }
 
     pub(super) fn begin(&self, at: Position) {
+        let turn = self.0.shown.next_turn();
         let paused = self.change(|state| {
-            state.turn += 1;
+            state.turn = turn;
             state.settled = at;
             state.paused
         });
@@ -232,7 +234,9 @@ impl Follower {
         to: Position,
         notes: impl IntoIterator<Item = Note>,
     ) -> Result<(), ClaimError> {
-        let notes: Vec<Note> = notes.into_iter().collect();
+        let mut notes: Vec<Note> = notes.into_iter().collect();
+        // It belongs to the place that is left.
+        notes.push((MARK.into(), None));
         let _saving = self.0.saving.lock().await;
         let save = Save { to: Some(to), ..self.place_of(&self.state()) }.notes(notes);
         self.write(save).await?;
@@ -250,7 +254,13 @@ impl Follower {
     /// A dropped call may have asked.
     pub async fn ask(&self, request: Request) -> Result<bool, ClaimError> {
         let name = &*self.0.follow.name;
-        let number = self.0.source.claims.ask(name, request).await?;
+        let number = loop {
+            match self.0.source.claims.ask(name, request).await {
+                // Its first claim is under way.
+                Err(ClaimError::Unknown { .. }) if self.0.follow.claimed => sleep(AGAIN / 4).await,
+                other => break other?,
+            }
+        };
         self.0.poke.notify_one();
         wait_until_heard(&*self.0.source.claims, name, number).await
     }

@@ -52,12 +52,7 @@ impl Follower {
                 tokio::select! {
                     biased;
                     () = wait(&mut changes) => {}
-                    grown = head.wait_for(|head| *head > cursor.at) => {
-                        if grown.is_err() {
-                            // The node is ending.
-                            std::future::pending::<()>().await;
-                        }
-                    }
+                    () = grown(&mut head, cursor.at) => {}
                 }
                 continue;
             }
@@ -113,7 +108,8 @@ impl Follower {
         if !skipped.is_empty() {
             page.events.retain(|event| !skipped.contains(&event.position));
             tracing::warn!(follower = &*self.0.follow.name, ?skipped, "left out, as was asked");
-            self.save(skipped.into_iter().map(|at| parked(at, "left out, as was asked"))).await?;
+            let notes = skipped.into_iter().map(|at| parked(at, "left out, as was asked"));
+            self.put(cursor, notes.collect(), true).await?;
         }
         let Some(event) = page.events.first().filter(|_| careful) else {
             return Ok(Step::Page(page.events, cursor));
@@ -136,6 +132,14 @@ impl Follower {
             (state.trying, state.tries) = (position, deaths);
         });
         Ok(Step::Page(page.events, cursor))
+    }
+}
+
+async fn grown(head: &mut watch::Receiver<Position>, after: Position) {
+    let ended = head.wait_for(|head| *head > after).await.is_err();
+    if ended {
+        // The node is ending.
+        std::future::pending::<()>().await;
     }
 }
 

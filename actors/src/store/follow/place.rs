@@ -22,21 +22,23 @@ impl Follower {
         }
     }
 
-    /// Writes the place, with notes.
+    /// Writes the place, with notes. A cursor of another turn writes nothing: what it speaks of
+    /// was forgotten.
     ///
     /// # Errors
     /// The claim is lost, or the store failed.
     ///
     /// # Cancel safety
     /// A dropped call has written all of it or nothing.
-    pub async fn save(&self, notes: impl IntoIterator<Item = Note>) -> Result<(), ClaimError> {
-        let notes: Vec<Note> = notes.into_iter().collect();
-        let _saving = self.0.saving.lock().await;
-        let save = self.place_of(&self.state()).notes(notes);
-        self.write(save).await
+    pub async fn save(
+        &self,
+        cursor: Cursor,
+        notes: impl IntoIterator<Item = Note>,
+    ) -> Result<(), ClaimError> {
+        self.put(cursor, notes.into_iter().collect(), true).await
     }
 
-    /// Writes notes that need not outlive a crash of the database, with the place.
+    /// The same for notes that are as good as the place: a crash of the database may take both.
     ///
     /// # Errors
     /// See [`save`](Self::save).
@@ -45,12 +47,28 @@ impl Follower {
     /// See [`save`](Self::save).
     pub async fn save_lightly(
         &self,
+        cursor: Cursor,
         notes: impl IntoIterator<Item = Note>,
     ) -> Result<(), ClaimError> {
-        let notes: Vec<Note> = notes.into_iter().collect();
+        self.put(cursor, notes.into_iter().collect(), false).await
+    }
+
+    pub(super) async fn put(
+        &self,
+        cursor: Cursor,
+        notes: Vec<Note>,
+        durable: bool,
+    ) -> Result<(), ClaimError> {
         let _saving = self.0.saving.lock().await;
-        let save = Save { notes, ..self.place_of(&self.state()) };
-        self.write(save).await
+        let save = {
+            let state = self.state();
+            if state.turn != cursor.turn {
+                return Ok(());
+            }
+            self.place_of(&state)
+        };
+        let durable = durable && !notes.is_empty();
+        self.write(Save { notes, durable, ..save }).await
     }
 
     pub(super) async fn renew(&self) -> Result<(), ClaimError> {
@@ -124,11 +142,16 @@ impl Follower {
     ///
     /// # Cancel safety
     /// See [`save`](Self::save).
-    pub async fn park(&self, event: &RecordedEvent, reason: &str) -> Result<(), ClaimError> {
+    pub async fn park(
+        &self,
+        cursor: Cursor,
+        event: &RecordedEvent,
+        reason: &str,
+    ) -> Result<(), ClaimError> {
         tracing::error!(
             follower = &*self.0.follow.name, position = %event.position, reason, "put aside"
         );
-        self.save([parked(event.position, reason)]).await
+        self.put(cursor, vec![parked(event.position, reason)], true).await
     }
 }
 

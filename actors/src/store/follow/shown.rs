@@ -2,6 +2,7 @@
 //! place wait through restarts, and on a node that stands by they see the owner's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -31,19 +32,22 @@ pub struct Standing {
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub struct Shown(watch::Sender<Standing>);
+pub struct Shown {
+    standing: watch::Sender<Standing>,
+    turns: AtomicU64,
+}
 
 impl Shown {
     /// How it stands.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        self.0.borrow().clone()
+        self.standing.borrow().clone()
     }
 
     /// Everything up to here is settled.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.0.borrow().position
+        self.standing.borrow().position
     }
 
     /// Waits until everything up to a position is settled, on whichever node.
@@ -52,13 +56,14 @@ impl Shown {
     /// Dropping the call loses nothing.
     pub async fn wait_for(&self, position: Position) {
         // The sender lives as long as this.
-        let _ = self.0.subscribe().wait_for(|one| one.started && one.position >= position).await;
+        let _ =
+            self.standing.subscribe().wait_for(|one| one.started && one.position >= position).await;
     }
 
     /// In one line, for a tree.
     #[must_use]
     pub fn line(&self, head: Position) -> String {
-        let Standing { position, standby, paused, trouble, .. } = &*self.0.borrow();
+        let Standing { position, standby, paused, trouble, .. } = &*self.standing.borrow();
         if *standby {
             return "standby: another node has it".to_owned();
         }
@@ -70,14 +75,19 @@ impl Shown {
         }
     }
 
+    /// Unique over lives: what one of them has left in a mailbox is none of the next one's.
+    pub(super) fn next_turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// The place of an earlier life in this process.
     pub(super) fn started(&self) -> Option<Position> {
-        let standing = self.0.borrow();
+        let standing = self.standing.borrow();
         standing.started.then_some(standing.position)
     }
 
     pub(super) fn stands_by(&self, place: &Place) {
-        self.0.send_if_modified(|one| {
+        self.standing.send_if_modified(|one| {
             let now = Standing {
                 position: place.position,
                 standby: true,
@@ -94,19 +104,19 @@ impl Shown {
 
     pub(super) fn follows(&self, position: Position, paused: bool) {
         let started = true;
-        self.0.send_replace(Standing { position, paused, started, ..Standing::default() });
+        self.standing.send_replace(Standing { position, paused, started, ..Standing::default() });
     }
 
     pub(super) fn moved(&self, position: Position) {
-        self.0.send_modify(|one| one.position = position);
+        self.standing.send_modify(|one| one.position = position);
     }
 
     pub(super) fn pauses(&self, paused: bool) {
-        self.0.send_modify(|one| one.paused = paused);
+        self.standing.send_modify(|one| one.paused = paused);
     }
 
     pub(super) fn stands_still(&self, error: &StoreError) {
-        let changed = self.0.send_if_modified(|one| {
+        let changed = self.standing.send_if_modified(|one| {
             let now = Some(error.to_string().into());
             let changed = one.trouble != now;
             one.trouble = now;
@@ -118,6 +128,6 @@ impl Shown {
     }
 
     pub(super) fn reads(&self) {
-        self.0.send_if_modified(|one| one.trouble.take().is_some());
+        self.standing.send_if_modified(|one| one.trouble.take().is_some());
     }
 }

@@ -73,12 +73,7 @@ impl Node {
     async fn step(&mut self) -> Step {
         let step = timeout(LONG, self.follower.next(self.cursor, 10)).await.expect("it comes");
         let step = step.unwrap();
-        self.cursor = match &step {
-            Step::Begin(cursor)
-            | Step::Paused(_, cursor)
-            | Step::Page(_, cursor)
-            | Step::Poison(_, _, cursor) => *cursor,
-        };
+        self.cursor = step.cursor();
         step
     }
 
@@ -169,7 +164,7 @@ async fn who_slept_past_the_lease_does_not_act() {
     let woken = one.follower.next(one.cursor, 10).await;
     assert!(matches!(woken, Err(ClaimError::Lost { .. })), "{woken:?}");
     assert!(one.follower.assure().await.is_err());
-    assert!(one.follower.save([("n".into(), Some("late".into()))]).await.is_err());
+    assert!(one.follower.save(one.cursor, [("n".into(), Some("late".into()))]).await.is_err());
     assert_eq!(two.follower.note("n").await.unwrap(), None);
     assert_eq!(two.events().await, [1, 2, 3]);
 }
@@ -286,7 +281,7 @@ async fn an_event_is_left_out_when_somebody_says_so() {
     assert_eq!(one.begins().await, 1);
     assert_eq!(one.events().await, [3, 4]);
     one.settle();
-    one.follower.save([]).await.unwrap();
+    one.follower.save(one.cursor, []).await.unwrap();
     let notes = town.source.claims.notes("f", "", 10).await.unwrap();
     let ids: Vec<_> = notes.iter().map(|(id, _)| id.to_string()).collect();
     assert_eq!(ids, [format!("$parked/{:020}", 2)], "it is shown, and the request is done");
@@ -316,11 +311,11 @@ async fn an_event_that_kills_is_found_and_put_aside() {
                         done.push(event.position.get());
                     }
                     node.follower.settle(cursor, cursor.position());
-                    node.follower.save([]).await.unwrap();
+                    node.follower.save(cursor, []).await.unwrap();
                 }
                 Step::Poison(event, deaths, cursor) => {
                     poison = Some((event.position.get(), deaths));
-                    node.follower.park(&event, "it kills").await.unwrap();
+                    node.follower.park(cursor, &event, "it kills").await.unwrap();
                     node.follower.settle(cursor, cursor.position());
                 }
                 Step::Paused(..) => panic!("nobody has paused it"),

@@ -143,6 +143,12 @@ impl<E> Window<E> {
         Some((position, event))
     }
 
+    /// Whether [`begin`](Self::begin) would, with a place free.
+    #[must_use]
+    pub fn can_begin(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// An event that was begun is settled. Another position is none of this window: nothing
     /// happens.
     pub fn settle(&mut self, position: Position) {

@@ -1,13 +1,12 @@
-//! A page of events, on its way through a handler: lanes side by side, tries one after the other.
+//! An event on its way through a handler: tries one after the other, and a dead letter at the end.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt, stream};
-use indexmap::IndexMap;
-use tokio::time::{Instant, sleep, timeout};
+use futures_util::FutureExt;
+use tokio::time::{sleep, timeout};
 
 use super::{Consumed, Handle, LaneOf};
 use crate::bus::{
@@ -16,9 +15,8 @@ use crate::bus::{
 };
 use crate::event::{Position, RecordedEvent};
 use crate::outbox::{SubjectOf, subject_under};
-
-/// After this long no more events of a page are begun: the place is kept first.
-const ENOUGH: Duration = Duration::from_secs(1);
+use crate::store::claims::ClaimError;
+use crate::store::follow::Follower;
 
 /// The pause before a dead letter is kept again, when its office is out of order.
 const OFFICE_PAUSE: Duration = Duration::from_millis(200);
@@ -34,12 +32,9 @@ pub(super) struct Plan {
     pub(super) deadline: Duration,
 }
 
-/// What a consumer's lives share, and what is shown of it.
+/// What a consumer's lives count, and what is shown of it besides its place.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
-    pub(super) at: AtomicU64,
-    pub(super) standby: AtomicBool,
-    pub(super) paused: AtomicBool,
+pub(super) struct Counts {
     pub(super) acked: AtomicU64,
     pub(super) retried: AtomicU64,
     pub(super) dead: AtomicU64,
@@ -47,7 +42,7 @@ pub(super) struct Shown {
     trouble: Mutex<Option<(Position, String)>>,
 }
 
-impl Shown {
+impl Counts {
     pub(super) fn trouble(&self) -> Option<(Position, String)> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -64,14 +59,14 @@ impl Shown {
     }
 }
 
-/// Runs pages of one consumer.
+/// Handles the events of one consumer.
 #[derive(Clone)]
 pub(super) struct Runner {
     pub(super) name: Arc<str>,
     pub(super) plan: Plan,
     pub(super) bus: EventBus,
     pub(super) office: Arc<dyn DeadLetterOffice>,
-    pub(super) shown: Arc<Shown>,
+    pub(super) shown: Arc<Counts>,
     /// Events up to here may have been handled by an earlier life.
     pub(super) repeats_to: Position,
     /// For the jitter of pauses.
@@ -79,45 +74,21 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Handles events in the order of their lanes until all are settled, or a while has passed.
-    /// Answers those that were not begun, in the order of the log.
-    ///
-    /// # Cancel safety
-    /// A dropped call has settled some, and others come again.
-    pub(super) async fn run(&self, events: Vec<RecordedEvent>) -> Vec<RecordedEvent> {
-        let mut lanes = IndexMap::<Arc<str>, Vec<RecordedEvent>>::new();
-        for event in events {
-            lanes.entry((self.plan.lane)(&event)).or_default().push(event);
-        }
-        let enough = Instant::now() + ENOUGH;
-        let lanes = lanes.into_values().map(|lane| self.lane(lane, enough));
-        let mut left: Vec<_> = stream::iter(lanes)
-            .buffer_unordered(self.plan.lanes)
-            .collect::<Vec<_>>()
-            .await
-            .into_iter()
-            .flatten()
-            .collect();
-        left.sort_by_key(|event| event.position);
-        left
-    }
-
-    async fn lane(&self, events: Vec<RecordedEvent>, enough: Instant) -> Vec<RecordedEvent> {
-        let mut events = events.into_iter();
-        while Instant::now() < enough {
-            match events.next() {
-                Some(event) => self.settle(event).await,
-                None => return Vec::new(),
-            }
-        }
-        events.collect()
+    /// The lane of an event. One for which the application has no answer is in one with all of
+    /// those; its handler will say what is wrong.
+    pub(super) fn lane(&self, event: &RecordedEvent) -> Arc<str> {
+        catch_unwind(AssertUnwindSafe(|| (self.plan.lane)(event))).unwrap_or_else(|_| "".into())
     }
 
     /// Tries an event until it is acknowledged or a dead letter.
-    async fn settle(&self, event: RecordedEvent) {
+    ///
+    /// # Cancel safety
+    /// A dropped call may have handled it; it comes again.
+    pub(super) async fn settle(&self, event: RecordedEvent, follower: &Follower) {
         let mut attempt = 0;
         loop {
             attempt += 1;
+            certain(follower).await;
             match self.attempt(&event, attempt).await {
                 Outcome::Ack => {
                     self.shown.acked.fetch_add(1, Ordering::Relaxed);
@@ -182,7 +153,7 @@ impl Runner {
     }
 
     /// Makes it a dead letter, and returns when that is durable.
-    async fn bury(
+    pub(super) async fn bury(
         &self,
         event: &RecordedEvent,
         cause: FailureCause,
@@ -214,6 +185,17 @@ impl Runner {
             sleep(OFFICE_PAUSE).await;
         }
         self.shown.clear_trouble(position);
+    }
+}
+
+/// Returns when this node has the claim for certain. If another has it, never: this life ends.
+async fn certain(follower: &Follower) {
+    loop {
+        match follower.assure().await {
+            Ok(()) => return,
+            Err(ClaimError::Store(_)) => sleep(OFFICE_PAUSE).await,
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 
