@@ -76,7 +76,7 @@ impl<D> Kept<D> {
     }
 
     pub(super) fn id(&self, slot: usize) -> &Arc<str> {
-        &self.slots.get_index(slot).expect("slots are only removed all at once").0
+        self.slots.get_index(slot).expect("slots are only removed all at once").0
     }
 
     fn slot(&mut self, slot: usize) -> &mut Slot<D> {
