@@ -48,8 +48,7 @@ impl Pages {
         limit: usize,
         shared: bool,
     ) -> Result<Page, StoreError> {
-        if shared
-            && let Some(page) = self.find(after) {
+        if shared && let Some(page) = self.find(after) {
             return Ok(page);
         }
         let events = Arc::new(store.read_all(after, limit).await?);
