@@ -388,7 +388,7 @@ async fn projected(url: &str) {
     let core = SystemCore::embedded().store(url).projection(Count).start().await.unwrap();
     let projection = core.projection("count").unwrap();
     let head = core.pool().lease().await.unwrap().store.head().await.unwrap();
-    projection.wait_for(head).await.unwrap();
+    projection.wait_for_within(head, Duration::from_secs(3_600)).await.unwrap();
     let rate = head.get() as f64 / begun.elapsed().as_secs_f64();
     println!("projection, catch-up with a checkpoint a page: {:.0} k events/s", rate / 1e3);
     core.stop(Duration::from_secs(10)).await;

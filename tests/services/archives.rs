@@ -196,7 +196,7 @@ async fn nobody_loses_what_is_still_to_be_read() {
     // A node projects all of it and stops. Its places are kept now and then.
     let archived = async |core: &SystemCore, rules: &ArchiveRules, up_to: u64| {
         let head = store.head().await.unwrap();
-        tokio::time::timeout(DEADLINE, core.wait_for(head)).await.unwrap();
+        tokio::time::timeout(DEADLINE, core.wait_for(head)).await.unwrap().unwrap();
         eventually(DEADLINE, async || {
             let report = archive(&store, directory.path(), rules).await;
             if report.up_to.get() == up_to { Ok(report) } else { Err(report) }
@@ -314,7 +314,7 @@ async fn every_reader_crosses_an_archived_range() {
         last = last.max(count(&core, &format!("{}", n % 3), n).await.position);
     }
     let last = last.unwrap();
-    tokio::time::timeout(DEADLINE, core.wait_for(last)).await.unwrap();
+    tokio::time::timeout(DEADLINE, core.wait_for(last)).await.unwrap().unwrap();
     let directory = TempDir::new().unwrap();
     let store = open(&url).await;
     // Its places are kept now and then.

@@ -132,7 +132,10 @@ pub enum Activation {
     Gone,
 }
 
-/// Whether a build may take the place of the active one. `compare` is asked only when that matters.
+/// Whether a build may take the place of the active one at all.
+///
+/// # Errors
+/// It is that one, or is not made any more.
 pub fn is_candidate(found: &Found, build: i64) -> Result<(), Activation> {
     match found {
         Found { active: Some(active), .. } if active.id == build => Err(Activation::Active),
