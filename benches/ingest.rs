@@ -181,7 +181,7 @@ fn through_http(case: &Case) -> Outcome {
         all
     });
     let durable = began.elapsed();
-    serving.block_on(node.wait_for(node.head()));
+    serving.block_on(node.wait_for(node.head())).unwrap();
     let projected = began.elapsed();
     assert_eq!(node.head().get(), case.events.len() as u64, "all events are in the log");
     serving.block_on(node.stop(Duration::from_secs(10)));

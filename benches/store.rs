@@ -174,7 +174,7 @@ async fn run(plan: Plan) {
             fill(&core, goal, &mut filled).await;
             // The committer hears of what was filled in past it with its next commit.
             core.commands().send::<Account<true>>("0", 1).await.unwrap();
-            core.wait_for(core.head()).await;
+            core.wait_for(core.head()).await.unwrap();
             let now = commands(&core, 64, 1, plan.cell).await;
             println!(
                 "with {filled:>9} events: {:>6.1} k/s at 64, p99 {:.1} ms",
@@ -182,7 +182,7 @@ async fn run(plan: Plan) {
                 now.p99
             );
         }
-        core.wait_for(core.head()).await;
+        core.wait_for(core.head()).await.unwrap();
         cold(&core).await;
         replay(&core, &url, plan.rounds).await;
         core.stop(Duration::from_secs(10)).await;
@@ -388,7 +388,7 @@ async fn projected(url: &str) {
     let core = SystemCore::embedded().store(url).projection(Count).start().await.unwrap();
     let projection = core.projection("count").unwrap();
     let head = core.pool().lease().await.unwrap().store.head().await.unwrap();
-    projection.wait_for(head).await;
+    projection.wait_for(head).await.unwrap();
     let rate = head.get() as f64 / begun.elapsed().as_secs_f64();
     println!("projection, catch-up with a checkpoint a page: {:.0} k events/s", rate / 1e3);
     core.stop(Duration::from_secs(10)).await;

@@ -133,7 +133,7 @@ async fn main() -> anyhow::Result<()> {
 
     let balances = node.projection("balances")?;
     if let Some(position) = first.position {
-        balances.wait_for(position).await; // read your own write
+        balances.wait_for(position).await?; // read your own write
     }
     let rich = ListQuery::first(10).filter("cents", Compare::Ge, 200);
     for (id, balance) in balances.list::<Balance>(&rich).await? {

@@ -17,6 +17,8 @@ mod events;
 mod migrate;
 mod node;
 mod output;
+mod parked;
+mod places;
 mod projections;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod replay;
@@ -55,9 +57,9 @@ enum Command {
     /// Put old partitions of a PostgreSQL store into files, and back
     #[cfg(feature = "postgres")]
     Archive(archive::Archive),
-    /// See and steer the read models of a running node
+    /// See and steer the read models of a running node, and what is parked in a store
     Projections(projections::Projections),
-    /// See and steer the durable consumers of a running node
+    /// See and steer the durable consumers of a running node, or of a store
     Consumers(consumers::Consumers),
     /// See and steer the sagas of a running node
     Sagas(sagas::Sagas),

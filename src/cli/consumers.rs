@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::Value;
 
 use super::node::{NodeArg, escaped, query};
 use super::output::{self, write};
+use super::places::{self, Wanted};
 
 /// Options of `smith consumers`.
 #[derive(Clone, Debug, Args)]
@@ -16,6 +18,9 @@ pub(super) struct Consumers {
     action: Action,
     #[command(flatten)]
     node: NodeArg,
+    /// Look into this store, and leave requests there, instead of asking a node
+    #[arg(long, value_name = "URL", global = true)]
+    store: Option<String>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -33,14 +38,35 @@ enum Action {
         #[arg(long)]
         from: String,
     },
+    /// Leave an event out: for one that no node survives. Needs --store, and no node
+    Skip { name: String, position: u64 },
 }
 
 const PATH: &str = "/api/v1/consumers";
 
 impl Consumers {
     pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
+        if let Some(url) = &self.store {
+            let wanted = match &self.action {
+                Action::List => {
+                    places::list(url, self.node.json).await?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Action::Pause { name } => Wanted::Pause(name),
+                Action::Resume { name } => Wanted::Resume(name),
+                Action::Replay { name, from } => Wanted::Replay(name, from),
+                Action::Skip { name, position } => Wanted::Skip(name, *position),
+            };
+            places::ask(url, wanted, self.node.json).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let (method, path) = match &self.action {
             Action::List => (Method::GET, PATH.to_owned()),
+            Action::Skip { .. } => {
+                bail!(
+                    "give the store (--store): the request is left there for whichever node is next"
+                )
+            }
             Action::Pause { name } => (Method::POST, format!("{PATH}/{}/pause", escaped(name))),
             Action::Resume { name } => (Method::POST, format!("{PATH}/{}/resume", escaped(name))),
             Action::Replay { name, from } => {
@@ -56,7 +82,9 @@ impl Consumers {
                 write(format_args!("{name} goes on after position {}\n", answer["after"]))?
             }
             (Action::Pause { name }, false) => write(format_args!("{name} is paused\n"))?,
-            (Action::Resume { name }, false) => write(format_args!("{name} goes on\n"))?,
+            (Action::Resume { name } | Action::Skip { name, .. }, false) => {
+                write(format_args!("{name} goes on\n"))?
+            }
         };
         Ok(ExitCode::SUCCESS)
     }

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::Value;
 
 use super::node::{NodeArg, escaped, query};
 use super::output::{self, write};
+use super::parked;
 
 /// Options of `smith projections`.
 #[derive(Clone, Debug, Args)]
@@ -16,6 +18,9 @@ pub(super) struct Projections {
     action: Action,
     #[command(flatten)]
     node: NodeArg,
+    /// Look into this store instead of asking a node: for parked, retry and skip
+    #[arg(long, value_name = "URL", global = true)]
+    store: Option<String>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -40,6 +45,16 @@ enum Action {
 
 impl Projections {
     pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
+        if let Some(url) = &self.store {
+            let answer = match &self.action {
+                Action::Parked { name } => parked::list(url, name).await?,
+                Action::Retry { name, id } => parked::retry(url, name, id).await?,
+                Action::Skip { name, id } => parked::skip(url, name, id).await?,
+                _ => bail!("only parked, retry and skip work on a store (--store); ask a node"),
+            };
+            self.show(&answer)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let act = |name: &str, action: &str| {
             (Method::POST, format!("/api/v1/projections/{}/{action}", escaped(name)))
         };
@@ -62,13 +77,18 @@ impl Projections {
         if let Action::Parked { .. } = &self.action {
             self.all_pages(&path, &mut answer).await?;
         }
+        self.show(&answer)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn show(&self, answer: &Value) -> anyhow::Result<()> {
         match (&self.action, self.node.json) {
-            (_, true) => output::json(&answer)?,
-            (Action::List, false) => write(format_args!("{}", table(&answer)))?,
-            (Action::Parked { .. }, false) => write(format_args!("{}", parked_table(&answer)))?,
+            (_, true) => output::json(answer)?,
+            (Action::List, false) => write(format_args!("{}", table(answer)))?,
+            (Action::Parked { .. }, false) => write(format_args!("{}", parked_table(answer)))?,
             (_, false) => write(format_args!("done: {answer}\n"))?,
         };
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 

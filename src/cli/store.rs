@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use mister_smith_actors::pool::{Connections, Lease, mounted, reader};
+use mister_smith_actors::pool::{
+    AddressError, Connect, Connections, Lease, connector, mounted, reader,
+};
 
 use crate::archive::{self, Directory};
 use crate::system::DEFAULT_STORE;
@@ -54,6 +56,27 @@ impl ReadArg {
 }
 
 impl Open {
+    /// Opens a store without its archives; rights to read are enough.
+    pub(super) async fn to_read(url: &str) -> anyhow::Result<Self> {
+        Self::by(url, reader).await
+    }
+
+    /// Opens a store to leave something in it.
+    pub(super) async fn to_write(url: &str) -> anyhow::Result<Self> {
+        Self::by(url, connector).await
+    }
+
+    async fn by(
+        url: &str,
+        how: fn(&str) -> Result<Arc<dyn Connect>, AddressError>,
+    ) -> anyhow::Result<Self> {
+        let (url, _) = archive::of_url(url);
+        let connect = how(&url).map_err(|error| anyhow::anyhow!("--store {url}: {error}"))?;
+        let connections = connect.connect().await?;
+        let lease = connections.lease();
+        Ok(Self { connections, lease })
+    }
+
     pub(super) async fn close(self) {
         self.connections.close().await;
     }

@@ -19,7 +19,9 @@ use mister_smith::actors::store::archive::{
 };
 use mister_smith::actors::store::postgres::PgStore;
 use mister_smith::actors::store::subscription::Subscription;
-use mister_smith::actors::store::{EventFilter, EventStore, StoreError, conformance};
+use mister_smith::actors::store::{
+    EventFilter, EventStore, ExpectedVersion, StoreError, conformance,
+};
 use mister_smith::archive::Directory;
 use mister_smith_testkit::{Postgres, eventually};
 use sqlx::Connection as _;
@@ -219,6 +221,41 @@ async fn nobody_loses_what_is_still_to_be_read() {
     let core = SystemCore::embedded().store(&url).start().await.unwrap();
     archived(&core, &mounted(0), 600).await;
     assert!(core.stop(Duration::from_secs(20)).await);
+}
+
+/// Guards against a node that slept: it remembers streams as they were, and what was appended since
+/// is archived, so that it can neither read that nor append where it believes the log to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_slept_through_an_archive_looks_again() {
+    let server = Postgres::start().await;
+    for new_stream in [false, true] {
+        let url = small_partitions(&server).await;
+        let (store, slept) = (Arc::new(open(&url).await), open(&url).await);
+        let append = |n: u128| [numbered(&format!("s-{}", n % 3), n)].into();
+        for n in 1..=50 {
+            slept.append_batch(append(n)).await.unwrap();
+        }
+        for n in 51..=350 {
+            store.append_batch(append(n)).await.unwrap();
+        }
+        let directory = TempDir::new().unwrap();
+        assert_eq!(archive(&store, directory.path(), &mounted(0)).await.up_to.get(), 300);
+        let next = match new_stream {
+            true => conformance::append("new", ExpectedVersion::NoStream, 9_000, 1),
+            false => conformance::append("s-1", ExpectedVersion::Any, 9_000, 1),
+        };
+        let outcomes = slept.append_batch([next].into()).await.unwrap();
+        assert_eq!(outcomes[0].as_ref().unwrap().first_position.get(), 351);
+        slept.append_batch(append(352)).await.unwrap();
+        let cold = Directory::shared(directory.path());
+        let whole = ArchivedStore::open(store.clone(), cold).await.unwrap();
+        let mut versions = std::collections::BTreeMap::new();
+        for event in conformance::whole_log(&whole, 64).await {
+            let last = versions.entry(event.stream.clone()).or_insert(Version::ZERO);
+            assert_eq!(event.version, last.next(), "{event:?}");
+            *last = event.version;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

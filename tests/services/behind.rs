@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use mister_smith::actors::event::{Position, StreamId, Version};
 use mister_smith::actors::store::postgres::PgStore;
+use mister_smith::actors::store::read_model::documents::builds::Wanted;
 use mister_smith::actors::store::read_model::documents::postgres::PgDocuments;
 use mister_smith::actors::store::read_model::documents::{Claimed, Documents, Part};
 use mister_smith::actors::store::{
@@ -359,7 +360,8 @@ async fn a_claim_is_on_the_disk_before_it_is_answered() {
     let server = Postgres::start().await;
     let url = careless(&server).await;
     let documents = PgDocuments::new(Arc::clone(open(&url).await.database()));
-    let build = documents.builds("p", 1, 1).await.unwrap().active.id;
+    let build =
+        documents.builds("p", Wanted { version: 1, partitions: 1 }).await.unwrap().active.id;
     let part = Part { build, partition: 0 };
     let lease = Duration::from_millis(1);
     let epoch = async |documents: &PgDocuments, owner: &str| match documents

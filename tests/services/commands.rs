@@ -4,12 +4,15 @@
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use mister_smith::actors::event::StreamId;
+use mister_smith::SystemCore;
+use mister_smith::actors::event::{RecordedEvent, StreamId};
+use mister_smith::actors::projection::{Projection, ProjectionFault};
 use mister_smith::actors::store::archive::ArchiveRules;
-use mister_smith::actors::store::{Append, EventStore, ExpectedVersion, conformance};
+use mister_smith::actors::store::{Append, EventFilter, EventStore, ExpectedVersion, conformance};
 use mister_smith::archive::Directory;
-use mister_smith_testkit::Postgres;
+use mister_smith_testkit::{Postgres, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -130,4 +133,78 @@ async fn statistics_end_on_a_busy_log() {
     assert!(stats.contains("all of them"), "{stats}");
     busy.store(false, Ordering::Relaxed);
     load.await.unwrap();
+}
+
+static MENDED: AtomicBool = AtomicBool::new(false);
+
+/// How many events a stream has, but for one that it cannot read yet.
+struct Counts;
+
+impl Projection for Counts {
+    type Document = u64;
+    const NAME: &'static str = "counts";
+
+    fn filter(&self) -> EventFilter {
+        EventFilter::ALL.categories(["s"])
+    }
+
+    fn ids(&self, event: &RecordedEvent) -> Vec<Arc<str>> {
+        vec![event.stream.as_str().into()]
+    }
+
+    fn apply(
+        &self,
+        _: &RecordedEvent,
+        id: &str,
+        count: Option<u64>,
+    ) -> Result<Option<u64>, ProjectionFault> {
+        match id == "s-1" && !MENDED.load(Ordering::Relaxed) {
+            true => Err("not mended yet".into()),
+            false => Ok(Some(count.unwrap_or_default() + 1)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parked_events_are_seen_and_settled_while_no_node_runs() {
+    let server = Postgres::start().await;
+    let url = database(&server).await;
+    let store = open(&url).await;
+    let events = ["s-1", "s-2", "s-1", "s-1"].iter().zip(1..);
+    store.append_batch(events.map(|(stream, n)| numbered(stream, n)).collect()).await.unwrap();
+    let start = async || {
+        let core = SystemCore::embedded().store(&url).projection(Counts);
+        core.start().await.unwrap()
+    };
+    let parked = async || {
+        let list = ["projections", "parked", "counts", "--json", "--store", &url];
+        let list = smith(&list).await.unwrap();
+        serde_json::from_str::<Value>(&list).unwrap()["parked"].as_array().unwrap().len()
+    };
+    let core = start().await;
+    eventually(DEADLINE, async || match parked().await {
+        3 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert!(core.stop(Duration::from_secs(20)).await);
+
+    assert_eq!(parked().await, 3);
+    let skip = ["projections", "skip", "counts", "s-1", "--store", &url];
+    assert!(smith(&skip).await.unwrap().contains("true"));
+    let retry = ["projections", "retry", "counts", "s-1", "--store", &url];
+    assert!(smith(&retry).await.unwrap().contains("true"));
+    let unknown = ["projections", "retry", "nobody", "s-1", "--store", &url];
+    assert!(smith(&unknown).await.unwrap_err().contains("nobody"));
+    MENDED.store(true, Ordering::Relaxed);
+    let core = start().await;
+    eventually(DEADLINE, async || {
+        match core.projection("counts").unwrap().get::<u64>("s-1").await.unwrap() {
+            Some(2) => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    assert!(core.stop(Duration::from_secs(20)).await);
+    assert_eq!(parked().await, 0);
 }

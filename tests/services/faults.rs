@@ -93,7 +93,7 @@ async fn a_server_that_stays_away_is_an_error_that_says_so() {
 async fn a_pool_that_is_used_up_says_so_and_recovers() {
     let server = Postgres::start().await;
     let url = database(&server).await;
-    let options = PgOptions::default().connections(2).acquire_timeout(Duration::from_millis(60));
+    let options = PgOptions::default().connections(2).acquire_timeout(Duration::from_millis(300));
     let store = PgStore::open(&url, options).await.unwrap();
     for batch in 0..20 {
         let appends = (0..500).map(|n| numbered("s", batch * 500 + n + 1));

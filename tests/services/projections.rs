@@ -7,7 +7,6 @@ use mister_smith::SystemCore;
 use mister_smith::actors::event::RecordedEvent;
 use mister_smith::actors::projection::{EventFilter, ListQuery, Projection, ProjectionFault};
 use mister_smith::actors::store::read_model::documents::builds::Found;
-use mister_smith::prelude::*;
 use mister_smith_testkit::{Postgres, eventually};
 use serde::{Deserialize, Serialize};
 

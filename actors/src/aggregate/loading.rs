@@ -175,17 +175,14 @@ impl<A: Aggregate> Reading<'_, A> {
                     base.version.next(),
                 ))));
             }
-            let (version, short) = (last.version, events.len() < page);
+            let version = last.version;
             for event in &events {
                 base.snapshot_at.get_or_insert(event.recorded_at);
                 base.bytes += event.size() as u64;
                 self.apply(&mut base.state, event).await?;
             }
             base.version = version;
-            // A short page can be one of large events: only then is there another to ask for.
-            if short && base.bytes < crate::store::MAX_PAGE_BYTES as u64 {
-                return Ok(base);
-            }
+            // A page may be short for many reasons; only an empty one is the end.
             page = crate::store::MAX_PAGE;
         }
     }

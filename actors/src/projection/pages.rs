@@ -7,7 +7,7 @@ use crate::event::{Position, RecordedEvent};
 use crate::store::{EventStore, MatchingPage, StoreError};
 
 /// Pages that are kept.
-const KEPT: usize = 4;
+const KEPT: usize = 2;
 
 /// A page, or the part of one behind a position.
 #[derive(Debug, Clone)]
@@ -39,19 +39,22 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Events after a position: a page that somebody has read, or another one.
+    /// Events after a position. Where partitions share them: a page that one of them has read, or
+    /// another one.
     pub(super) async fn read(
         &self,
         store: &dyn EventStore,
         after: Position,
         limit: usize,
+        shared: bool,
     ) -> Result<Page, StoreError> {
-        if let Some(page) = self.find(after) {
+        if shared
+            && let Some(page) = self.find(after) {
             return Ok(page);
         }
         let events = Arc::new(store.read_all(after, limit).await?);
         // A short page grows: the next one to ask may get more.
-        if events.len() == limit {
+        if shared && events.len() == limit {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.len() == KEPT {
                 kept.remove(0);

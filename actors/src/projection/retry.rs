@@ -69,7 +69,11 @@ impl<P: Projection> Track<P> {
         commit.park.push(tried(first.position, TRYING));
         self.write(lease, commit).await?;
 
-        let mut again = self.again(projection, lease, &id, &waiting).await?;
+        let mut again = self.again(projection, lease, &id, &waiting, false).await?;
+        if again.fault.is_some() {
+            // Up to the event that is to blame, which is found by writing after each.
+            again = self.again(projection, lease, &id, &waiting, true).await?;
+        }
         let mut commit = self.commit(self.at, until);
         if let Some((last, _)) = again.done {
             commit.changes.push((Arc::clone(&id), again.data.take(), last));
@@ -105,12 +109,15 @@ impl<P: Projection> Track<P> {
         self.kept.clear();
     }
 
+    /// Applies events to the document that there is. It is written after `each` event, or after
+    /// the last.
     async fn again(
         &mut self,
         projection: &P,
         lease: &Lease,
         id: &Arc<str>,
         waiting: &[Parked],
+        each: bool,
     ) -> Result<Again, ProjectionError> {
         let mut again = Again { data: None, done: None, fault: None };
         let found = lease.documents.load(self.build(), std::slice::from_ref(id)).await?;
@@ -134,7 +141,14 @@ impl<P: Projection> Track<P> {
                 None => Err("it is not in the log".to_owned()),
                 Some(event) => once(projection, &event, id, before),
             });
-            match applied {
+            let written = applied.and_then(|after| {
+                let data = match each || index + 1 == waiting.len() {
+                    true => after.as_ref().map(encode).transpose()?,
+                    false => None,
+                };
+                Ok((after, data))
+            });
+            match written {
                 Ok((after, data)) => {
                     document = Ok(after);
                     again.data = data;
@@ -154,13 +168,13 @@ impl<P: Projection> Track<P> {
     }
 }
 
-/// Applies an event to a document, and writes that down.
+/// Applies an event to a document.
 fn once<P: Projection>(
     projection: &P,
     event: &RecordedEvent,
     id: &str,
     before: Option<P::Document>,
-) -> Result<(Option<P::Document>, Option<Bytes>), String> {
+) -> Result<Option<P::Document>, String> {
     if id == UNKNOWN {
         return Err("the documents of the event were not known when it came, and other events \
                     have been applied to them since; skip it, or rebuild the projection"
@@ -181,9 +195,7 @@ fn once<P: Projection>(
         return Err(reason);
     }
     // The program may have been mended so that the event is not for this document.
-    let after = if wanted { applied(projection, event, id, before)? } else { before };
-    let data = after.as_ref().map(encode).transpose()?;
-    Ok((after, data))
+    if wanted { applied(projection, event, id, before) } else { Ok(before) }
 }
 
 /// The first of the parked events, as many as can be read at a time; `None` for one that the log

@@ -215,7 +215,7 @@ impl<P: Projection> Track<P> {
         }
         let limit = if self.deaths.careful > 0 { 1 } else { self.limit };
         let page = match filter.is_all() {
-            true => pages.read(&*lease.store, self.at, limit).await?,
+            true => pages.read(&*lease.store, self.at, limit, self.ours.partitions > 1).await?,
             false => Page::matching(lease.store.read_matching(filter, self.at, limit).await?),
         };
         let whole = page.events().len() <= limit;

@@ -13,7 +13,7 @@ use mister_smith_actors::event::{Metadata, StreamId, Version, typed};
 use mister_smith_actors::projection::ListQuery;
 use mister_smith_actors::projection::handle::RequestError;
 use mister_smith_actors::projection::streams::StreamSummary;
-use mister_smith_supervisors::{Act, Action, Look, NodeView};
+use mister_smith_supervisors::{Look, NodeView};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
@@ -21,7 +21,6 @@ use utoipa::IntoParams;
 use super::act::wanted;
 use super::view::{millis, state, time};
 use super::{listed, tagged};
-use crate::debug::failed;
 use crate::http::access::{Caller, Role};
 use crate::http::{Edge, Problem, too_little};
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{FutureExt, future::BoxFuture};
 use uuid::Uuid;
 
-use super::reader::Archives;
+use super::reader::{Archives, Page};
 use super::{ArchiveError, SharedCold};
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
 use crate::store::{
@@ -66,12 +66,24 @@ impl ArchivedStore {
         error.into_store(&**self.archives.cold())
     }
 
+    /// A page out of the files; where they end in it, the database goes on.
     async fn page(
         &self,
         after: Position,
         limit: usize,
     ) -> Result<Option<Vec<RecordedEvent>>, StoreError> {
-        self.archives.page(after, limit).await.map_err(|error| self.fault(error))
+        let page = self.archives.page(after, limit).await.map_err(|error| self.fault(error))?;
+        let Some(events) = page else { return Ok(None) };
+        let mut page = Page::of(events, limit);
+        let last = page.events.last().map(|event| event.position);
+        // What fails here fails with the next call.
+        if let Some(last) = last
+            && page.room() > 0
+            && let Ok(rest) = self.store.read_all(last, page.room()).await
+        {
+            page.take(&rest);
+        }
+        Ok(Some(page.events))
     }
 
     async fn all(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
@@ -138,10 +150,38 @@ impl ArchivedStore {
         let page = page.map_err(|error| self.fault(error))?;
         // Files that are not there leave a hole.
         let whole = page.iter().zip(1..).all(|(event, n)| event.version == after.plus(n));
-        if page.is_empty() || !whole { Err(error) } else { Ok(page) }
+        let Some(last) = page.last().map(|event| event.version).filter(|_| whole) else {
+            return Err(error);
+        };
+        let mut page = Page::of(page, limit);
+        if page.room() > 0
+            && let Ok(rest) = self.store.read_stream(stream, last, page.room()).await
+        {
+            page.take(&rest);
+        }
+        Ok(page.events)
     }
 
     async fn stream_backward(
+        &self,
+        stream: &StreamId,
+        before: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let mut page = Page::of(self.part_backward(stream, before, limit).await?, limit);
+        let last = page.events.last().map(|event| event.version);
+        if let Some(last) = last
+            && last > Version::new(1)
+            && page.room() > 0
+            && let Ok(rest) = self.part_backward(stream, last, page.room()).await
+        {
+            page.take(&rest);
+        }
+        Ok(page.events)
+    }
+
+    /// A part of a stream that is in the database, or one that is in files.
+    async fn part_backward(
         &self,
         stream: &StreamId,
         before: Version,

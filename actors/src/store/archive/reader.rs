@@ -87,7 +87,8 @@ impl Archives {
         }
     }
 
-    /// The events after a position, from one block; `None` if the next one is not in a file.
+    /// The events after a position, up to where the files end; `None` if the next one is not in a
+    /// file.
     ///
     /// # Errors
     /// A file cannot be read, or is damaged.
@@ -99,10 +100,17 @@ impl Archives {
         after: Position,
         limit: usize,
     ) -> Result<Option<Vec<RecordedEvent>>, ArchiveError> {
-        let Some(block) = self.block_with(after.next()).await? else { return Ok(None) };
-        let begin = block.partition_point(|event| event.position <= after);
-        let part = &block[begin..];
-        Ok(Some(part[..part.len().min(limit.min(MAX_PAGE))].to_vec()))
+        let (mut page, mut at) = (Page::new(limit), after);
+        loop {
+            let Some(block) = self.block_with(at.next()).await? else {
+                return Ok((at > after).then_some(page.events));
+            };
+            let begin = block.partition_point(|event| event.position <= at);
+            if page.take(&block[begin..]) {
+                return Ok(Some(page.events));
+            }
+            at = block.last().map_or(at, |last| last.position);
+        }
     }
 
     /// The events after a position that a filter lets through; `None` if the next one is not in a
@@ -227,7 +235,7 @@ impl Archives {
         within: (Position, Position),
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ArchiveError> {
-        let mut page = StreamPage::new(limit);
+        let mut page = Page::new(limit);
         for manifest in self.overlapping(within).await? {
             let mut offset = Some(0);
             while let Some(at) = offset {
@@ -259,7 +267,7 @@ impl Archives {
         within: (Position, Position),
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ArchiveError> {
-        let mut page = StreamPage::new(limit);
+        let mut page = Page::new(limit);
         for manifest in self.overlapping(within).await?.into_iter().rev() {
             let (mut blocks, mut offset) = (Vec::new(), Some(0));
             while let Some(at) = offset {
@@ -360,28 +368,42 @@ impl<'a> RangeReader<'a> {
     }
 }
 
-/// A page of a stream that fills up.
-struct StreamPage {
-    events: Vec<RecordedEvent>,
+/// A page that fills up, by the rules of the store's port.
+pub(super) struct Page {
+    pub(super) events: Vec<RecordedEvent>,
     bytes: usize,
     limit: usize,
 }
 
-impl StreamPage {
+impl Page {
     fn new(limit: usize) -> Self {
         Self { events: Vec::new(), bytes: 0, limit: limit.min(MAX_PAGE) }
     }
 
+    /// One that has begun.
+    pub(super) fn of(events: Vec<RecordedEvent>, limit: usize) -> Self {
+        let bytes = events.iter().map(RecordedEvent::size).sum();
+        Self { events, bytes, limit: limit.min(MAX_PAGE) }
+    }
+
+    /// How many more events it may take.
+    pub(super) fn room(&self) -> usize {
+        match self.bytes >= MAX_PAGE_BYTES {
+            true => 0,
+            false => self.limit.saturating_sub(self.events.len()),
+        }
+    }
+
     /// Takes what there is room for. Answers whether it is full.
-    fn take<'a>(&mut self, events: impl Iterator<Item = &'a RecordedEvent>) -> bool {
+    pub(super) fn take<'a>(&mut self, events: impl IntoIterator<Item = &'a RecordedEvent>) -> bool {
         for event in events {
-            if self.events.len() >= self.limit || self.bytes >= MAX_PAGE_BYTES {
+            if self.room() == 0 {
                 return true;
             }
             self.bytes += event.size();
             self.events.push(event.clone());
         }
-        self.events.len() >= self.limit || self.bytes >= MAX_PAGE_BYTES
+        self.room() == 0
     }
 }
 

@@ -11,9 +11,13 @@ use uuid::Uuid;
 use super::block::{BLOCK_BYTES, BLOCK_EVENTS};
 use super::reader::{Archives, RangeReader};
 use super::writer::{RangeWriter, found, verify};
-use super::{ArchiveError, Cold, ColdFile, MANIFEST, Manifest, manifests};
+use super::{ArchiveError, ArchivedStore, Cold, ColdFile, MANIFEST, Manifest, manifests};
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
-use crate::store::{EventFilter, MAX_SCAN, conformance};
+use crate::store::memory::MemoryStore;
+use crate::store::{
+    Append, AppendOutcome, Appended, EventFilter, EventStore, IdempotencyKey, MAX_SCAN,
+    MatchingPage, RecordedType, StoreError, conformance,
+};
 
 type Files = Arc<Mutex<BTreeMap<String, Bytes>>>;
 
@@ -291,4 +295,148 @@ async fn a_file_without_an_index_is_one_block() {
     assert_eq!(archives.stream(&stream, Version::ZERO, within, 5_000).await.unwrap().len(), 300);
     // It is written anew where the events are still at hand.
     assert_eq!(found(&*shelf, LOG, old.from, old.to).await.unwrap(), None);
+}
+
+/// A store in memory that archives every other batch as soon as it is written.
+#[derive(Debug)]
+struct Forgetful {
+    store: MemoryStore,
+    shelf: Arc<Shelf>,
+    /// Everything up to here is archived, and how many batches there were.
+    floor: tokio::sync::Mutex<(Position, u64)>,
+}
+
+impl Forgetful {
+    fn archived(up_to: Position) -> StoreError {
+        StoreError::Archived { store: "memory".to_owned(), up_to }
+    }
+
+    async fn append(&self, batch: Arc<[Append]>) -> Result<Vec<AppendOutcome>, StoreError> {
+        let mut floor = self.floor.lock().await;
+        let outcomes = self.store.append_batch(batch).await?;
+        let head = self.store.head().await?;
+        floor.1 += 1;
+        if head > floor.0 && floor.1.is_multiple_of(2) {
+            let id = self.store.store_id();
+            let mut file =
+                RangeWriter::begin(&*self.shelf, id, floor.0.next(), head).await.unwrap();
+            while file.position() < head {
+                for event in self.store.read_all(file.position(), 5_000).await? {
+                    file.push(event).await.unwrap();
+                }
+            }
+            file.finish().await.unwrap();
+            floor.0 = head;
+        }
+        Ok(outcomes)
+    }
+
+    async fn live(
+        &self,
+        page: BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>>,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let mut page = page.await?;
+        let floor = self.floor.lock().await.0;
+        match page.first() {
+            Some(first) if first.position <= floor => Err(Self::archived(floor)),
+            _ => {
+                page.retain(|event| event.position > floor);
+                Ok(page)
+            }
+        }
+    }
+}
+
+impl EventStore for Forgetful {
+    fn append_batch(
+        &self,
+        batch: Arc<[Append]>,
+    ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
+        self.append(batch).boxed()
+    }
+
+    fn read_stream<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        after: Version,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
+        self.live(self.store.read_stream(stream, after, limit)).boxed()
+    }
+
+    fn read_all(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>> {
+        self.live(self.store.read_all(after, limit)).boxed()
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
+        self.store.head()
+    }
+
+    fn stream_version<'a>(
+        &'a self,
+        stream: &'a StreamId,
+    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        self.store.stream_version(stream)
+    }
+
+    fn read_stream_backward<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        before: Version,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
+        self.live(self.store.read_stream_backward(stream, before, limit)).boxed()
+    }
+
+    fn read_matching<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        after: Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
+        async move {
+            let floor = self.floor.lock().await.0;
+            match after < floor {
+                true => Err(Self::archived(floor)),
+                false => self.store.read_matching(filter, after, limit).await,
+            }
+        }
+        .boxed()
+    }
+
+    fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
+        self.store.answer(key)
+    }
+
+    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
+        self.store.event_types()
+    }
+
+    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
+        self.store.position_at(time)
+    }
+
+    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
+        self.store.changed(after)
+    }
+
+    fn store_id(&self) -> Uuid {
+        self.store.store_id()
+    }
+}
+
+/// A store that is in files for the most part cannot be told from one that is not.
+#[tokio::test]
+async fn every_law_of_stores_holds_over_files_and_database() {
+    conformance::run(async || {
+        let shelf = Arc::new(Shelf::default());
+        let floor = tokio::sync::Mutex::new((Position::ZERO, 0));
+        let store = Forgetful { store: MemoryStore::new(), shelf: Arc::clone(&shelf), floor };
+        ArchivedStore::new(Arc::new(store), shelf)
+    })
+    .await;
 }

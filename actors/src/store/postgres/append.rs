@@ -190,8 +190,12 @@ impl Writer {
         let result = self.by_any_way(batch).await;
         match &result {
             Ok(_) => self.doubt = None,
-            // What is remembered may be what was wrong.
-            Err(_) => self.memory.forget(),
+            // What is remembered may be what was wrong, the end of the log included: where it was
+            // archived since, there is no partition for what would be written there.
+            Err(_) => {
+                self.memory.forget();
+                self.memory.stale = true;
+            }
         }
         result
     }
@@ -258,7 +262,7 @@ impl Writer {
         }
         let unknown =
             |append: &Append| !is_new(append) && self.memory.get(&append.stream).is_none();
-        if looked.is_none() && batch.iter().any(unknown) {
+        if looked.is_none() && (self.memory.stale || batch.iter().any(unknown)) {
             return Ok(Try::Look);
         }
         let none = BTreeMap::new();

@@ -52,8 +52,6 @@ impl PgStore {
         rules: &ArchiveRules,
     ) -> Result<ArchiveReport, ArchiveError> {
         let mut session = Session::begin(&self.database).await?;
-        // The rows of streams are brought forward from the events, which are needed for it.
-        self.settle().await?;
         let mut report = ArchiveReport::default();
         for leftover in session.leftovers().await? {
             let written = session.finish(cold, self.store_id(), &leftover).await?;
@@ -61,9 +59,9 @@ impl PgStore {
         }
         // The rows of streams are brought forward from the events, which are needed for it.
         self.settle().await?;
-        let head = lookup::head(&self.database).await?;
+        let settled = session.settled().await?;
         let mut full = self.partitions().await?;
-        full.retain(|partition| partition.to <= head);
+        full.retain(|partition| partition.to <= settled);
         let old = full.len().saturating_sub(rules.keep);
         for partition in &full[..old] {
             report.held_back = session.held_back(partition, rules).await?;
@@ -197,6 +195,14 @@ impl<'a> Session<'a> {
         done.map(drop).map_err(|error| self.fault(error))
     }
 
+    /// Up to where the rows of streams are right.
+    async fn settled(&mut self) -> Result<Position, StoreError> {
+        let row = sqlx::query("select position from store_head where id = 1")
+            .fetch_one(&mut self.connection)
+            .await;
+        row.and_then(|row| position(&row, 0)).map_err(|error| self.fault(error))
+    }
+
     /// Tables of ranges that are noted as archived, and are still there.
     async fn leftovers(&mut self) -> Result<Vec<Leftover>, StoreError> {
         let rows = sqlx::query(
@@ -320,19 +326,9 @@ impl<'a> Session<'a> {
         partition: &Partition,
         rules: &ArchiveRules,
     ) -> Result<Option<HeldBack>, StoreError> {
-        let mut queries = vec![PLACES];
-        let have: bool =
-            sqlx::query_scalar("select to_regclass('ms_framework.followers') is not null")
-                .fetch_one(&mut self.connection)
-                .await
-                .map_err(|error| self.fault(error))?;
-        queries.extend(have.then_some(PLACES_OF_FOLLOWERS));
-        if !rules.mounted {
-            queries.push(READ_LATER);
-            queries.extend(have.then_some(READ_LATER_BY_FOLLOWERS));
-        }
-        for query in queries {
-            let rows = sqlx::query(query)
+        let queries = [PLACES, PLACES_OF_FOLLOWERS, READ_LATER, READ_LATER_BY_FOLLOWERS];
+        for query in &queries[..if rules.mounted { 2 } else { 4 }] {
+            let rows = sqlx::query(*query)
                 .fetch_all(&mut self.connection)
                 .await
                 .map_err(|error| self.fault(error))?;

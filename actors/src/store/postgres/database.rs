@@ -59,7 +59,7 @@ impl PgDatabase {
         let connect = connect.application_name(APPLICATION).disable_statement_logging();
         // What is written here, read models and snapshots, need not be on the disk before it is
         // answered: what a crash takes, its checkpoint goes back with, and the log gives it again.
-        // Claims are not of that kind: see `make_durable`.
+        // Claims are not of that kind: they are made durable with their statement.
         let session = session(&options, SHARED_SILENT) + "set synchronous_commit to off;";
         let pool = PgPoolOptions::new()
             .min_connections(options.min_connections.min(options.most()))
@@ -205,12 +205,6 @@ impl PgDatabase {
     pub(crate) fn corrupt(&self, detail: String) -> StoreError {
         StoreError::Corrupt { store: self.name.clone(), detail }
     }
-}
-
-/// Makes the commit of a transaction on a shared connection wait for the disk: for what must not be
-/// undone by a crash, as a claim whose epoch others have seen.
-pub(crate) async fn make_durable(transaction: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query("set local synchronous_commit to on").execute(transaction).await.map(drop)
 }
 
 /// An answer that does not come.

@@ -23,7 +23,7 @@ const CATCH_UP: u64 = 5_000;
 const LOOK: &str = concat!(
     "with h as materialized (select position, marked_at from store_head where id = 1), \
      head as materialized (select coalesce((select e.position from events e, h \
-         where e.position > h.position order by e.position desc limit 1), h.position) as position \
+         where e.position >= h.position + 1 order by e.position desc limit 1), h.position) as position \
          from h) \
      select 0, head.position, h.marked_at, 0, null::text, null::uuid from head, h \
      union all \
@@ -41,7 +41,9 @@ const LOOK: &str = concat!(
      union all \
      select 4, t.id, 0, t.schema_version, t.name, null \
        from unnest($5::text[], $6::int4[]) m (name, schema_version) \
-       join event_types t on t.name = m.name and t.schema_version = m.schema_version"
+       join event_types t on t.name = m.name and t.schema_version = m.schema_version \
+     union all \
+     select 5, max(a.to_position), 0, 0, null, null from archives a where a.to_position > $2"
 );
 
 /// What a look found besides the streams, which are remembered.
@@ -55,6 +57,8 @@ pub(super) struct Looked {
     pub(super) marked: Option<Timestamp>,
     /// Others have appended since the last look.
     pub(super) others: bool,
+    /// All that was remembered was forgotten, with streams that were not asked for.
+    forgot: bool,
 }
 
 /// Looks, and brings the memory up to date.
@@ -66,11 +70,11 @@ pub(super) async fn look(
 ) -> sqlx::Result<Looked> {
     let before = memory.head;
     let mut looked = once(connection, memory, batch, missing).await?;
-    if memory.head > before.plus(CATCH_UP) {
-        // It was forgotten as a whole, with streams of the batch that were not asked for.
+    if looked.forgot {
         looked = once(connection, memory, batch, missing).await?;
     }
     looked.others = memory.head > before;
+    memory.stale = false;
     Ok(looked)
 }
 
@@ -104,6 +108,7 @@ async fn once(
                 let head = Position::new(row.try_get::<i64, _>(1)?.cast_unsigned());
                 if head > memory.head.plus(CATCH_UP) || head < memory.head {
                     memory.forget();
+                    looked.forgot = true;
                 }
                 memory.head = head;
                 looked.marked = row.try_get::<Option<i64>, _>(2)?.map(Timestamp::from_micros);
@@ -119,6 +124,13 @@ async fn once(
             3 => {
                 let (key, answer) = answer(row)?;
                 looked.answers.insert(key, answer);
+            }
+            // What was appended since was archived in part: it tells nothing of streams any more.
+            5 => {
+                if row.try_get::<Option<i64>, _>(1)?.is_some() {
+                    memory.forget();
+                    looked.forgot = true;
+                }
             }
             _ => {
                 let version = u16::try_from(row.try_get::<i32, _>(3)?).unwrap_or(u16::MAX);

@@ -11,11 +11,12 @@ use crate::{
     store::{Appended, IdempotencyKey, RecordedType, StoreError},
 };
 
-/// The end of the log. The rows of `store_head` and `streams` are right up to a place a little
+/// The end of the log. (`>= n + 1` and not `> n`, which would not leave out the partition that ends
+/// with `n`.) The rows of `store_head` and `streams` are right up to a place a little
 /// before it, and the events behind that place have the rest.
 macro_rules! head_query {
     () => {
-        "select coalesce((select e.position from events e where e.position > h.position \
+        "select coalesce((select e.position from events e where e.position >= h.position + 1 \
                           order by e.position desc limit 1), h.position) as head \
            from store_head h where h.id = 1"
     };
@@ -64,7 +65,7 @@ pub(super) async fn head_and_next(
 macro_rules! version_of_s {
     () => {
         "coalesce((select e.version from events e where e.stream_id = s.id \
-                     and e.version > s.version and e.position > h.position \
+                     and e.version > s.version and e.position >= h.position + 1 \
                    order by e.version desc limit 1), s.version)"
     };
 }
@@ -91,7 +92,7 @@ pub(super) async fn span(
 ) -> Result<Option<(Position, Position)>, StoreError> {
     let row = sqlx::query(
         "select s.first_position, coalesce((select e.position from events e \
-             where e.stream_id = s.id and e.version > s.version and e.position > h.position \
+             where e.stream_id = s.id and e.version > s.version and e.position >= h.position + 1 \
              order by e.version desc limit 1), s.last_position) \
          from streams s, store_head h where s.name = $1 and s.status = 0",
     )

@@ -21,6 +21,8 @@ const MAX_STREAMS: usize = 100_000;
 pub(super) struct Memory {
     /// The end of the log.
     pub(super) head: Position,
+    /// Something was not as it is remembered: nothing is written before the next look.
+    pub(super) stale: bool,
     streams: IndexMap<StreamId, Remembered>,
     /// Where a stream is in `streams`, by its number.
     by_number: HashMap<i64, usize>,

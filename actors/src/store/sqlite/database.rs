@@ -36,6 +36,10 @@ const COPY_AFTER_PAGES: u32 = 4_096;
 /// For read models, that have no other upkeep: SQLite's own default.
 const COPY_READ_MODELS_AFTER_PAGES: u32 = 1_000;
 
+/// The tables of read models.
+const MADE_FROM_THE_LOG: [&str; 6] =
+    ["documents", "parked", "checkpoints", "projection_notes", "projection_builds", "log"];
+
 /// One SQLite file and the connections to it that are shared.
 pub struct Database {
     path: PathBuf,
@@ -111,7 +115,7 @@ impl Database {
             return Ok(true);
         }
         self.write(move |connection| {
-            for table in ["documents", "parked", "checkpoints", "projection_builds", "log"] {
+            for table in MADE_FROM_THE_LOG {
                 connection.execute(&format!("delete from {table}"), ())?;
             }
             connection

@@ -6,8 +6,8 @@
 //! age, and by memory, whichever comes first. A key that has gone is free again.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
+    collections::VecDeque,
+    hash::{BuildHasher, RandomState},
 };
 
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -18,8 +18,11 @@ use crate::{
     store::{Appended, IdempotencyKey},
 };
 
-/// Keys of one bucket: the size at which its map is full and would grow, seven eighths of 2^18.
-const BUCKET: usize = (1 << 18) / 8 * 7;
+/// Slots of one bucket: 4 MiB.
+const SLOTS: usize = 1 << 18;
+
+/// Keys of one bucket. Fuller, and a search that finds nothing would pass many slots.
+const BUCKET: usize = SLOTS / 4 * 3;
 
 pub(super) const PUT: &str = "insert into request_keys (position, key, events) values (?, ?, ?)";
 
@@ -28,7 +31,7 @@ pub(super) const PUT: &str = "insert into request_keys (position, key, events) v
 #[derive(Debug)]
 pub(super) struct Keys {
     fingerprint: RandomState,
-    buckets: VecDeque<HashMap<u64, u64, BuildHasherDefault<Already>>>,
+    buckets: VecDeque<Bucket>,
     len: usize,
     most: usize,
 }
@@ -40,23 +43,23 @@ impl Keys {
 
     pub(super) fn insert(&mut self, key: &IdempotencyKey, position: Position) {
         let bucket = BUCKET.min((self.most / 4).max(1));
-        if self.buckets.front().is_none_or(|newest| newest.len() >= bucket) {
-            self.buckets.push_front(HashMap::default());
+        if self.buckets.front().is_none_or(|newest| newest.len >= bucket) {
+            self.buckets.push_front(Bucket::new());
         }
         let fingerprint = self.fingerprint.hash_one(key.as_bytes());
         let newest = self.buckets.front_mut().expect("one was made above");
-        self.len += usize::from(newest.insert(fingerprint, position.get()).is_none());
+        self.len += newest.insert(fingerprint, position.get());
         while self.len > self.most && self.buckets.len() > 1 {
             let oldest = self.buckets.pop_back().expect("there are two");
-            self.len -= oldest.len();
+            self.len -= oldest.len;
         }
     }
 
     /// Where the append with that key may have ended.
     fn find(&self, key: &IdempotencyKey) -> Option<Position> {
         let fingerprint = self.fingerprint.hash_one(key.as_bytes());
-        let found = self.buckets.iter().find_map(|bucket| bucket.get(&fingerprint));
-        found.map(|position| Position::new(*position))
+        let found = self.buckets.iter().find_map(|bucket| bucket.find(fingerprint));
+        found.map(Position::new)
     }
 
     /// The first answer to a key, if it is known.
@@ -99,10 +102,10 @@ impl Keys {
     /// Forgets, by whole buckets, what ended at or before a position.
     pub(super) fn forget(&mut self, up_to: Position) {
         while let Some(oldest) = self.buckets.back() {
-            if oldest.values().any(|position| *position > up_to.get()) {
+            if oldest.newest > up_to.get() {
                 return;
             }
-            self.len -= oldest.len();
+            self.len -= oldest.len;
             self.buckets.pop_back();
         }
     }
@@ -135,44 +138,50 @@ fn answer(row: &Row<'_>, last_position: Position) -> rusqlite::Result<Appended> 
     })
 }
 
-/// A hasher for what is a hash already.
-#[derive(Debug, Default)]
-struct Already(u64);
+/// Fingerprints and positions in one table, each in the first free slot from where its fingerprint
+/// points to. Nothing is ever removed from it, and position 0, which no event has, is a free slot.
+struct Bucket {
+    slots: Box<[(u64, u64)]>,
+    len: usize,
+    newest: u64,
+}
 
-impl Hasher for Already {
-    fn finish(&self) -> u64 {
-        self.0
+impl Bucket {
+    fn new() -> Self {
+        Self { slots: vec![(0, 0); SLOTS].into(), len: 0, newest: 0 }
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
+    /// The slot of a fingerprint, or the free one where it belongs. There always is one: it is
+    /// never full.
+    fn slot(&self, fingerprint: u64) -> usize {
+        let mut at = fingerprint as usize % SLOTS;
+        while self.slots[at].1 != 0 && self.slots[at].0 != fingerprint {
+            at = (at + 1) % SLOTS;
+        }
+        at
     }
 
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    fn find(&self, fingerprint: u64) -> Option<u64> {
+        let (_, position) = self.slots[self.slot(fingerprint)];
+        (position != 0).then_some(position)
+    }
+
+    /// How many more there are now.
+    fn insert(&mut self, fingerprint: u64, position: u64) -> usize {
+        let at = self.slot(fingerprint);
+        let added = usize::from(self.slots[at].1 == 0);
+        self.slots[at] = (fingerprint, position);
+        self.len += added;
+        self.newest = self.newest.max(position);
+        added
+    }
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bucket").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(n: u64) -> IdempotencyKey {
-        IdempotencyKey::of([n.to_le_bytes()])
-    }
-
-    #[test]
-    fn the_newest_are_known_and_memory_is_bounded() {
-        let mut keys = Keys::new(BUCKET * 2);
-        let all = BUCKET as u64 * 4;
-        (1..=all).for_each(|n| keys.insert(&key(n), Position::new(n)));
-        assert!(keys.len() <= BUCKET * 2);
-        assert_eq!(keys.find(&key(all)), Some(Position::new(all)));
-        assert_eq!(keys.find(&key(all - BUCKET as u64)), Some(Position::new(all - BUCKET as u64)));
-        assert_eq!(keys.find(&key(1)), None);
-        keys.forget(Position::new(all - 1));
-        assert_eq!(keys.find(&key(all)), Some(Position::new(all)));
-        keys.forget(Position::new(all));
-        assert_eq!((keys.find(&key(all)), keys.len()), (None, 0));
-    }
-}
+mod tests;

@@ -5,11 +5,7 @@
 //! moves it from where this memory believes it to be, or not at all. After any error everything
 //! but the keys of what was certainly committed is forgotten.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -41,7 +37,7 @@ pub(super) struct Memory {
     /// Keys are taken in up to here.
     keys_to: Position,
     /// Answers to keys of the batch at hand.
-    answers: HashMap<IdempotencyKey, Appended>,
+    answers: BTreeMap<IdempotencyKey, Appended>,
 }
 
 /// A stream as the log has it. Number 0: it does not exist yet.
@@ -64,7 +60,7 @@ impl Memory {
             marked: None,
             keys: Keys::new(max_keys),
             keys_to: Position::ZERO,
-            answers: HashMap::new(),
+            answers: BTreeMap::new(),
         }
     }
 

@@ -30,7 +30,7 @@ pub struct SqliteOptions {
     /// How long an idempotency key is known, by the times of the log's events; default: 7 days.
     pub keys_for: Duration,
     /// The most idempotency keys that are known at a time, the newest ones; default: 4,000,000.
-    /// They are kept in memory, at about 25 bytes each.
+    /// They are kept in memory, at about 22 bytes each.
     pub max_keys: usize,
 }
 

@@ -1,19 +1,21 @@
 //! What was used lately, up to a bound.
 
-use std::{collections::HashMap, hash::Hash};
+use std::hash::Hash;
+
+use indexmap::IndexMap;
 
 /// A map of at most `2 * half` entries. When the younger half is full, the older one, which nobody
 /// has asked for since, is thrown away.
 #[derive(Debug)]
 pub(super) struct Recent<K, V> {
     half: usize,
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: IndexMap<K, V>,
+    old: IndexMap<K, V>,
 }
 
 impl<K: Hash + Eq, V> Recent<K, V> {
     pub(super) fn new(half: usize) -> Self {
-        Self { half, young: HashMap::new(), old: HashMap::new() }
+        Self { half, young: IndexMap::new(), old: IndexMap::new() }
     }
 
     /// Makes room, so that as many are there together once they were inserted or touched.
@@ -31,7 +33,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         if self.young.contains_key(key) {
             return true;
         }
-        match self.old.remove_entry(key) {
+        match self.old.swap_remove_entry(key) {
             Some((key, value)) => {
                 self.insert(key, value);
                 true
@@ -54,19 +56,4 @@ impl<K: Hash + Eq, V> Recent<K, V> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_used_stays_and_the_rest_goes() {
-        let mut recent = Recent::new(10);
-        recent.insert(0, "used");
-        recent.insert(1, "unused");
-        for n in 2..1_000 {
-            assert!(recent.touch(&0));
-            recent.insert(n, "more");
-            assert!(recent.young.len() + recent.old.len() <= 20);
-        }
-        assert_eq!((recent.peek(&0), recent.peek(&1)), (Some(&"used"), None));
-    }
-}
+mod tests;

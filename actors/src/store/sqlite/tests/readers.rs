@@ -92,7 +92,7 @@ async fn read_models_of_another_log_are_made_again() {
         let models = Database::read_models(log, SqliteOptions::default()).unwrap();
         let put = |connection: &rusqlite::Connection| {
             connection.execute("insert into documents values (1, 'a', 1, '{}')", ())?;
-            connection.execute("insert into checkpoints values ('build 1/0', 1, '', 1)", ())
+            connection.execute("insert into checkpoints (name, position, owner, epoch) values ('build 1/0', 1, '', 1)", ())
         };
         models.write(put).await.unwrap();
         models.close().await;

@@ -108,9 +108,13 @@ pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
     (error.code()? == "18").then(|| error.to_string())
 }
 
-/// `'$."a"."b"'`; the parts have no quotes, which [`ListQuery::check`] has seen to.
+/// `'$."a"."b"'`; the parts have no quotes, which [`ListQuery::check`] has seen to. Between quotes
+/// SQLite reads escapes as JSON does.
 fn path(filter: &Filter) -> String {
-    filter.path.iter().fold("$".to_owned(), |path, part| format!("{path}.\"{part}\""))
+    filter
+        .path
+        .iter()
+        .fold("$".to_owned(), |path, part| format!("{path}.\"{}\"", part.replace('\\', "\\\\")))
 }
 
 /// The JSON types of a value that is compared with, as SQLite calls them.
