@@ -12,7 +12,7 @@ use mister_smith::actors::store::notes::conformance;
 use mister_smith::prelude::*;
 use mister_smith_testkit::Postgres;
 use proptest::prelude::*;
-use proptest::strategy::ValueTree;
+use proptest::strategy::{Strategy as _, ValueTree};
 use proptest::test_runner::TestRunner;
 use serde::{Deserialize, Serialize};
 
