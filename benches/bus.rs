@@ -474,7 +474,7 @@ async fn sagas() {
             let filter =
                 mister_smith::actors::saga::SagaFilter { open: true, ..Default::default() };
             let head = core.head();
-            core.wait_for(head).await.unwrap();
+            core.wait_for(head).await.expect("followed");
             let listed = core.sagas().list(&filter, None, 1).await.expect("a list");
             open = !listed.is_empty() || core.head() != head;
         }
