@@ -138,7 +138,7 @@ async fn a_partition_that_is_half_detached_is_let_go() {
     let file = manifests(&Directory::new(directory.path())).await.unwrap().remove(0);
     let written = std::fs::metadata(directory.path().join(&file.file)).unwrap().modified().unwrap();
     let report = archive(&store, directory.path(), &mounted(4)).await;
-    assert_eq!(report.archived, [file.clone()]);
+    assert_eq!(report.archived, std::slice::from_ref(&file));
     let now = std::fs::metadata(directory.path().join(&file.file)).unwrap().modified().unwrap();
     assert_eq!(now, written, "a file that is good is left as it is");
     assert_eq!(server.sql(name_of(&url), pending).await.trim(), "0");

@@ -292,7 +292,7 @@ async fn an_event_that_kills_the_process_is_put_aside_after_some_starts() {
     .await;
     let place = core.followers().get("consumer.diarist").await.unwrap();
     assert!(place.position.get() >= 8, "{place:?}");
-    within(core.wait_for(core.head())).await;
+    within(core.wait_for(core.head())).await.unwrap();
     let letters = core.dead_letters().list(Some("diarist"), None, 10).await.unwrap();
     assert_eq!(letters.len(), 1, "it is a dead letter, to be looked at and tried again");
     core.stop(STOP).await;
