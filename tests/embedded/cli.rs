@@ -231,7 +231,7 @@ async fn projections_are_steered_from_the_command_line() {
     assert!(run(&["rebuild", "streams"]).await.0);
     assert!(run(&["pause", "streams"]).await.0);
     let (_, tree) = node.client().get("/debug/tree?format=text").await.unwrap();
-    assert!(tree.as_str().unwrap().contains("suspended"), "{tree}");
+    assert!(tree.as_str().unwrap().contains("paused"), "{tree}");
     assert!(run(&["resume", "streams"]).await.0);
     assert!(run(&["reset", "streams"]).await.0);
     assert_eq!(run(&["parked", "streams"]).await.1, "nothing is parked\n");

@@ -1,12 +1,10 @@
 //! The live tree over HTTP, and what an operator can do to it.
 
-use std::time::Duration;
-
 use mister_smith::prelude::*;
 use mister_smith_testkit::eventually;
 use serde_json::{Value, json};
 
-use crate::node::{DEADLINE, NDJSON, Node, ONE, escaped, event, ndjson};
+use crate::node::{DEADLINE, NDJSON, Node, ONE, Order, escaped, event, ndjson};
 
 /// The node at `path`, as `/debug/tree` shows it.
 async fn look(node: &Node, path: &str) -> Value {
@@ -20,6 +18,20 @@ async fn wait_until(node: &Node, path: &str, wanted: impl Fn(&Value) -> bool) ->
         if wanted(&view) { Ok(view) } else { Err(view) }
     })
     .await
+}
+
+/// The same, while something else is under way that does not end.
+async fn wait_until_with<T>(
+    node: &Node,
+    path: &str,
+    other: impl Future<Output = T>,
+    wanted: impl Fn(&Value) -> bool,
+) {
+    tokio::select! {
+        biased;
+        _ = other => panic!("it has ended"),
+        _ = wait_until(node, path, wanted) => {}
+    }
 }
 
 fn is_up(view: &Value) -> bool {
@@ -83,9 +95,9 @@ fn snapshot(name: &str, text: &str) {
 #[tokio::test]
 async fn the_tree_as_json_has_every_field() {
     let node = Node::start().await;
-    node.fill(&[event("1", "order/1")]).await;
+    node.live(["1/2"]).await;
     // A message counts as handled a moment after its answer is out.
-    let stream = "/domain/aggregates/order%2F1";
+    let stream = "/domain/aggregates/order-1%2F2";
     wait_until(&node, stream, |view| view["mailbox"]["handled"] == 2 && is_quiet(view)).await;
     assert_eq!(node.post(&format!("/debug/actors{stream}/kill")).await.0, 200);
     wait_until(&node, stream, |view| is_up(view) && view["life"] == 2).await;
@@ -100,11 +112,7 @@ async fn the_tree_as_json_has_every_field() {
 #[tokio::test]
 async fn the_tree_as_text_is_a_picture() {
     let node = Node::start().await;
-    let events: Vec<Value> =
-        (0..12).map(|n| event(&n.to_string(), &format!("order-{n:02}"))).collect();
-    for event in &events {
-        node.fill(std::slice::from_ref(event)).await;
-    }
+    node.live((0..12).map(|n| format!("{n:02}"))).await;
     node.post("/debug/actors/resources/store.committer/kill").await;
     wait_until(&node, "/resources/store.committer", |view| is_up(view) && view["life"] == 2).await;
     wait_until(&node, "/", |root| all(root, &is_quiet)).await;
@@ -121,9 +129,7 @@ async fn the_tree_as_text_is_a_picture() {
 #[tokio::test]
 async fn a_part_of_the_tree_and_a_part_of_the_children() {
     let node = Node::start().await;
-    let events: Vec<Value> =
-        (0..15).map(|n| event(&n.to_string(), &format!("order-{n:02}"))).collect();
-    node.fill(&events).await;
+    node.live((0..15).map(|n| format!("{n:02}"))).await;
     let resources = look(&node, "/resources").await;
     assert_eq!(
         paths(&resources),
@@ -207,10 +213,11 @@ async fn a_failure_is_shown_with_its_cause() {
 async fn every_part_can_be_killed_and_comes_back() {
     let node = Node::start().await;
     node.fill(&[event("before", "a")]).await;
+    node.live(["1"]).await;
     for path in [
         "/resources/pool.sqlite",
         "/resources/store.committer",
-        "/domain/aggregates/a",
+        "/domain/aggregates/order-1",
         "/domain/projections/streams",
         "/edge/http",
         "/domain/aggregates",
@@ -247,12 +254,12 @@ async fn ids_with_slashes_are_found_raw_and_escaped() {
     // once vanished, and an id with `%2F` in it was taken for one with a slash.
     let ids =
         ["org", "org/repo", "/shop", "https://example.com/x", "a%2Fb", "a/b", "50%", "größe ✓"];
-    let events: Vec<Value> =
-        ids.iter().enumerate().map(|(i, id)| event(&i.to_string(), id)).collect();
-    node.fill(&events).await;
     for id in ids {
-        let path = format!("/domain/aggregates/{}", escaped(id));
-        let before = wait_until(&node, "/domain/aggregates", |view| {
+        node.core.spawn::<Fragile>(id, ()).await.unwrap();
+    }
+    for id in ids {
+        let path = format!("/agents/{}", escaped(id));
+        let before = wait_until(&node, "/agents", |view| {
             view["children"].as_array().unwrap().iter().any(|child| child["id"] == id)
         })
         .await;
@@ -268,12 +275,11 @@ async fn ids_with_slashes_are_found_raw_and_escaped() {
         ("/shop", "/shop"),
         ("https://example.com/x", "https://example.com/x"),
     ] {
-        let (status, answer) =
-            node.post(&format!("/debug/actors/domain/aggregates/{raw}/restart")).await;
+        let (status, answer) = node.post(&format!("/debug/actors/agents/{raw}/restart")).await;
         assert_eq!(status, 200, "{answer}");
-        let shown = format!("/domain/aggregates/{}", id.replace('/', "%2F"));
+        let shown = format!("/agents/{}", id.replace('/', "%2F"));
         wait_until(&node, &shown, |view| view["id"] == id && view["life"] == 3).await;
-        assert_eq!(look(&node, &format!("/domain/aggregates/{raw}")).await["id"], id);
+        assert_eq!(look(&node, &format!("/agents/{raw}")).await["id"], id);
     }
 }
 
@@ -333,42 +339,44 @@ async fn a_restart_of_the_server_is_answered_by_it() {
 }
 
 #[tokio::test]
-async fn a_suspended_stream_holds_its_events_until_it_is_resumed() {
+async fn a_suspended_aggregate_holds_its_commands_until_it_is_resumed() {
     let node = Node::start().await;
-    node.fill(&[event("0", "a")]).await;
-    let path = "/domain/aggregates/a";
+    node.live(["1"]).await;
+    let path = "/domain/aggregates/order-1";
     assert_eq!(node.post(&format!("/debug/actors{path}/suspend")).await.0, 200);
     let view = look(&node, path).await;
     assert_eq!((&view["state"], &view["suspended"]), (&json!("suspended"), &json!(true)));
 
     // One asker waits on, the other one gives up; neither is answered.
-    let waiting = tokio::spawn({
-        let client = node.client.clone();
-        async move { client.post_ingest(ONE, event("1", "a").to_string()).await.unwrap() }
-    });
-    let gone = node.client.clone().with_deadline(Duration::from_millis(100));
-    gone.post_ingest(ONE, event("2", "a").to_string()).await.unwrap_err();
-    wait_until(&node, path, |view| view["mailbox"]["depth"] == 2).await;
+    let send = |key: &'static str| {
+        let core = node.core.clone();
+        async move { core.commands().send::<Order>("1", CommandEnvelope::new(1).key(key)).await }
+    };
+    let waiting = tokio::spawn(send("waits"));
+    wait_until(&node, path, |view| view["mailbox"]["depth"] == 1).await;
+    {
+        let mut gone = std::pin::pin!(send("goes"));
+        wait_until_with(&node, path, &mut gone, |view| view["mailbox"]["depth"] == 2).await;
+    }
     assert!(!waiting.is_finished());
     assert_eq!(node.core.head().get(), 1);
     let text = node.text("/debug/tree?format=text").await;
     assert!(text.contains("suspended   version 1   2 waiting"), "{text}");
-    // Other streams go on.
-    assert_eq!(node.ingest(ONE, event("3", "b")).await.0, 200);
+    // Others go on.
+    node.live(["2"]).await;
     // A crash does not end the hold.
     node.post(&format!("/debug/actors{path}/kill")).await;
     wait_until(&node, path, |view| view["mailbox"]["depth"] == 2 && view["suspended"] == true)
         .await;
 
     assert_eq!(node.post(&format!("/debug/actors{path}/resume")).await.0, 200);
-    let (status, answer) = waiting.await.unwrap();
-    assert_eq!((status, &answer["accepted"]), (200, &json!(1)), "{answer}");
+    assert!(!waiting.await.unwrap().unwrap().duplicate);
     // Also the one whose asker had gone, and each once.
-    let events = [event("1", "a"), event("2", "a")];
-    let (_, answer) = node.ingest(NDJSON, ndjson(&events)).await;
-    assert_eq!(answer["duplicates"], 2, "{answer}");
+    for key in ["waits", "goes"] {
+        assert!(send(key).await.unwrap().duplicate, "{key}");
+    }
     node.projected().await;
-    assert_eq!(node.get("/api/v1/streams/a").await["events"], 3);
+    assert_eq!(node.get("/api/v1/streams/order-1").await["events"], 3);
 }
 
 // --- alive and ready -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::node::{DEADLINE, Node, event};
+use crate::node::{DEADLINE, Node};
 
 const POOL: &str = "/resources/pool.sqlite";
 
@@ -224,7 +224,7 @@ async fn the_recorder_shows_what_an_actor_handled() {
     let committer = "/resources/store.committer";
     let (status, _) = act(&node, committer, "record", "r", &json!({})).await;
     assert_eq!(status, 200);
-    node.fill(&[event("1", "a")]).await;
+    node.live(["1"]).await;
     let actor = node.get(&format!("/debug/v1/actors{committer}")).await;
     assert_eq!(actor["recording"], true);
     let recorded = actor["recorder"].as_array().unwrap();
@@ -237,7 +237,7 @@ async fn the_recorder_shows_what_an_actor_handled() {
 #[tokio::test]
 async fn lists_are_tagged_filtered_and_refuse_what_they_do_not_know() {
     let node = Node::start().await;
-    node.fill(&["1", "2", "3"].map(|id| event(id, &format!("order-{id}")))).await;
+    node.live(["1", "2", "3"]).await;
     let reply = node.send("GET", "/debug/v1/heat").await;
     let tag = reply.header("etag").unwrap().to_owned();
     let get = || "GET".parse().unwrap();

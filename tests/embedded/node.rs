@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mister_smith::http::Limits;
+use mister_smith::prelude::*;
 use mister_smith::{SystemBuilder, SystemCore};
 use mister_smith_testkit::{Client, Reply};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -92,9 +94,49 @@ impl Node {
         answer
     }
 
+    /// Lets orders come to life under `aggregates`, each with one event more.
+    pub(crate) async fn live<T: ToString>(&self, ids: impl IntoIterator<Item = T>) {
+        for id in ids {
+            self.core.commands().send::<Order>(&id.to_string(), 1).await.unwrap();
+        }
+        self.projected().await;
+    }
+
     pub(crate) async fn projected(&self) {
         let all = self.core.wait_for(self.core.head());
         timeout(DEADLINE, all).await.expect("the projection follows").unwrap();
+    }
+}
+
+/// An aggregate: an order, and how many pieces of it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pieces: u64,
+}
+
+/// What happens to an order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Ordered {
+    /// So many pieces more.
+    #[serde(rename = "order.placed")]
+    Placed(u64),
+}
+
+impl Event for Ordered {}
+
+impl Aggregate for Order {
+    type Command = u64;
+    type Event = Ordered;
+    type Rejection = std::convert::Infallible;
+
+    const CATEGORY: &'static str = "order";
+
+    fn decide(&self, pieces: &u64) -> Result<Vec<Ordered>, Self::Rejection> {
+        Ok(vec![Ordered::Placed(*pieces)])
+    }
+
+    fn evolve(&mut self, Ordered::Placed(pieces): Ordered) {
+        self.pieces += pieces;
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::node::{DEADLINE, Node, event};
+use crate::node::{DEADLINE, Node};
 
 const SMITH: &str = env!("CARGO_BIN_EXE_smith");
 
@@ -94,7 +94,7 @@ async fn top_prints_one_frame_for_people_and_for_scripts() {
     let node = Node::start().await;
     let counter = node.core.spawn::<Counter>("counter", ()).await.unwrap();
     counter.tell(1).await.unwrap();
-    node.fill(&[event("1", "order-7")]).await;
+    node.live(["7"]).await;
     let data = ok(&node, &["top", "--once", "--json"]).await;
     let data: Value = serde_json::from_str(&data).unwrap();
     assert_eq!(data["node"]["mode"], "development");

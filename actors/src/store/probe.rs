@@ -1,7 +1,7 @@
 //! A store for tests: it counts what is asked of it, takes its time, or keeps its answers.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -44,7 +44,7 @@ impl<S: EventStore> EventStore for Probe<S> {
         batch: Arc<[Append]>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
         async move {
-            self.batches.lock().unwrap().push(batch.len());
+            self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(batch.len());
             if !self.takes.is_zero() {
                 tokio::time::sleep(self.takes).await;
             }

@@ -130,13 +130,16 @@ fn the_kernel_takes_time_chance_and_tasks_from_its_system_only() {
         ("HashSet", ""),
         ("SystemTime::now", ""),
         ("std::time::Instant", ""),
-        ("Instant::now", "environment.rs"),
+        ("Instant::now", "clock.rs"),
         ("rand::rng()", ""),
         ("from_os_rng", ""),
         ("tokio::spawn", ""),
         ("runtime.spawn", "environment.rs"),
     ];
     for file in files {
+        if file.ends_with("tests.rs") {
+            continue;
+        }
         let text = std::fs::read_to_string(&file).unwrap();
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         for (number, line) in text.lines().enumerate() {

@@ -90,8 +90,8 @@ impl PgClaims {
                      select from {followers} where name = $2 and owner <> $3 \
                         and lease_until > clock_timestamp()) \
              ) \
-             insert into {followers} as f (name, owner, epoch, lease_until) \
-             select $2, $3, 1, clock_timestamp() + $4 * interval '1 ms' from free \
+             insert into {followers} as f (name, position, owner, epoch, lease_until) \
+             select $2, 0, $3, 1, clock_timestamp() + $4 * interval '1 ms' from free \
              on conflict (name) do update set \
                  owner = excluded.owner, epoch = f.epoch + 1, lease_until = excluded.lease_until, \
                  deaths = case when f.owner in ('', excluded.owner) then f.deaths \

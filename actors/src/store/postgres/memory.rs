@@ -4,8 +4,6 @@
 //! position behind that head, and is refused by the key of the position if somebody was faster: so
 //! nothing that is remembered can be too old without the writer hearing of it.
 
-use std::collections::HashMap;
-
 use indexmap::IndexMap;
 
 use crate::{
@@ -25,7 +23,7 @@ pub(super) struct Memory {
     pub(super) stale: bool,
     streams: IndexMap<StreamId, Remembered>,
     /// Where a stream is in `streams`, by its number.
-    by_number: HashMap<i64, usize>,
+    by_number: IndexMap<i64, usize>,
 }
 
 /// A stream: its number and how it stands.

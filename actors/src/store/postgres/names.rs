@@ -2,11 +2,11 @@
 //! asks for the names that it has not seen.
 
 use std::{
-    collections::HashMap,
     mem,
     sync::{Mutex, PoisonError},
 };
 
+use indexmap::IndexMap;
 use sqlx::Row as _;
 
 use super::{database::PgDatabase, lookup::stream_id};
@@ -24,8 +24,8 @@ pub(super) struct Names(Mutex<Generations>);
 
 #[derive(Debug, Default)]
 struct Generations {
-    young: HashMap<i64, StreamId>,
-    old: HashMap<i64, StreamId>,
+    young: IndexMap<i64, StreamId>,
+    old: IndexMap<i64, StreamId>,
 }
 
 impl Generations {
@@ -33,7 +33,7 @@ impl Generations {
         if let Some(name) = self.young.get(&number) {
             return Some(name.clone());
         }
-        let name = self.old.remove(&number)?;
+        let name = self.old.swap_remove(&number)?;
         self.put(number, name.clone());
         Some(name)
     }
@@ -95,7 +95,7 @@ impl Names {
         &self,
         database: &PgDatabase,
         mut numbers: Vec<i64>,
-    ) -> Result<HashMap<i64, StreamId>, StoreError> {
+    ) -> Result<IndexMap<i64, StreamId>, StoreError> {
         let fault = |error| database.fault(error);
         numbers.sort_unstable();
         numbers.dedup();
@@ -104,7 +104,7 @@ impl Names {
             .fetch_all(database.pool()?)
             .await
             .map_err(fault)?;
-        let mut fetched = HashMap::with_capacity(rows.len());
+        let mut fetched = IndexMap::with_capacity(rows.len());
         for row in &rows {
             let number: i64 = row.try_get(0).map_err(fault)?;
             fetched.insert(number, stream_id(row, 1).map_err(fault)?);
