@@ -15,7 +15,9 @@ use tokio::time::Instant;
 /// How often a wait for a time of day looks whether the clock was set.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// See the [module](self).
+/// The time of a system: how long it has been running, and the time of day. Cheap to copy.
+///
+/// [`elapsed`](Self::elapsed) never goes back; [`wall_us`](Self::wall_us) is the machine's clock.
 #[derive(Clone, Copy)]
 pub struct Clock {
     start: Instant,

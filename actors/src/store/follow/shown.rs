@@ -30,7 +30,8 @@ pub struct Standing {
     started: bool,
 }
 
-/// See the [module](self).
+/// What is shown of a follower, over its lives: those who wait for its place wait through restarts,
+/// and on a node that stands by they see the owner's.
 #[derive(Debug, Default)]
 pub struct Shown {
     standing: watch::Sender<Standing>,
