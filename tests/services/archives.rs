@@ -301,6 +301,25 @@ async fn what_was_archived_is_put_back() {
     assert_eq!(store.archived_up_to().await.unwrap().get(), 100, "the others are back");
 }
 
+/// Guards against files that were written before a backup was put back: the log has other events at
+/// their places since, which are in no file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_log_that_was_put_back_is_not_taken_for_its_events() {
+    let server = Postgres::start().await;
+    let url = small_partitions(&server).await;
+    let (store, log) = log(&url).await;
+    let directory = TempDir::new().unwrap();
+    archive(&store, directory.path(), &mounted(1)).await;
+    store.restore(&Directory::new(directory.path()), Position::ZERO).await.unwrap();
+    // As if the log had gone on from 150 in another way.
+    let sql = "update ms_framework.events set event_id = gen_random_uuid() where position > 150";
+    server.sql(name_of(&url), sql).await;
+    let other = conformance::whole_log(&store, 100).await;
+    assert_ne!(other, log);
+    archive(&store, directory.path(), &mounted(1)).await;
+    reads_all(store, directory.path(), &other).await;
+}
+
 /// A node with the archive's directory: an aggregate without a snapshot, a rebuild, a new consumer,
 /// a new relay, a subscription and a stream's end all cross from files into the database.
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::time::{sleep, timeout};
 
@@ -15,11 +16,19 @@ use crate::bus::{
 };
 use crate::event::{Position, RecordedEvent};
 use crate::outbox::{SubjectOf, subject_under};
+use crate::store::MAX_EVENT_BYTES;
 use crate::store::claims::ClaimError;
 use crate::store::follow::Follower;
 
 /// The pause before a dead letter is kept again, when its office is out of order.
 const OFFICE_PAUSE: Duration = Duration::from_millis(200);
+
+/// The largest event that a dead letter holds: it is an event itself. The payload of a larger one
+/// is in the log alone, where whoever handles it again reads it anyway.
+const LETTER_BYTES: usize = MAX_EVENT_BYTES - (1 << 20);
+
+/// The most of a reason that is kept, in bytes.
+const REASON_BYTES: usize = 64 << 10;
 
 /// How events are handled.
 #[derive(Clone)]
@@ -166,17 +175,24 @@ impl Runner {
         );
         let subject: SubjectOf = subject_under("events");
         let subject = subject(event).unwrap_or_else(|| crate::bus::Subject::of(["events"]));
-        let message = self.bus.stamp(NewMessage::recorded(subject, event));
-        self.keep(message, cause, reason, attempts).await;
+        let message = match event.size() > LETTER_BYTES {
+            false => NewMessage::recorded(subject, event),
+            true => {
+                let (data, meta) = (Bytes::new(), Bytes::new());
+                NewMessage::recorded(subject, &RecordedEvent { data, meta, ..event.clone() })
+            }
+        };
+        self.keep(self.bus.stamp(message), cause, reason, attempts).await;
     }
 
     async fn keep(
         &self,
         message: Arc<Message>,
         cause: FailureCause,
-        reason: String,
+        mut reason: String,
         attempts: u32,
     ) {
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES));
         let position = message.position().unwrap_or_default();
         let subscription = Arc::clone(&self.name);
         let letter = Undelivered { subscription, message, cause, reason, attempts };

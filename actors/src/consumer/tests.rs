@@ -226,6 +226,36 @@ async fn what_cannot_be_handled_is_a_dead_letter_and_can_come_again() {
     dead(0).await;
 }
 
+/// A dead letter is an event, too, and one with such an event in it, or such a reason, could never
+/// be written.
+#[tokio::test]
+async fn an_event_as_large_as_may_be_is_a_dead_letter_and_comes_again_whole() {
+    let world = World::new().await;
+    let mut large = conformance::event(4);
+    large.data = vec![7; crate::store::MAX_EVENT_BYTES - large.meta.len()].into();
+    let bytes = large.data.len();
+    let stream = StreamId::new("order-1").unwrap();
+    let large = Append::new(stream, ExpectedVersion::Any, vec![large]);
+    world.commit(large).await.unwrap().remove(0).unwrap();
+    let (heard, mut hearing) = mpsc::unbounded_channel();
+    let consumer = Consumer::new("fussy", move |consumed: Consumed| {
+        heard.send(consumed.event.data.len()).unwrap();
+        async { Outcome::fail("never ".repeat(4 << 20)) }
+    });
+    let started = world.consumers.start(consumer).await.unwrap();
+    reached(&started, 1).await;
+    world.settled().await;
+    let letters = world.letters.list(Some("fussy"), None, 10).await.unwrap();
+    let letter = world.letters.show(&letters[0].0).await.unwrap().letter.unwrap();
+    assert_eq!((letter.position, letter.data.len()), (Some(Position::new(1)), 0));
+    assert!(letter.reason.starts_with("never never"));
+    world.letters.requeue(&letters[0].0, "a person").await.unwrap();
+    for _ in 0..2 {
+        let seen = tokio::time::timeout(DEADLINE, hearing.recv()).await.unwrap();
+        assert_eq!(seen, Some(bytes));
+    }
+}
+
 /// A page was a barrier: one event that failed for long held up every lane.
 #[tokio::test]
 async fn an_event_that_fails_for_long_holds_up_its_own_lane_only() {

@@ -7,6 +7,7 @@
 //! mark that it still has.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -227,11 +228,19 @@ impl Relay {
 
     /// Sends a page; answers whether all of it is done with.
     async fn send(&mut self, page: Vec<RecordedEvent>, next: Cursor) -> Result<bool, Trouble> {
-        let subject = &self.args.subject;
-        let events: Vec<(Subject, RecordedEvent)> = page
-            .into_iter()
-            .filter_map(|event| subject(&event).map(|subject| (subject, event)))
-            .collect();
+        let mut events: Vec<(Subject, RecordedEvent)> = Vec::with_capacity(page.len());
+        for event in page {
+            let named = catch_unwind(AssertUnwindSafe(|| (self.args.subject)(&event))).ok();
+            match named {
+                Some(Some(subject)) => events.push((subject, event)),
+                Some(None) => {}
+                // It would end every life that comes to it.
+                None => {
+                    let reason = "the application panicked when it was to name its subject";
+                    self.follower.park(self.cursor, &event, reason).await?;
+                }
+            }
+        }
         if events.is_empty() {
             self.follower.settle(next, next.position());
             return Ok(true);

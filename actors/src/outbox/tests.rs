@@ -198,6 +198,37 @@ async fn the_bus_hears_what_is_in_the_log() {
     }
 }
 
+/// An event whose subject panics ends no life: it is put aside, and the rest goes on.
+#[tokio::test]
+async fn an_event_whose_subject_panics_is_put_aside() {
+    let world = World::new().await;
+    let (post, shown) = (Arc::new(Post::default()), Arc::<Shown>::default());
+    let plain = subject_under("events");
+    let args = RelayArgs {
+        name: "post".into(),
+        pool: POOL.into(),
+        owner: Some("test".into()),
+        head: world.head.subscribe(),
+        outlet: Arc::clone(&post) as _,
+        filter: EventFilter::ALL,
+        subject: Arc::new(move |event: &RecordedEvent| {
+            assert_ne!(event.position.get(), 2, "a fault in the application");
+            plain(event)
+        }),
+        shown: Arc::clone(&shown),
+    };
+    let supervisor = world.system.supervisor("/aggregates").unwrap();
+    let spec = ChildSpec::component::<Relay>("relay", args);
+    supervisor.spawn_spec::<RelayMessage>(spec).await.unwrap();
+    let running = Running { world, appended: AtomicU64::new(0), shown };
+    running.append("order-1", 3).await;
+    running.reached(3).await;
+    assert_eq!(post.has(), [1, 3]);
+    let claims = running.world.lease().await.claims;
+    let note = claims.note("relay.post", &format!("$parked/{:020}", 2)).await.unwrap();
+    assert!(note.is_some(), "it is seen");
+}
+
 fn any_fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         (0..30_usize).prop_map(Fault::After),

@@ -214,12 +214,14 @@ impl<P: Process> Timers<P> {
             Step::Paused(paused, _) => self.paused = paused,
             Step::Page(events, _) => {
                 let timers: Vec<_> = events.iter().flat_map(timers_of::<P>).collect();
-                self.follower.settle(next, next.position());
-                if !timers.is_empty() {
+                if timers.is_empty() {
+                    self.follower.settle(next, next.position());
+                } else {
                     let notes = timers.iter().map(|timer| {
                         (timer.note(), serde_json::to_vec(timer).ok().map(Into::into))
                     });
-                    self.follower.save(next, notes.collect::<Vec<_>>()).await?;
+                    let notes = notes.collect::<Vec<_>>();
+                    self.follower.save_at(next, next.position(), notes).await?;
                 }
                 self.waiting.extend(timers);
             }

@@ -27,7 +27,7 @@ use crate::event::{Position, RecordedEvent};
 use crate::pool::Lease;
 use crate::store::EventFilter;
 use crate::store::claims::{Claimed, Place, Save};
-use crate::store::follow::{CAREFUL_AFTER, MOST_DEATHS};
+use crate::store::follow::MOST_DEATHS;
 use crate::store::read_model::documents::builds::Found;
 use crate::store::read_model::documents::{Changed, Commit, Parked, Part, Writer};
 
@@ -130,8 +130,8 @@ impl<P: Projection> Track<P> {
         if [active, building].iter().flatten().all(|build| build.id != part.build) {
             return Err(ProjectionError::Fenced { part: name });
         }
+        let careful = claim.place.is_deadly();
         let Place { position: checkpoint, paused, heard, deaths, trying, tries, .. } = claim.place;
-        let careful = deaths >= CAREFUL_AFTER || trying > checkpoint;
         if careful {
             tracing::warn!(
                 projection = P::NAME, part = name, position = %checkpoint, deaths,

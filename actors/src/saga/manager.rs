@@ -203,6 +203,8 @@ impl SagaManager {
             }
         }
         (self.cursor, self.begun) = (self.cursor.after(from), true);
+        // What the documents tell was looked at; a follower that is careful waits for all before.
+        self.follower.settle(self.cursor, from);
         Ok(())
     }
 

@@ -36,6 +36,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use super::follow::CAREFUL_AFTER;
 use super::read_model::Epoch;
 use crate::error::ErrorClass;
 use crate::event::Position;
@@ -127,6 +128,13 @@ impl Place {
             trying: Position::ZERO,
             tries: 0,
         }
+    }
+
+    /// Whether events are to come one at a time: owners died here, or of one event. Deaths at a
+    /// place that was left behind say nothing of what comes now.
+    pub(crate) fn is_deadly(&self) -> bool {
+        let here = self.died_at == self.position && self.deaths >= CAREFUL_AFTER;
+        here || self.trying > self.position
     }
 
     /// What a save changes of it.

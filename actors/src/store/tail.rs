@@ -133,7 +133,10 @@ impl Tail {
         if !self.read().is_near_end(after, FETCH as u64) {
             let page = self.store.read_matching(filter, after, limit).await?;
             // Who reads behind the end of memory does so on and on, unless it begins anew there.
-            self.write().jump(after);
+            // But not one whose place the log has not reached: nobody else could follow from there.
+            if page.scanned_to > after {
+                self.write().jump(after);
+            }
             return Ok(page);
         }
         let fetching = self.fetching.lock().await;
@@ -142,10 +145,11 @@ impl Tail {
             return Ok(page);
         }
         let from = self.read().end();
-        // Whoever comes to doubt while this is read doubts on.
+        // Whoever comes to doubt while this is read doubts on. So does who has found something: a
+        // page also ends when it is large enough.
         let doubtful = self.doubtful.swap(false, Ordering::AcqRel);
         let events = self.store.read_all(from, FETCH).await;
-        if doubtful && events.as_ref().map_or(true, |events| events.len() == FETCH) {
+        if doubtful && events.as_ref().map_or(true, |events| !events.is_empty()) {
             self.doubtful.store(true, Ordering::Release);
         }
         self.write().insert(events?);

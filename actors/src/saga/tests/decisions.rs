@@ -1,5 +1,8 @@
 use super::super::{SagaFilter, StepStatus};
 use super::*;
+use crate::event::Position;
+use crate::store::claims::{Claimed, Save};
+use crate::store::follow::LEASE;
 
 #[tokio::test]
 async fn what_cannot_be_undone_is_parked_visible_and_resumable() {
@@ -80,6 +83,30 @@ async fn a_pause_and_a_deadline_survive_the_node() {
     assert_eq!(agency.booked(), [] as [&str; 0]);
     let hotel = state.steps.iter().find(|step| step.name == "hotel").unwrap();
     assert_eq!((hotel.attempts, &hotel.status), (1, &StepStatus::Undone));
+}
+
+/// Two owners died where the sagas' place is, while their list went on: the next one takes events
+/// one at a time, and takes them.
+#[tokio::test]
+async fn sagas_begin_after_owners_have_died_behind_their_list() {
+    let agency = Arc::new(Agency::default());
+    let world = started(&agency).await;
+    begin(&world, "1").await;
+    end(&world, "1").await;
+    world.settled().await;
+    let claims = world.lease().await.claims;
+    let claim = async |owner: &str| match claims.claim("sagas", owner, LEASE).await.unwrap() {
+        Claimed::Yes(claim) => claim.fence,
+        Claimed::Held(_) => panic!("a file is one node's"),
+    };
+    let fence = claim("a").await;
+    let back = Save { to: Some(Position::ZERO), ..Save::renewal(LEASE) };
+    claims.save(&fence, back).await.unwrap();
+    claim("b").await;
+    claim("c").await;
+    let _ = world.system.kill("/sagas/manager");
+    begin(&world, "2").await;
+    assert_eq!(end(&world, "2").await.status, SagaStatus::Completed);
 }
 
 #[tokio::test]

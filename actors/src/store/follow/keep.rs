@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    AGAIN, ASK_DEADLINE, CAREFUL_AFTER, Follow, Follower, LEASE, LOOK_EVERY, MARK, RENEW_EVERY,
-    REQUESTS,
+    AGAIN, ASK_DEADLINE, Follow, Follower, LEASE, LOOK_EVERY, MARK, RENEW_EVERY, REQUESTS,
 };
 use crate::error::ErrorClass;
 use crate::event::Position;
@@ -89,8 +88,8 @@ impl Follower {
                 () = sleep(LOOK_EVERY) => {}
             }
         };
+        let careful = claim.place.is_deadly();
         let Place { position, paused, asked, heard, deaths, trying, tries, .. } = claim.place;
-        let careful = deaths >= CAREFUL_AFTER || trying > position;
         if careful {
             tracing::warn!(
                 follower = &**name, %position, deaths,

@@ -4,10 +4,13 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::place::parked;
-use super::{Cursor, Follower, LOOK_AGAIN, MOST_DEATHS, Source, Step};
+use super::{AGAIN, Cursor, Follower, LOOK_AGAIN, MOST_DEATHS, Source, Step};
 use crate::event::{Position, RecordedEvent};
 use crate::store::claims::{ClaimError, Save};
 use crate::store::{MatchingPage, StoreError};
+
+/// Reads that find nothing although the log is said to be longer, before there is a pause.
+const IN_VAIN: u32 = 3;
 
 impl Follower {
     /// What comes after a cursor, at most so many events. With a limit of 0 nothing is read: what
@@ -22,6 +25,7 @@ impl Follower {
     /// Dropping the call loses nothing: the cursor is the caller's.
     pub async fn next(&self, cursor: Cursor, limit: usize) -> Result<Step, ClaimError> {
         let mut changes = self.0.changed.subscribe();
+        let mut in_vain = 0;
         loop {
             changes.mark_unchanged();
             if let Some(step) = self.news(cursor) {
@@ -49,6 +53,17 @@ impl Follower {
             self.0.shown.reads();
             if page.scanned_to <= cursor.at {
                 let mut head = self.0.head.clone();
+                // Once it is a commit that came meanwhile. More often the log is shorter than was
+                // announced: a server that lost its last commits.
+                in_vain += u32::from(*head.borrow() > cursor.at);
+                if in_vain > IN_VAIN {
+                    tokio::select! {
+                        biased;
+                        () = wait(&mut changes) => {}
+                        () = sleep(AGAIN) => {}
+                    }
+                    continue;
+                }
                 tokio::select! {
                     biased;
                     () = wait(&mut changes) => {}
@@ -109,7 +124,7 @@ impl Follower {
             page.events.retain(|event| !skipped.contains(&event.position));
             tracing::warn!(follower = &*self.0.follow.name, ?skipped, "left out, as was asked");
             let notes = skipped.into_iter().map(|at| parked(at, "left out, as was asked"));
-            self.put(cursor, notes.collect(), true).await?;
+            self.put(cursor, None, notes.collect(), true).await?;
         }
         let Some(event) = page.events.first().filter(|_| careful) else {
             return Ok(Step::Page(page.events, cursor));

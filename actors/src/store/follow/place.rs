@@ -35,7 +35,24 @@ impl Follower {
         cursor: Cursor,
         notes: impl IntoIterator<Item = Note>,
     ) -> Result<(), ClaimError> {
-        self.put(cursor, notes.into_iter().collect(), true).await
+        self.put(cursor, None, notes.into_iter().collect(), true).await
+    }
+
+    /// Settles everything up to a position together with notes. A renewal that comes meanwhile
+    /// writes the old place or both, so that the place is never kept without them.
+    ///
+    /// # Errors
+    /// See [`save`](Self::save). Nothing is settled then.
+    ///
+    /// # Cancel safety
+    /// See [`save`](Self::save).
+    pub async fn save_at(
+        &self,
+        cursor: Cursor,
+        position: Position,
+        notes: impl IntoIterator<Item = Note>,
+    ) -> Result<(), ClaimError> {
+        self.put(cursor, Some(position), notes.into_iter().collect(), true).await
     }
 
     /// The same for notes that are as good as the place: a crash of the database may take both.
@@ -50,17 +67,18 @@ impl Follower {
         cursor: Cursor,
         notes: impl IntoIterator<Item = Note>,
     ) -> Result<(), ClaimError> {
-        self.put(cursor, notes.into_iter().collect(), false).await
+        self.put(cursor, None, notes.into_iter().collect(), false).await
     }
 
     pub(super) async fn put(
         &self,
         cursor: Cursor,
+        at: Option<Position>,
         notes: Vec<Note>,
         durable: bool,
     ) -> Result<(), ClaimError> {
         let _saving = self.0.saving.lock().await;
-        let save = {
+        let mut save = {
             let state = self.state();
             if state.turn != cursor.turn {
                 return Ok(());
@@ -68,7 +86,12 @@ impl Follower {
             self.place_of(&state)
         };
         let durable = durable && !notes.is_empty();
-        self.write(Save { notes, durable, ..save }).await
+        save.to = save.to.map(|to| at.map_or(to, |at| to.max(at)));
+        self.write(Save { notes, durable, ..save }).await?;
+        if let Some(at) = at {
+            self.settle(cursor, at);
+        }
+        Ok(())
     }
 
     pub(super) async fn renew(&self) -> Result<(), ClaimError> {
@@ -151,7 +174,7 @@ impl Follower {
         tracing::error!(
             follower = &*self.0.follow.name, position = %event.position, reason, "put aside"
         );
-        self.put(cursor, vec![parked(event.position, reason)], true).await
+        self.put(cursor, None, vec![parked(event.position, reason)], true).await
     }
 }
 

@@ -7,8 +7,9 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::store::claims::memory::MemoryClaims;
-use crate::store::claims::{Place, Request};
+use crate::store::claims::{Note, Place, Request};
 use crate::store::memory::MemoryStore;
+use crate::store::probe::Probe;
 use crate::store::{Append, ExpectedVersion, conformance};
 
 const LONG: Duration = Duration::from_secs(3_600);
@@ -331,6 +332,71 @@ async fn an_event_that_kills_is_found_and_put_aside() {
     assert_eq!(once.len(), 19, "all others were done: {done:?}");
     let notes = town.source.claims.notes("f", "", 10).await.unwrap();
     assert_eq!(&*notes[0].0, format!("$parked/{:020}", 7));
+}
+
+/// A server that was replaced by one with a shorter log: what was announced is not there.
+#[tokio::test(start_paused = true)]
+async fn a_head_that_the_log_does_not_reach_is_not_chased() {
+    let store = Arc::new(Probe::<MemoryStore>::default());
+    let mut town = Town::new();
+    town.source.store = Arc::clone(&store) as _;
+    town.append("a-1", 3).await;
+    let mut one = town.node("one");
+    assert_eq!(one.begins().await, 0);
+    assert_eq!(one.events().await, [1, 2, 3]);
+    town.head.send_replace(Position::new(10));
+    store.reads();
+    one.waits().await;
+    let reads = store.reads();
+    assert!(reads < 200, "{reads} reads in 30 s");
+    town.append("a-1", 1).await;
+    assert_eq!(one.events().await, [4]);
+}
+
+/// What died long ago, elsewhere in the log, makes nobody careful.
+#[tokio::test(start_paused = true)]
+async fn deaths_at_a_place_that_is_left_behind_are_over() {
+    let town = Town::new();
+    town.append("a-1", 20).await;
+    for owner in ["one", "two"] {
+        let mut node = town.node(owner);
+        assert_eq!(node.begins().await, 0);
+        node.dies();
+        advance(LEASE * 2).await;
+    }
+    let mut three = town.node("three");
+    assert_eq!(three.begins().await, 0);
+    assert_eq!(three.events().await, [1], "one at a time");
+    three.settle();
+    three.follower.release().await;
+    three.dies();
+    let mut four = town.node("four");
+    assert_eq!(four.begins().await, 1);
+    assert_eq!(four.events().await, (2..=11).collect::<Vec<_>>());
+}
+
+/// The place is not kept without the notes that belong to it.
+#[tokio::test(start_paused = true)]
+async fn a_place_and_its_notes_are_settled_together_or_not_at_all() {
+    let town = Town::new();
+    town.append("a-1", 3).await;
+    let mut one = town.node("one");
+    one.begins().await;
+    one.events().await;
+    let (cursor, at) = (one.cursor, one.cursor.position());
+    let note = |id: &str| -> [Note; 1] { [(id.into(), Some(bytes::Bytes::from_static(b"1")))] };
+    one.follower.save_at(cursor.after(Position::ZERO), Position::new(2), note("a")).await.unwrap();
+    assert_eq!(town.place().await.position, Position::new(2));
+    assert!(one.follower.note("a").await.unwrap().is_some());
+    one.dies();
+    advance(LEASE * 2).await;
+    let mut two = town.node("two");
+    assert_eq!(two.begins().await, 2);
+    let lost = one.follower.save_at(cursor, at, note("b")).await;
+    assert!(matches!(lost, Err(ClaimError::Lost { .. })));
+    assert_eq!(one.follower.shown().position(), Position::new(2), "nothing is settled");
+    assert_eq!(town.place().await.position, Position::new(2));
+    assert!(one.follower.note("b").await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -253,7 +253,13 @@ impl<'a> Session<'a> {
     ) -> Result<Manifest, ArchiveError> {
         let (from, to) = (partition.from, partition.to);
         if let Some(found) = writer::found(cold, store_id, from, to).await? {
-            return Ok(found);
+            if self.ends_like(cold, &found, partition).await? {
+                return Ok(found);
+            }
+            tracing::warn!(
+                file = found.file, %from, %to,
+                "the file is of the log before a backup was put back; it is written anew"
+            );
         }
         let mut file = RangeWriter::begin(cold, store_id, from, to).await?;
         // The table itself: one that is half detached is not seen through the log any more.
@@ -277,6 +283,30 @@ impl<'a> Session<'a> {
             }
         }
         file.finish().await
+    }
+
+    /// Whether files end with the event with which a partition ends. A log that was put back to a
+    /// state before they were written has gone on with other events at the same places, and those
+    /// are nowhere else.
+    async fn ends_like(
+        &mut self,
+        cold: &dyn Cold,
+        file: &Manifest,
+        partition: &Partition,
+    ) -> Result<bool, ArchiveError> {
+        let mut blocks = RangeReader::new(cold, file);
+        let mut last = None;
+        while let Some(events) = blocks.next().await? {
+            last = events.last().map(|event| *event.id.as_uuid()).or(last);
+        }
+        let query =
+            format!("select event_id from ms_framework.{} where position = $1", partition.table);
+        let there: Option<Uuid> = sqlx::query_scalar(AssertSqlSafe(query))
+            .bind(partition.to.get().cast_signed())
+            .fetch_optional(&mut self.connection)
+            .await
+            .map_err(|error| self.database.fault(error))?;
+        Ok(there.is_some() && there == last)
     }
 
     async fn note(&mut self, partition: &Partition, file: &Manifest) -> Result<(), StoreError> {

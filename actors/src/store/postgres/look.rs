@@ -140,7 +140,8 @@ async fn once(
         }
     }
     for (name, stream) in found {
-        memory.put(name, stream);
+        // With the others went those of the batch that were not asked for.
+        looked.forgot |= memory.put(name, stream);
     }
     Ok(looked)
 }

@@ -38,12 +38,15 @@ impl Memory {
         self.streams.get(name).copied()
     }
 
-    pub(super) fn put(&mut self, name: StreamId, stream: Remembered) {
-        if self.streams.len() >= MAX_STREAMS {
+    /// Remembers a stream; answers whether all others had to be forgotten for it.
+    pub(super) fn put(&mut self, name: StreamId, stream: Remembered) -> bool {
+        let full = self.streams.len() >= MAX_STREAMS;
+        if full {
             self.forget();
         }
         let (at, _) = self.streams.insert_full(name, stream);
         self.by_number.insert(stream.number, at);
+        full
     }
 
     /// A stream that others have appended to, if it is remembered.

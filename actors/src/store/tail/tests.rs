@@ -101,6 +101,41 @@ async fn an_append_of_unknown_end_is_looked_for() {
     assert_eq!(tail.read_all(Position::new(5), 10).await.unwrap().len(), 1);
 }
 
+/// A page of large events ends before all of them were read: the rest is looked for, too.
+#[tokio::test]
+async fn an_append_of_unknown_end_that_is_large_is_found_whole() {
+    let store = Arc::new(Spy::default());
+    let tail = tail(&store, true, DEFAULT_BYTES).await;
+    let mut large = append("s", ANY, 0, 3);
+    for event in &mut large.events {
+        event.data = vec![0; crate::store::MAX_PAGE_BYTES / 2 + 1].into();
+    }
+    store.silent.store(true, Ordering::SeqCst);
+    {
+        let mut call = tail.append_batch([large].into());
+        assert!(futures_util::poll!(&mut call).is_pending());
+    }
+    store.silent.store(false, Ordering::SeqCst);
+    let mut at = Position::ZERO;
+    while let Some(last) = tail.read_all(at, 10).await.unwrap().last() {
+        at = last.position;
+    }
+    assert_eq!(at, Position::new(3));
+}
+
+/// Somebody asks for what comes after a place that the log has not reached: that is no place from
+/// which others follow.
+#[tokio::test]
+async fn who_asks_beyond_the_log_takes_nothing_from_the_others() {
+    let store = Arc::new(Spy::default());
+    let tail = tail(&store, true, DEFAULT_BYTES).await;
+    assert_eq!(tail.read_all(Position::new(1_000_000), 10).await.unwrap(), []);
+    store.reads();
+    tail.append_batch([append("s", ANY, 0, 3)].into()).await.unwrap();
+    assert_eq!(tail.read_all(Position::ZERO, 10).await.unwrap().len(), 3);
+    assert_eq!(store.reads(), 0);
+}
+
 /// A server that lost its last commits gives their places to others.
 #[tokio::test]
 async fn what_the_log_lost_is_not_remembered() {

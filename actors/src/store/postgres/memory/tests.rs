@@ -29,7 +29,8 @@ fn it_starts_over_beyond_its_bound() {
     let mut memory = Memory::default();
     for number in 0..=MAX_STREAMS as i64 {
         let name = StreamId::new(format!("s-{number}")).unwrap();
-        memory.put(name, Remembered { number, state: at(1) });
+        let forgot = memory.put(name, Remembered { number, state: at(1) });
+        assert_eq!(forgot, number == MAX_STREAMS as i64, "whoever puts it in is told");
     }
     assert_eq!(memory.streams.len(), 1);
     assert_eq!(memory.by_number.len(), 1);
