@@ -31,7 +31,6 @@ pub use crate::store::read_model::{Claim, Epoch, ProjectionError};
 pub mod actor;
 pub mod cache;
 pub mod desk;
-mod guarded;
 pub mod handle;
 mod kept;
 mod pages;
