@@ -158,7 +158,11 @@ pub async fn a_build_takes_the_place_of_another_when_it_is_as_far(documents: &dy
     assert!(matches!(fenced, Err(ProjectionError::Fenced { .. })));
     let fenced = documents.claim(old, "me", LEASE).await;
     assert!(matches!(fenced, Err(ProjectionError::Fenced { .. })));
+    // A claim that was under way brings its place back, and that goes with the rest.
+    let (claims, name) = (documents.claims(), old.to_string());
+    claims.claim(&name, "late", LEASE).await.expect("writable");
     while documents.prune("p", 1).await.expect("writable") {}
+    assert_eq!(claims.place(&name).await.expect("readable"), None);
     assert_eq!(documents.load(old.build, &["d".into()]).await.expect("readable"), []);
     assert_eq!(read(documents, "d").await, Some(json!("new")));
 }
