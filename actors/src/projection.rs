@@ -26,7 +26,7 @@ pub use crate::store::read_model::documents::{
     Document, Documents, Parked, ParkedDocument, ParkedQuery, Progress, Wanted,
 };
 pub use crate::store::read_model::query::{Compare, ListQuery};
-pub use crate::store::read_model::{Claim, Epoch, ProjectionError};
+pub use crate::store::read_model::{Epoch, ProjectionError};
 
 pub mod actor;
 pub mod cache;
