@@ -39,7 +39,7 @@ pub const MAX_EVENTS: usize = 20_000;
 /// Their payload, in KiB: 64 MiB.
 pub const MAX_KIB: usize = 64 << 10;
 
-/// How long a call waits for its commit.
+/// How long a call waits for its commit, and before that for the list of owners.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How old the list of owners may be that other nodes add to.
@@ -102,8 +102,8 @@ pub enum IngestError {
     /// They were not committed, or not as far as one knows.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// The commit takes too long. It goes on, and a repeat with the same keys finds out.
-    #[error("the commit takes longer than {after:?}; retry with the same keys")]
+    /// It takes too long. What was begun goes on, and a repeat with the same keys finds out.
+    #[error("it takes longer than {after:?}; retry with the same keys")]
     Timeout {
         /// How long was waited for it.
         after: Duration,
@@ -213,7 +213,9 @@ impl Ingest {
         &self,
         events: impl IntoIterator<Item = (StreamId, Incoming)>,
     ) -> Result<Vec<Ingested>, IngestError> {
-        self.learn().await?;
+        // A store that does not answer must not let calls wait for each other without end.
+        let learning = tokio::time::timeout(DEADLINE, self.learn()).await;
+        learning.map_err(|_| IngestError::Timeout { after: DEADLINE })??;
         let mut answers = Vec::new();
         let mut appends: Vec<Vec<Append>> = Vec::new();
         let (mut count, mut bytes, mut in_last) = (0, 0, 0);

@@ -31,6 +31,7 @@ pub mod consumer;
 pub mod dead_letter;
 pub mod error;
 pub mod event;
+mod guarded;
 pub mod ingest;
 pub mod outbox;
 pub mod pool;

@@ -26,12 +26,11 @@ pub use crate::store::read_model::documents::{
     Document, Documents, Parked, ParkedDocument, ParkedQuery, Progress, Wanted,
 };
 pub use crate::store::read_model::query::{Compare, ListQuery};
-pub use crate::store::read_model::{Claim, Epoch, ProjectionError};
+pub use crate::store::read_model::{Epoch, ProjectionError};
 
 pub mod actor;
 pub mod cache;
 pub mod desk;
-mod guarded;
 pub mod handle;
 mod kept;
 mod pages;

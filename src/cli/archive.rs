@@ -11,7 +11,7 @@ use mister_smith_actors::store::postgres::{PgOptions, PgStore};
 
 use super::output::{self, write};
 use super::store::StoreArg;
-use crate::archive::{self, Directory};
+use crate::archive::Directory;
 
 /// Options of `smith archive`.
 #[derive(Clone, Debug, Args)]
@@ -71,7 +71,7 @@ struct Options {
 
 impl Options {
     async fn open(&self) -> anyhow::Result<(PgStore, Directory)> {
-        let (url, _) = archive::of_url(&self.store.store);
+        let url = self.store.address();
         if !url.starts_with("postgres") {
             bail!("--store {url}: only a PostgreSQL store has partitions to archive");
         }

@@ -51,23 +51,23 @@ impl Migrate {
     pub(super) async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.action {
             Action::Status(options) => {
-                let status = migrate::status(&options.store.store).await?;
+                let status = migrate::status(options.store.address()).await?;
                 match options.json {
                     true => output::json(&status)?,
                     false => write(format_args!("{}", Shown(&status)))?,
                 };
             }
             Action::Up(options) => {
-                let _lock = store_lock(&options.store.store)?;
-                let report = migrate::up(&options.store.store).await?;
+                let _lock = store_lock(&options.store.address())?;
+                let report = migrate::up(options.store.address()).await?;
                 told(&report, "applied", options.json)?;
             }
             Action::Down { to, yes, options } => {
                 if !yes {
                     return would_lose(&options, to).await;
                 }
-                let _lock = store_lock(&options.store.store)?;
-                let report = migrate::down(&options.store.store, to).await?;
+                let _lock = store_lock(&options.store.address())?;
+                let report = migrate::down(options.store.address(), to).await?;
                 told(&report, "undone", options.json)?;
             }
             Action::Verify(options) => return verify(&options).await,
@@ -78,7 +78,7 @@ impl Migrate {
 
 /// Says what going down would cost, and does nothing.
 async fn would_lose(options: &Options, to: u32) -> anyhow::Result<ExitCode> {
-    let store = &options.store.store;
+    let store = &options.store.address();
     let losses = migrate::losses(store, to).await?;
     if options.json {
         output::json(&losses)?;
@@ -97,7 +97,7 @@ async fn would_lose(options: &Options, to: u32) -> anyhow::Result<ExitCode> {
 }
 
 async fn verify(options: &Options) -> anyhow::Result<ExitCode> {
-    let status = migrate::status(&options.store.store).await?;
+    let status = migrate::status(options.store.address()).await?;
     if options.json {
         output::json(&status)?;
     }

@@ -3,11 +3,10 @@
 use anyhow::{Context as _, bail};
 use clap::Args;
 use mister_smith_actors::event::{Position, StreamId, Timestamp, Version};
-use mister_smith_actors::pool::connector;
 use mister_smith_actors::store::notes::Skipped;
 
 use super::output::{self, write};
-use super::store::{ReadArg, StoreArg};
+use super::store::{Open, ReadArg, StoreArg};
 
 /// Options of `smith events skip`.
 #[derive(Clone, Debug, Args)]
@@ -31,11 +30,8 @@ impl Skip {
         if self.reason.trim().is_empty() {
             bail!("--reason says nothing; whoever finds the event later wants to know why");
         }
-        let url = &self.store.store;
-        let connect = connector(url).map_err(|error| anyhow::anyhow!("--store {url}: {error}"))?;
-        let connections = connect.connect().await?;
-        let lease = connections.lease();
-        let store = &lease.store;
+        let open = Open::to_write(&self.store.store).await?;
+        let store = &open.lease.store;
         let found = match &*self.event {
             [position] => {
                 let at: u64 = position.parse().with_context(|| not_a_place(&self.event))?;
@@ -63,7 +59,7 @@ impl Skip {
             reason: self.reason,
             at: Timestamp::from_micros(now),
         };
-        let new = lease.notes.skip(skipped).await?;
+        let new = open.lease.notes.skip(skipped).await?;
         let place = format!("{}/{} (position {})", event.stream, event.version, event.position);
         match new {
             true => write(format_args!(
@@ -71,7 +67,7 @@ impl Skip {
             ))?,
             false => bail!("{place} is passed over already; see smith events skipped"),
         };
-        connections.close().await;
+        open.close().await;
         Ok(())
     }
 }

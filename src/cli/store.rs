@@ -19,6 +19,13 @@ pub(super) struct StoreArg {
     pub(super) store: String,
 }
 
+impl StoreArg {
+    /// Its address, without what only readers of archives need.
+    pub(super) fn address(&self) -> String {
+        archive::of_url(&self.store).0
+    }
+}
+
 /// Which store, and where what was archived of it is.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ReadArg {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use mister_smith::actors::event::{Position, StreamId, Version};
+use mister_smith::actors::store::claims::Claimed;
 use mister_smith::actors::store::postgres::PgStore;
 use mister_smith::actors::store::read_model::documents::builds::Wanted;
 use mister_smith::actors::store::read_model::documents::postgres::PgDocuments;
-use mister_smith::actors::store::read_model::documents::{Claimed, Documents, Part};
+use mister_smith::actors::store::read_model::documents::{Documents, Part};
 use mister_smith::actors::store::{
     Append, AppendError, EventFilter, EventStore, ExpectedVersion, IdempotencyKey, StoreError,
     conformance,
@@ -362,15 +363,16 @@ async fn a_claim_is_on_the_disk_before_it_is_answered() {
     let documents = PgDocuments::new(Arc::clone(open(&url).await.database()));
     let build =
         documents.builds("p", Wanted { version: 1, partitions: 1 }).await.unwrap().active.id;
-    let part = Part { build, partition: 0 };
+    let part = Part { build, partition: 0 }.to_string();
     let lease = Duration::from_millis(1);
     let epoch = async |documents: &PgDocuments, owner: &str| match documents
-        .claim(part, owner, lease)
+        .claims()
+        .claim(&part, owner, lease)
         .await
         .unwrap()
     {
-        Claimed::Yes(claim) => claim.epoch.get(),
-        held => panic!("{held:?}"),
+        Claimed::Yes(claim) => claim.fence.epoch.get(),
+        held @ Claimed::Held(_) => panic!("{held:?}"),
     };
     let first = epoch(&documents, "a").await;
     server.kill9().await;

@@ -52,7 +52,7 @@ mod pipeline;
 mod saving;
 mod work;
 
-/// Commands that one aggregate has decided and not answered, at most. More are refused.
+/// Commands and looks that one aggregate has not answered, at most. More are refused.
 pub const MAX_UNANSWERED: usize = 2_000;
 
 /// What an aggregate can be told.
@@ -210,7 +210,12 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
             AggregateMessage::Execute(request) => self.execute(request, cx),
             AggregateMessage::Look(look) => {
                 self.used = true;
-                self.pipeline.look(look);
+                match self.pipeline.unanswered() {
+                    waiting @ MAX_UNANSWERED.. => {
+                        (look.look)(Err(CommandError::Overloaded { waiting }));
+                    }
+                    _ => self.pipeline.look(look),
+                }
             }
             AggregateMessage::Done(committed) => self.done(committed, cx).await,
             AggregateMessage::Checked(Checked { number, result }) => {

@@ -1,13 +1,12 @@
 //! How a life gets its state: the snapshot, if it is any good, then the events after it.
 
-use std::any::Any;
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mister_smith_supervisors::Failure;
 
 use super::Aggregate;
 use crate::event::{ContentType, Decoder, RecordedEvent, StreamId, Timestamp, Version};
+use crate::guarded::guarded;
 use crate::pool::{Lease, store_failure};
 use crate::store::snapshot::Snapshot;
 
@@ -54,17 +53,18 @@ pub(super) fn schema_of<A: Aggregate>() -> u64 {
 /// A snapshot of a state.
 ///
 /// # Errors
-/// The state cannot be serialized.
+/// The state cannot be serialized, or the program panics over it.
 pub(super) fn snapshot_of<A: Aggregate>(
     state: &A,
     version: Version,
     taken_at: Timestamp,
-) -> Result<Snapshot, rmp_serde::encode::Error> {
+) -> Result<Snapshot, String> {
+    let written = guarded(|| rmp_serde::to_vec_named(state))?;
     Ok(Snapshot {
         version,
         schema: schema_of::<A>(),
         codec: ContentType::MessagePack,
-        data: rmp_serde::to_vec_named(state)?.into(),
+        data: written.map_err(|error| error.to_string())?.into(),
         taken_at,
     })
 }
@@ -118,7 +118,8 @@ pub(super) async fn load<A: Aggregate>(
 
 fn decode<A: Aggregate>(snapshot: &Snapshot) -> Option<A> {
     let ours = snapshot.schema == schema_of::<A>() && snapshot.codec == ContentType::MessagePack;
-    ours.then(|| rmp_serde::from_slice(&snapshot.data).ok()).flatten()
+    // A panic is one more way of not being readable.
+    ours.then(|| guarded(|| rmp_serde::from_slice(&snapshot.data).ok()).ok().flatten()).flatten()
 }
 
 /// One reading of a stream.
@@ -193,15 +194,13 @@ impl<A: Aggregate> Reading<'_, A> {
         if self.panicked.contains(&event.version) {
             return Ok(());
         }
-        let (reason, spoilt) = match self.decoder.decode(event) {
-            Ok(decoded) => {
-                let evolving = AssertUnwindSafe(|| state.evolve(decoded));
-                match catch_unwind(evolving) {
-                    Ok(()) => return Ok(()),
-                    Err(panic) => (format!("the aggregate panicked: {}", text_of(&*panic)), true),
-                }
-            }
-            Err(error) => (error.to_string(), false),
+        let (reason, spoilt) = match guarded(|| self.decoder.decode(event)) {
+            Ok(Ok(decoded)) => match guarded(|| state.evolve(decoded)) {
+                Ok(()) => return Ok(()),
+                Err(panic) => (format!("`evolve`: {panic}"), true),
+            },
+            Ok(Err(error)) => (error.to_string(), false),
+            Err(panic) => (format!("its reading: {panic}"), false),
         };
         let (stream, version, position) = (self.stream, event.version, event.position);
         let skipped = self.lease.notes.skipped(Some(stream)).await.map_err(store_failure)?;
@@ -217,9 +216,4 @@ impl<A: Aggregate> Reading<'_, A> {
             event.event_type
         ))))
     }
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

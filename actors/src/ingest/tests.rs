@@ -163,3 +163,22 @@ async fn what_is_under_way_is_bounded_also_when_nobody_waits_for_it() {
     let version = bank.lease().await.store.stream_version(&named("a")).await.unwrap();
     assert!(version.get() > 1, "what was handed over is written");
 }
+
+/// Calls stood in line for the list of owners, each with a time of its own to ask for it.
+#[tokio::test]
+async fn calls_do_not_wait_for_each_other_without_end() {
+    let (_bank, ingest) = open().await;
+    let asking = ingest.0.learned.lock().await;
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    let stream = named("s");
+    let calls = (0..3).map(|_| ingest.ingest(&stream, [event("a", "1")]));
+    for answer in futures_util::future::join_all(calls).await {
+        assert!(matches!(answer, Err(IngestError::Timeout { .. })), "{answer:?}");
+    }
+    assert!(begun.elapsed() < super::DEADLINE * 2);
+    drop(asking);
+    tokio::time::resume();
+    let done = ingest.ingest(&stream, [event("a", "1")]).await.unwrap();
+    assert_eq!(place(&done[0]), ("s", 1, false));
+}

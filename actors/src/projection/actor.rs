@@ -28,13 +28,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::cache::DocumentCache;
-use super::guarded::guarded;
 use super::pages::Pages;
 use super::shown::{How, Shown};
 use super::track::{Step, Track};
 use super::{Projection, ProjectionError, wanted_by};
 use crate::component;
 use crate::event::Position;
+use crate::guarded::guarded;
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::EventFilter;
 use crate::store::claims::{ClaimError, Save};

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::guarded::guarded;
 use crate::event::Position;
+use crate::guarded::guarded;
 use crate::store::read_model::documents::{Changed, Document, MAX_DOCUMENT};
 
 /// Documents that a partition keeps decoded.

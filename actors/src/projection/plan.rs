@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::guarded::guarded;
 use super::kept::Kept;
 use super::parked::ParkedSet;
 use super::{Projection, partition_of};
 use crate::event::RecordedEvent;
+use crate::guarded::guarded;
 use crate::store::read_model::documents::MAX_ID;
 
 /// Up to so many ids of an event are compared with each other.

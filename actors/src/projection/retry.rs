@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::guarded::guarded;
 use super::kept::{decode, encode};
 use super::parked::UNKNOWN;
 use super::plan::{ids_of, kept_id};
 use super::track::{Track, applied};
 use super::{Projection, ProjectionError};
 use crate::event::{Position, RecordedEvent};
+use crate::guarded::guarded;
 use crate::pool::Lease;
 use crate::store::StoreError;
 use crate::store::read_model::documents::{Changed, Document, Parked, ParkedQuery};

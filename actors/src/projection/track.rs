@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::guarded::guarded;
 use super::kept::Kept;
 use super::pages::{Page, Pages};
 use super::parked::{ParkedSet, UNKNOWN};
 use super::plan::{Ours, Target, To, Unclear, wanted};
 use super::{Projection, ProjectionError};
 use crate::event::{Position, RecordedEvent};
+use crate::guarded::guarded;
 use crate::pool::Lease;
 use crate::store::EventFilter;
 use crate::store::claims::{Claimed, Place, Save};

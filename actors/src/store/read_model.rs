@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use super::claims::ClaimError;
-use crate::{error::ErrorClass, event::Position};
+use crate::error::ErrorClass;
 
 pub mod documents;
 pub mod query;
@@ -45,15 +45,6 @@ impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// The right to write a projection, until the next claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
-    /// What to show with every write.
-    pub epoch: Epoch,
-    /// The last event that has been applied; go on after it.
-    pub checkpoint: Position,
 }
 
 /// Why a projection could not be written or read.

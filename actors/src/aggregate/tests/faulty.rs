@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
+use crate::event::{EventId, Position, RecordedEvent, StreamId, Timestamp, Version};
 use crate::pool::{Connect, Connections, Lease, connector};
 use crate::store::snapshot::{Snapshot, SnapshotStore};
 use crate::store::{
@@ -56,6 +56,8 @@ pub(crate) struct Faults {
     pub(crate) version_reads: AtomicUsize,
     /// Reads of a stream's version wait for a permit.
     pub(crate) gate: Mutex<Option<Arc<Semaphore>>>,
+    /// Somebody else writes this before each read of a stream's version.
+    pub(crate) busy: Mutex<Option<Append>>,
     /// Events of streams up to this version are not there.
     pub(crate) archived_up_to: AtomicU64,
     /// The store without the faults.
@@ -249,8 +251,14 @@ impl EventStore for FaultyStore {
         stream: &'a StreamId,
     ) -> BoxFuture<'a, Result<Version, StoreError>> {
         async move {
-            self.faults.version_reads.fetch_add(1, Ordering::Relaxed);
+            let reads = self.faults.version_reads.fetch_add(1, Ordering::Relaxed);
             self.faults.may_read()?;
+            let busy = self.faults.busy.lock().unwrap().clone();
+            if let Some(mut other) = busy {
+                let number = u128::MAX - reads as u128;
+                other.events[0].id = EventId::new(Uuid::from_u128(number));
+                self.inner.append_batch([other].into()).await?.remove(0).unwrap();
+            }
             let version = self.inner.stream_version(stream).await;
             let gate = self.faults.gate.lock().unwrap().clone();
             if let Some(gate) = gate {

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::{join, join_all};
+use futures_util::stream::FuturesUnordered;
 use mister_smith_supervisors::ErrorClass;
 use tokio::sync::Semaphore;
 
 use super::{Account, Bank, Happened, Order, Refused, refusal};
-use crate::aggregate::actor::AggregateMessage;
+use crate::aggregate::actor::{AggregateMessage, MAX_UNANSWERED};
 use crate::command::{CommandEnvelope, CommandError, Freshness};
-use crate::event::Metadata;
+use crate::event::{Event as _, EventId, Metadata, NewEvent, StreamId, Timestamp};
+use crate::store::{Append, ExpectedVersion};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -48,6 +51,42 @@ async fn a_look_sees_what_another_node_has_written_unless_it_asks_for_memory() {
     assert_eq!(old, (0, 1), "the version tells how old it is");
     assert_eq!(bank.bus.look("7", look).await.unwrap(), (5, 2));
     assert_eq!(bank.bus.look_as("7", Freshness::InMemory, look).await.unwrap(), (5, 2));
+}
+
+/// Each question found the stream further on: the look was never answered, and what came behind it
+/// waited.
+#[tokio::test]
+async fn a_look_is_answered_beside_a_node_that_never_stops_writing() {
+    let bank = Bank::shared().await;
+    bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    let encoded = Happened::Deposited { cents: 1 }.encode().unwrap();
+    let (id, at) = (EventId::default(), Timestamp::from_micros(0));
+    let event = NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at);
+    let stream = StreamId::new("account-7").unwrap();
+    let append = Append::new(stream, ExpectedVersion::Any, vec![event]);
+    *bank.faults.busy.lock().unwrap() = Some(append);
+    let both = async {
+        let look = bank.bus.look("7", |account: &Account, _| account.cents);
+        join(look, bank.bus.send::<Account>("7", Order::Deposit(100))).await
+    };
+    let (seen, done) = tokio::time::timeout(Duration::from_secs(5), both).await.expect("in time");
+    assert!(seen.unwrap() >= 1);
+    assert!(done.unwrap().events == 1);
+}
+
+/// They waited for a read that hung, however many came.
+#[tokio::test]
+async fn looks_that_wait_are_bounded() {
+    let bank = Bank::shared().await;
+    bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    *bank.faults.gate.lock().unwrap() = Some(Arc::new(Semaphore::new(0)));
+    let look = |_| bank.bus.look("7", |_: &Account, _| ());
+    let mut looks: FuturesUnordered<_> = (0..MAX_UNANSWERED + 10).map(look).collect();
+    for _ in 0..10 {
+        let refused = tokio::time::timeout(DEADLINE / 5, looks.next()).await.expect("at once");
+        let refused = refused.unwrap();
+        assert!(matches!(refused, Err(CommandError::Overloaded { .. })), "{refused:?}");
+    }
 }
 
 /// With whatever is on its way beside it.

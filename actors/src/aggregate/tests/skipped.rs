@@ -1,12 +1,20 @@
 //! Streams that cannot be read: what is said of them, and how they are mended.
 
-use super::{Account, Bank, Happened, Order};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Account, Bank, Happened, Order, Refused};
+use crate::aggregate::actor::AggregateMessage;
+use crate::aggregate::{Aggregate, SnapshotPolicy};
 use crate::event::{Event, EventId, NewEvent, StreamId, Timestamp, Version};
 use crate::store::notes::Skipped;
 use crate::store::{Append, ExpectedVersion};
 
 async fn skip(bank: &Bank, version: u64) {
-    let stream = StreamId::new("account-7").unwrap();
+    skip_of(bank, "account-7", version).await;
+}
+
+async fn skip_of(bank: &Bank, stream: &str, version: u64) {
+    let stream = StreamId::new(stream).unwrap();
     let lease = bank.lease().await;
     let before = Version::new(version - 1);
     let event = lease.store.read_stream(&stream, before, 1).await.unwrap().remove(0);
@@ -53,7 +61,7 @@ async fn a_stream_with_events_that_cannot_be_applied_is_mended_by_passing_them_o
     assert!(error.contains("account.nonsense") && error.contains(cure), "{error}");
     skip(&bank, 3).await;
     let error = trouble(&bank).await;
-    assert!(error.contains("the aggregate panicked: a fault in evolve"), "{error}");
+    assert!(error.contains("`evolve`: panic: a fault in evolve"), "{error}");
     assert!(error.contains("smith events skip account-7 5 --reason"), "{error}");
     skip(&bank, 5).await;
     let account = bank.account("7").await;
@@ -66,4 +74,73 @@ async fn a_stream_with_events_that_cannot_be_applied_is_mended_by_passing_them_o
     skip(&bank, 2).await;
     bank.system.kill("/aggregates/account-7").unwrap();
     assert_eq!(bank.account("7").await.cents, 0);
+}
+
+/// Panics wherever serde is asked.
+#[derive(Debug, Default, Deserialize)]
+struct Fussy {
+    seen: u64,
+}
+
+impl Serialize for Fussy {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("a fault in serialize")
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Said {
+    #[serde(rename = "fussy.said")]
+    Said {
+        #[serde(deserialize_with = "fussily")]
+        number: u64,
+    },
+}
+
+impl Event for Said {}
+
+fn fussily<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    match u64::deserialize(from)? {
+        13 => panic!("a fault in deserialize"),
+        number => Ok(number),
+    }
+}
+
+impl Aggregate for Fussy {
+    type Command = u64;
+    type Event = Said;
+    type Rejection = Refused;
+    const CATEGORY: &'static str = "fussy";
+
+    fn decide(&self, number: &u64) -> Result<Vec<Said>, Refused> {
+        Ok(vec![Said::Said { number: *number }])
+    }
+
+    fn evolve(&mut self, Said::Said { .. }: Said) {
+        self.seen += 1;
+    }
+
+    fn snapshots() -> SnapshotPolicy {
+        SnapshotPolicy::every(1)
+    }
+}
+
+/// A snapshot that could not be written ended the life of every command that was due for one; an
+/// event whose reading panics could not be passed over.
+#[tokio::test]
+async fn a_panic_in_serde_costs_a_snapshot_and_can_be_passed_over() {
+    let bank = Bank::open().await;
+    for number in [1, 13, 2] {
+        bank.bus.send::<Fussy>("7", number).await.unwrap();
+    }
+    let life =
+        || bank.system.find::<AggregateMessage<Fussy>>("/aggregates/fussy-7").unwrap().life();
+    assert_eq!(life(), 1);
+    bank.system.kill("/aggregates/fussy-7").unwrap();
+    let seen = async || bank.bus.look("7", |fussy: &Fussy, _| fussy.seen).await;
+    let error = seen().await.unwrap_err().to_string();
+    assert!(error.contains("panic: a fault in deserialize"), "{error}");
+    assert!(error.contains("smith events skip fussy-7 2 --reason"), "{error}");
+    skip_of(&bank, "fussy-7", 2).await;
+    assert_eq!(seen().await.unwrap(), 2);
 }

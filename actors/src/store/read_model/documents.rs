@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use super::query::ListQuery;
-use super::{Claim, Epoch, ProjectionError};
+use super::{Epoch, ProjectionError};
 use crate::event::Position;
 use crate::store::claims::{Claims, Fence};
 
@@ -89,18 +89,6 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "build {}/{}", self.build, self.partition)
     }
-}
-
-/// What a claim got.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claimed {
-    /// The right to write.
-    Yes(Claim),
-    /// Somebody else writes it and is alive.
-    Held {
-        /// Who.
-        by: String,
-    },
 }
 
 /// A document.
@@ -273,39 +261,10 @@ pub trait Documents: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<Activation, ProjectionError>>;
 
     /// The claims on the partitions of builds, by the names that they have when they are
-    /// [displayed](Part): renewed, given back, paused, and asked for as those of all who follow the
-    /// log. Their place is moved by [`commit`](Self::commit) only.
+    /// [displayed](Part): taken, renewed, given back, paused, and asked for as those of all who
+    /// follow the log. Their place is moved by [`commit`](Self::commit) only. A claim on a build
+    /// that was retired is granted, too: whoever has it looks whether there is such a build.
     fn claims(&self) -> &dyn Claims;
-
-    /// Takes a partition over. Whoever had it before is fenced from now on; on a store with
-    /// several nodes that happens only when its lease has run out, or it has the same name. A
-    /// claim that was answered outlives a crash of the database, so that no epoch is given twice.
-    ///
-    /// # Errors
-    /// The database failed.
-    fn claim<'a>(
-        &'a self,
-        part: Part,
-        owner: &'a str,
-        lease: Duration,
-    ) -> BoxFuture<'a, Result<Claimed, ProjectionError>>;
-
-    /// A sign of life: the claim is good for another `lease`.
-    ///
-    /// # Errors
-    /// [`Fenced`](ProjectionError::Fenced), or the database failed.
-    fn renew<'a>(
-        &'a self,
-        writer: &'a Writer,
-        lease: Duration,
-    ) -> BoxFuture<'a, Result<(), ProjectionError>>;
-
-    /// Gives a claim back: another node need not wait until it has run out. Does nothing if
-    /// somebody else has it by now.
-    ///
-    /// # Errors
-    /// The database failed.
-    fn release<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<(), ProjectionError>>;
 
     /// The documents of a build by id; those that there are, in any order.
     ///

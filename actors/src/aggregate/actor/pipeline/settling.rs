@@ -6,7 +6,7 @@ use super::super::check::Earlier;
 use super::super::work::{Answer, Item, Lookup, What, Work, executed};
 use super::{Checking, First, Pipeline};
 use crate::aggregate::Aggregate;
-use crate::command::{CommandError, Executed};
+use crate::command::{CommandError, Executed, Freshness};
 use crate::event::{RecordedEvent, Version};
 use crate::store::{AppendError, AppendOutcome, Appended};
 
@@ -172,6 +172,11 @@ impl<A: Aggregate> Pipeline<A> {
         self.repeats = 0;
         let repeats = std::mem::take(&mut self.keyed).into_values().flat_map(|first| first.repeats);
         open.extend(repeats.map(Work::new));
+        // They came before the log was read, and the state only goes on from there. Asked again,
+        // a stream that another node writes to all the time would never be found where it was.
+        for look in self.looks.iter_mut().chain(&mut self.postponed_looks) {
+            look.freshness = Freshness::InMemory;
+        }
         open
     }
 

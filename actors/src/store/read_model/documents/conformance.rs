@@ -9,10 +9,11 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::builds::{Activation, Wanted};
-use super::{Claimed, Commit, Documents, Parked, ParkedQuery, Part, Writer};
+use super::{Commit, Documents, Parked, ParkedQuery, Part, Writer};
 use crate::event::Position;
+use crate::store::claims::{ClaimError, Claimed, Save};
 use crate::store::read_model::query::{Compare, ListQuery};
-use crate::store::read_model::{Claim, Epoch, ProjectionError};
+use crate::store::read_model::{Epoch, ProjectionError};
 
 pub mod odd;
 
@@ -36,10 +37,20 @@ pub async fn run<D: Documents>(make: impl AsyncFn() -> D) {
     odd::a_document_may_hold_any_text(&make().await).await;
 }
 
+/// A claim that was granted.
+struct Claim {
+    epoch: Epoch,
+    checkpoint: Position,
+}
+
 async fn claim(documents: &dyn Documents, part: Part) -> Claim {
-    match documents.claim(part, "me", LEASE).await.expect("writable") {
-        Claimed::Yes(claim) => claim,
-        Claimed::Held { by } => panic!("held by {by}"),
+    claim_as(documents, part, "me").await
+}
+
+async fn claim_as(documents: &dyn Documents, part: Part, owner: &str) -> Claim {
+    match documents.claims().claim(&part.to_string(), owner, LEASE).await.expect("writable") {
+        Claimed::Yes(claim) => Claim { epoch: claim.fence.epoch, checkpoint: claim.place.position },
+        Claimed::Held(place) => panic!("held by {}", place.owner),
     }
 }
 
@@ -115,14 +126,15 @@ pub async fn a_later_claim_fences_the_one_before(documents: &dyn Documents) {
     assert_eq!(read(documents, "d").await, None);
     let ours = Commit { from: Some(Position::ZERO), ..commit(part, second.epoch, 3) };
     documents.commit(ours.clone()).await.expect("writable");
-    documents.renew(&ours.writer, LEASE).await.expect("it is the latest");
-    let error = documents.renew(&stranger.writer, LEASE).await.expect_err("it is fenced");
-    assert!(matches!(error, ProjectionError::Fenced { .. }), "{error}");
+    let claims = documents.claims();
+    let renewal = || Save::renewal(LEASE);
+    claims.save(&ours.writer.fence(), renewal()).await.expect("it is the latest");
+    let lost = claims.save(&stranger.writer.fence(), renewal()).await;
+    assert!(matches!(lost, Err(ClaimError::Lost { .. })), "{lost:?}");
     // What is given back can be taken at once, by anybody, and by no more than one.
-    documents.release(&stranger.writer).await.expect("nothing is to be done");
-    documents.release(&ours.writer).await.expect("writable");
-    let taken = documents.claim(part, "somebody else", LEASE).await.expect("writable");
-    let Claimed::Yes(taken) = taken else { panic!("it was given back: {taken:?}") };
+    claims.release(&stranger.writer.fence()).await.expect("nothing is to be done");
+    claims.release(&ours.writer.fence()).await.expect("writable");
+    let taken = claim_as(documents, part, "somebody else").await;
     assert!(taken.epoch > second.epoch);
     assert_eq!(taken.checkpoint, Position::new(3));
     let late = documents.commit(commit(part, second.epoch, 4)).await;
@@ -156,9 +168,11 @@ pub async fn a_build_takes_the_place_of_another_when_it_is_as_far(documents: &dy
     assert_eq!(read(documents, "d").await, Some(json!("new")));
     let fenced = documents.commit(commit(old, old_claim.epoch, 12)).await;
     assert!(matches!(fenced, Err(ProjectionError::Fenced { .. })));
-    let fenced = documents.claim(old, "me", LEASE).await;
-    assert!(matches!(fenced, Err(ProjectionError::Fenced { .. })));
+    // A claim that was under way brings its place back, and that goes with the rest.
+    let (claims, name) = (documents.claims(), old.to_string());
+    claims.claim(&name, "late", LEASE).await.expect("writable");
     while documents.prune("p", 1).await.expect("writable") {}
+    assert_eq!(claims.place(&name).await.expect("readable"), None);
     assert_eq!(documents.load(old.build, &["d".into()]).await.expect("readable"), []);
     assert_eq!(read(documents, "d").await, Some(json!("new")));
 }

@@ -3,7 +3,7 @@
 //! A partition is claimed with a lease: another node takes it over when the lease has run out or
 //! was given back, and epoch and owner keep the one before from writing, whatever it believes.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -12,14 +12,13 @@ use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use super::builds::{self, Activation, Change, Found, Wanted};
 use super::rows::{self, Columns, counter};
 use super::{
-    Build, Builds, Claimed, Commit, Document, Documents, Parked, ParkedDocument, ParkedQuery, Part,
-    Progress, Read, Writer,
+    Build, Builds, Commit, Document, Documents, Parked, ParkedDocument, ParkedQuery, Progress,
+    Read, Writer,
 };
 use crate::{
-    event::Position,
     store::claims::{Claims, postgres::PgClaims},
     store::postgres::PgDatabase,
-    store::read_model::{Claim, Epoch, ProjectionError, query::ListQuery},
+    store::read_model::{ProjectionError, query::ListQuery},
 };
 
 mod put;
@@ -177,88 +176,6 @@ impl Documents for PgDocuments {
 
     fn claims(&self) -> &dyn Claims {
         &self.claims
-    }
-
-    fn claim<'a>(
-        &'a self,
-        part: Part,
-        owner: &'a str,
-        lease: Duration,
-    ) -> BoxFuture<'a, Result<Claimed, ProjectionError>> {
-        self.write(async move |connection| {
-            // On the disk before it is answered: an epoch that a crash takes back would be given
-            // to another node as well, and both would write.
-            let row = sqlx::query(
-                "with durable as materialized \
-                     (select set_config('synchronous_commit', 'on', true)) \
-                 update checkpoints set owner = $2, epoch = epoch + 1, \
-                        lease_until = clock_timestamp() + $3 * interval '1 ms' \
-                   from durable \
-                  where name = $1 and (lease_until < clock_timestamp() or owner = $2) \
-                 returning position, epoch",
-            )
-            .bind(part.checkpoint())
-            .bind(owner)
-            .bind(lease.as_secs_f64() * 1e3)
-            .fetch_optional(&mut *connection)
-            .await?;
-            if let Some(row) = row {
-                return Ok(Claimed::Yes(Claim {
-                    checkpoint: Position::new(row.integer(0)?.cast_unsigned()),
-                    epoch: Epoch::new(row.integer(1)?.cast_unsigned()),
-                }));
-            }
-            let row = sqlx::query("select owner from checkpoints where name = $1")
-                .bind(part.checkpoint())
-                .fetch_optional(connection)
-                .await?;
-            match row {
-                Some(row) => Ok(Claimed::Held { by: row.text(0)?.to_owned() }),
-                // The build was taken out of use in between.
-                None => Err(Failure::Refused(ProjectionError::Fenced { part: part.to_string() })),
-            }
-        })
-        .boxed()
-    }
-
-    fn renew<'a>(
-        &'a self,
-        writer: &'a Writer,
-        lease: Duration,
-    ) -> BoxFuture<'a, Result<(), ProjectionError>> {
-        async move {
-            let renewed = sqlx::query(
-                "update checkpoints set lease_until = clock_timestamp() + $4 * interval '1 ms' \
-                  where name = $1 and epoch = $2 and owner = $3",
-            )
-            .bind(writer.part.checkpoint())
-            .bind(counter(writer.epoch.get()))
-            .bind(&*writer.owner)
-            .bind(lease.as_secs_f64() * 1e3)
-            .execute(self.database.pool()?)
-            .await;
-            match self.read(renewed)?.rows_affected() {
-                0 => Err(fenced(writer)),
-                _ => Ok(()),
-            }
-        }
-        .boxed()
-    }
-
-    fn release<'a>(&'a self, writer: &'a Writer) -> BoxFuture<'a, Result<(), ProjectionError>> {
-        async move {
-            let released = sqlx::query(
-                "update checkpoints set lease_until = '-infinity' \
-                  where name = $1 and epoch = $2 and owner = $3",
-            )
-            .bind(writer.part.checkpoint())
-            .bind(counter(writer.epoch.get()))
-            .bind(&*writer.owner)
-            .execute(self.database.pool()?)
-            .await;
-            self.read(released).map(|_| ())
-        }
-        .boxed()
     }
 
     fn load<'a>(

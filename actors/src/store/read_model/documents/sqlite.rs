@@ -4,7 +4,7 @@
 //! to SQLite's busy handler, which polls with growing sleeps, gave the same rate on disk but is
 //! unfair: on a RAM disk one append waited 81 ms where waiting in turn took at most 27 ms.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -17,13 +17,12 @@ use tokio::sync::Mutex;
 use super::builds::{self, Activation, Found, Wanted};
 use super::rows::{self, Columns};
 use super::{
-    Build, Builds, Claimed, Commit, Document, Documents, Parked, ParkedDocument, ParkedQuery, Part,
-    Progress, Read, Writer,
+    Build, Builds, Commit, Document, Documents, Parked, ParkedDocument, ParkedQuery, Part,
+    Progress, Read,
 };
 use crate::{
-    event::Position,
     store::claims::{Claims, sqlite::SqliteClaims},
-    store::read_model::{Claim, Epoch, ProjectionError, query::ListQuery},
+    store::read_model::{ProjectionError, query::ListQuery},
     store::sqlite::{Database, statement::saturated},
 };
 use put::Statements;
@@ -186,56 +185,6 @@ impl Documents for SqliteDocuments {
 
     fn claims(&self) -> &dyn Claims {
         &self.claims
-    }
-
-    fn claim<'a>(
-        &'a self,
-        part: Part,
-        owner: &'a str,
-        _: Duration,
-    ) -> BoxFuture<'a, Result<Claimed, ProjectionError>> {
-        self.write(async move |connection| {
-            let row = sqlx::query(
-                "update checkpoints set owner = ?, epoch = epoch + 1 where name = ? \
-                 returning position, epoch",
-            )
-            .bind(owner)
-            .bind(part.checkpoint())
-            .fetch_optional(connection)
-            .await?;
-            // Without one the build was taken out of use in between.
-            let row = row.ok_or_else(|| fenced(part))?;
-            Ok(Claimed::Yes(Claim {
-                checkpoint: Position::new(row.integer(0)?.cast_unsigned()),
-                epoch: Epoch::new(row.integer(1)?.cast_unsigned()),
-            }))
-        })
-        .boxed()
-    }
-
-    fn renew<'a>(
-        &'a self,
-        writer: &'a Writer,
-        _: Duration,
-    ) -> BoxFuture<'a, Result<(), ProjectionError>> {
-        async move {
-            let row =
-                sqlx::query("select 1 from checkpoints where name = ? and epoch = ? and owner = ?")
-                    .bind(writer.part.checkpoint())
-                    .bind(saturated(writer.epoch.get()))
-                    .bind(&*writer.owner)
-                    .fetch_optional(self.database.readers()?)
-                    .await;
-            match self.read(row)? {
-                Some(_) => Ok(()),
-                None => Err(ProjectionError::Fenced { part: writer.part.to_string() }),
-            }
-        }
-        .boxed()
-    }
-
-    fn release<'a>(&'a self, _: &'a Writer) -> BoxFuture<'a, Result<(), ProjectionError>> {
-        async { Ok(()) }.boxed()
     }
 
     fn load<'a>(

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{all_parked, claim, commit, first_part, parked, put, read};
+use super::{Claim, all_parked, claim, commit, first_part, parked, put, read};
 use crate::event::Position;
-use crate::store::read_model::Claim;
 use crate::store::read_model::documents::Documents;
 use crate::store::read_model::query::{Compare, ListQuery};
 

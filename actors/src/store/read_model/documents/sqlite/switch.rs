@@ -157,6 +157,11 @@ pub(super) async fn prune(
         {
             sqlx::query(text).bind(build).execute(&mut *connection).await?;
         }
+        // A claim that was under way when it was retired has brought its place back.
+        sqlx::query("delete from checkpoints where name like ?")
+            .bind(rows::checkpoints_of(build))
+            .execute(connection)
+            .await?;
     }
     Ok(true)
 }

@@ -1,7 +1,7 @@
 //! Code of the application, called so that a panic of it is an error like others.
 //!
 //! Everything that a projection brings along runs behind it: its functions, and how its documents
-//! are written, read and dropped.
+//! are written, read and dropped. So does what an aggregate is loaded with, and its snapshots.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// What `code` answers, or what its panic said.
 ///
 /// Whatever `code` changes has to be thrown away after a panic: it may be half done.
-pub(super) fn guarded<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn guarded<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| format!("panic: {}", said(panic)))
 }
 
