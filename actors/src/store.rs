@@ -40,6 +40,7 @@ pub mod conformance;
 pub mod feed;
 mod filter;
 pub mod follow;
+pub(crate) mod forward;
 pub mod memory;
 pub mod messages;
 pub mod notes;

@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use uuid::Uuid;
 
-use super::{
-    Append, AppendOutcome, Appended, EventFilter, EventStore, IdempotencyKey, MatchingPage,
-    RecordedType, StoreError,
-};
-use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
+use super::forward::forward;
+use super::{Append, AppendOutcome, EventFilter, EventStore, MatchingPage, StoreError};
+use crate::event::{Position, RecordedEvent};
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -39,6 +36,10 @@ impl<S: Default> Probe<S> {
 }
 
 impl<S: EventStore> EventStore for Probe<S> {
+    forward!(
+        store: read_stream, head, stream_version, read_stream_backward, answer, event_types, position_at, changed, store_id,
+    );
+
     fn append_batch(
         &self,
         batch: Arc<[Append]>,
@@ -57,15 +58,6 @@ impl<S: EventStore> EventStore for Probe<S> {
         .boxed()
     }
 
-    fn read_stream<'a>(
-        &'a self,
-        stream: &'a StreamId,
-        after: Version,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.store.read_stream(stream, after, limit)
-    }
-
     fn read_all(
         &self,
         after: Position,
@@ -73,26 +65,6 @@ impl<S: EventStore> EventStore for Probe<S> {
     ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.store.read_all(after, limit)
-    }
-
-    fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.head()
-    }
-
-    fn stream_version<'a>(
-        &'a self,
-        stream: &'a StreamId,
-    ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        self.store.stream_version(stream)
-    }
-
-    fn read_stream_backward<'a>(
-        &'a self,
-        stream: &'a StreamId,
-        before: Version,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.store.read_stream_backward(stream, before, limit)
     }
 
     fn read_matching<'a>(
@@ -103,25 +75,5 @@ impl<S: EventStore> EventStore for Probe<S> {
     ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.store.read_matching(filter, after, limit)
-    }
-
-    fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
-        self.store.answer(key)
-    }
-
-    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
-        self.store.event_types()
-    }
-
-    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.position_at(time)
-    }
-
-    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.changed(after)
-    }
-
-    fn store_id(&self) -> Uuid {
-        self.store.store_id()
     }
 }

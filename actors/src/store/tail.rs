@@ -15,14 +15,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::Mutex;
-use uuid::Uuid;
 
 use self::recent::{Found, Recent};
+use super::forward::forward;
 use super::{
-    Append, AppendOutcome, Appended, EventFilter, EventStore, IdempotencyKey, MAX_PAGE,
-    MatchingPage, RecordedType, StoreError,
+    Append, AppendOutcome, Appended, EventFilter, EventStore, MAX_PAGE, MatchingPage, StoreError,
 };
-use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
+use crate::event::{Position, RecordedEvent};
 
 mod recent;
 #[cfg(test)]
@@ -207,20 +206,15 @@ fn written(batch: &[Append], outcomes: &[AppendOutcome]) -> Vec<Vec<RecordedEven
 }
 
 impl EventStore for Tail {
+    forward!(
+        store: read_stream, stream_version, read_stream_backward, answer, event_types, position_at, changed, store_id, span,
+    );
+
     fn append_batch(
         &self,
         batch: Arc<[Append]>,
     ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
         self.append(batch).boxed()
-    }
-
-    fn read_stream<'a>(
-        &'a self,
-        stream: &'a StreamId,
-        after: Version,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.store.read_stream(stream, after, limit)
     }
 
     fn read_all(
@@ -235,22 +229,6 @@ impl EventStore for Tail {
         self.end().boxed()
     }
 
-    fn stream_version<'a>(
-        &'a self,
-        stream: &'a StreamId,
-    ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        self.store.stream_version(stream)
-    }
-
-    fn read_stream_backward<'a>(
-        &'a self,
-        stream: &'a StreamId,
-        before: Version,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.store.read_stream_backward(stream, before, limit)
-    }
-
     fn read_matching<'a>(
         &'a self,
         filter: &'a EventFilter,
@@ -258,32 +236,5 @@ impl EventStore for Tail {
         limit: usize,
     ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
         self.matching(filter, after, limit).boxed()
-    }
-
-    fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
-        self.store.answer(key)
-    }
-
-    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
-        self.store.event_types()
-    }
-
-    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.position_at(time)
-    }
-
-    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.changed(after)
-    }
-
-    fn store_id(&self) -> Uuid {
-        self.store.store_id()
-    }
-
-    fn span<'a>(
-        &'a self,
-        stream: &'a StreamId,
-    ) -> BoxFuture<'a, Result<Option<(Position, Position)>, StoreError>> {
-        self.store.span(stream)
     }
 }

@@ -10,12 +10,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::event::{EventId, Position, RecordedEvent, StreamId, Timestamp, Version};
+use crate::event::{EventId, RecordedEvent, StreamId, Version};
 use crate::pool::{Connect, Connections, Lease, connector};
+use crate::store::forward::forward;
 use crate::store::snapshot::{Snapshot, SnapshotStore};
 use crate::store::{
-    Append, AppendOutcome, Appended, EventFilter, EventStore, ExpectedVersion, IdempotencyKey,
-    MatchingPage, RecordedType, StoreError,
+    Append, AppendOutcome, Appended, EventStore, ExpectedVersion, IdempotencyKey, StoreError,
 };
 
 /// What happens to the next commit.
@@ -217,6 +217,10 @@ impl FaultyStore {
 }
 
 impl EventStore for FaultyStore {
+    forward!(
+        inner: read_all, head, read_stream_backward, read_matching, event_types, position_at, changed, store_id,
+    );
+
     fn append_batch(
         &self,
         batch: Arc<[Append]>,
@@ -232,18 +236,6 @@ impl EventStore for FaultyStore {
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
         let archived = Version::new(self.faults.archived_up_to.load(Ordering::Relaxed));
         self.inner.read_stream(stream, after.max(archived), limit)
-    }
-
-    fn read_all(
-        &self,
-        after: Position,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>> {
-        self.inner.read_all(after, limit)
-    }
-
-    fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.inner.head()
     }
 
     fn stream_version<'a>(
@@ -269,46 +261,12 @@ impl EventStore for FaultyStore {
         .boxed()
     }
 
-    fn read_stream_backward<'a>(
-        &'a self,
-        stream: &'a StreamId,
-        before: Version,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
-        self.inner.read_stream_backward(stream, before, limit)
-    }
-
-    fn read_matching<'a>(
-        &'a self,
-        filter: &'a EventFilter,
-        after: Position,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
-        self.inner.read_matching(filter, after, limit)
-    }
-
     fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
         async move {
             self.faults.may_read()?;
             self.inner.answer(key).await
         }
         .boxed()
-    }
-
-    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
-        self.inner.event_types()
-    }
-
-    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.inner.position_at(time)
-    }
-
-    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.inner.changed(after)
-    }
-
-    fn store_id(&self) -> Uuid {
-        self.inner.store_id()
     }
 }
 

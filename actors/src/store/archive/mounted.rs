@@ -5,15 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use uuid::Uuid;
 
 use super::reader::{Archives, Page};
 use super::{ArchiveError, SharedCold};
-use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
-use crate::store::{
-    Append, AppendOutcome, Appended, EventFilter, EventStore, IdempotencyKey, MatchingPage,
-    RecordedType, StoreError,
-};
+use crate::event::{Position, RecordedEvent, StreamId, Version};
+use crate::store::forward::forward;
+use crate::store::{EventFilter, EventStore, MatchingPage, StoreError};
 
 /// A store whose old ranges are in files. What is in the database is read there; what the
 /// database says was archived is read from the files; appends are the database's.
@@ -203,12 +200,9 @@ impl ArchivedStore {
 }
 
 impl EventStore for ArchivedStore {
-    fn append_batch(
-        &self,
-        batch: Arc<[Append]>,
-    ) -> BoxFuture<'_, Result<Vec<AppendOutcome>, StoreError>> {
-        self.store.append_batch(batch)
-    }
+    forward!(
+        store: append_batch, head, stream_version, answer, event_types, position_at, changed, store_id, span,
+    );
 
     fn read_stream<'a>(
         &'a self,
@@ -227,17 +221,6 @@ impl EventStore for ArchivedStore {
         self.all(after, limit).boxed()
     }
 
-    fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.head()
-    }
-
-    fn stream_version<'a>(
-        &'a self,
-        stream: &'a StreamId,
-    ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        self.store.stream_version(stream)
-    }
-
     fn read_stream_backward<'a>(
         &'a self,
         stream: &'a StreamId,
@@ -254,32 +237,5 @@ impl EventStore for ArchivedStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<MatchingPage, StoreError>> {
         self.matching(filter, after, limit).boxed()
-    }
-
-    fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
-        self.store.answer(key)
-    }
-
-    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
-        self.store.event_types()
-    }
-
-    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.position_at(time)
-    }
-
-    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.changed(after)
-    }
-
-    fn store_id(&self) -> Uuid {
-        self.store.store_id()
-    }
-
-    fn span<'a>(
-        &'a self,
-        stream: &'a StreamId,
-    ) -> BoxFuture<'a, Result<Option<(Position, Position)>, StoreError>> {
-        self.store.span(stream)
     }
 }

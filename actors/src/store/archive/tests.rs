@@ -13,10 +13,10 @@ use super::reader::{Archives, RangeReader};
 use super::writer::{RangeWriter, found, verify};
 use super::{ArchiveError, ArchivedStore, Cold, ColdFile, MANIFEST, Manifest, manifests};
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp, Version};
+use crate::store::forward::forward;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Append, AppendOutcome, Appended, EventFilter, EventStore, IdempotencyKey, MAX_SCAN,
-    MatchingPage, RecordedType, StoreError, conformance,
+    Append, AppendOutcome, EventFilter, EventStore, MAX_SCAN, MatchingPage, StoreError, conformance,
 };
 
 type Files = Arc<Mutex<BTreeMap<String, Bytes>>>;
@@ -348,6 +348,10 @@ impl Forgetful {
 }
 
 impl EventStore for Forgetful {
+    forward!(
+        store: head, stream_version, answer, event_types, position_at, changed, store_id,
+    );
+
     fn append_batch(
         &self,
         batch: Arc<[Append]>,
@@ -370,17 +374,6 @@ impl EventStore for Forgetful {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, StoreError>> {
         self.live(self.store.read_all(after, limit)).boxed()
-    }
-
-    fn head(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.head()
-    }
-
-    fn stream_version<'a>(
-        &'a self,
-        stream: &'a StreamId,
-    ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        self.store.stream_version(stream)
     }
 
     fn read_stream_backward<'a>(
@@ -406,26 +399,6 @@ impl EventStore for Forgetful {
             }
         }
         .boxed()
-    }
-
-    fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
-        self.store.answer(key)
-    }
-
-    fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
-        self.store.event_types()
-    }
-
-    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.position_at(time)
-    }
-
-    fn changed(&self, after: Position) -> BoxFuture<'_, Result<Position, StoreError>> {
-        self.store.changed(after)
-    }
-
-    fn store_id(&self) -> Uuid {
-        self.store.store_id()
     }
 }
 
