@@ -1,6 +1,6 @@
 //! An event on its way through a handler: tries one after the other, and a dead letter at the end.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::bus::{
     Undelivered,
 };
 use crate::event::{Position, RecordedEvent};
+use crate::guarded::{guarded, text_of};
 use crate::outbox::{SubjectOf, subject_under};
 use crate::store::MAX_EVENT_BYTES;
 use crate::store::claims::ClaimError;
@@ -86,7 +87,7 @@ impl Runner {
     /// The lane of an event. One for which the application has no answer is in one with all of
     /// those; its handler will say what is wrong.
     pub(super) fn lane(&self, event: &RecordedEvent) -> Arc<str> {
-        catch_unwind(AssertUnwindSafe(|| (self.plan.lane)(event))).unwrap_or_else(|_| "".into())
+        guarded(|| (self.plan.lane)(event)).unwrap_or_else(|_| "".into())
     }
 
     /// Tries an event until it is acknowledged or a dead letter.
@@ -137,7 +138,7 @@ impl Runner {
         let handling = AssertUnwindSafe(async { (self.plan.handle)(consumed).await });
         match timeout(self.plan.deadline, handling.catch_unwind()).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(panic)) => Outcome::retry(format!("the handler panicked: {}", text_of(&*panic))),
+            Ok(Err(panic)) => Outcome::retry(format!("the handler panicked: {}", text_of(panic))),
             Err(_) => {
                 Outcome::retry(format!("the handler took longer than {:?}", self.plan.deadline))
             }
@@ -213,11 +214,6 @@ async fn certain(follower: &Follower) {
             Err(_) => std::future::pending().await,
         }
     }
-}
-
-fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
 /// A number that looks random (`splitmix64`, Steele, Lea and Flood 2014).

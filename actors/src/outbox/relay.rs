@@ -7,7 +7,6 @@
 //! mark that it still has.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use super::{Outlet, OutletError, SubjectOf};
 use crate::bus::Subject;
 use crate::component;
 use crate::event::{Position, RecordedEvent};
+use crate::guarded::guarded;
 use crate::pool::lease_at_start;
 use crate::store::EventFilter;
 use crate::store::claims::{ClaimError, Note};
@@ -230,12 +230,11 @@ impl Relay {
     async fn send(&mut self, page: Vec<RecordedEvent>, next: Cursor) -> Result<bool, Trouble> {
         let mut events: Vec<(Subject, RecordedEvent)> = Vec::with_capacity(page.len());
         for event in page {
-            let named = catch_unwind(AssertUnwindSafe(|| (self.args.subject)(&event))).ok();
-            match named {
-                Some(Some(subject)) => events.push((subject, event)),
-                Some(None) => {}
+            match guarded(|| (self.args.subject)(&event)) {
+                Ok(Some(subject)) => events.push((subject, event)),
+                Ok(None) => {}
                 // It would end every life that comes to it.
-                None => {
+                Err(_) => {
                     let reason = "the application panicked when it was to name its subject";
                     self.follower.park(self.cursor, &event, reason).await?;
                 }

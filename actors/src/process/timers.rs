@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -27,6 +27,7 @@ use crate::command::{CommandBus, CommandEnvelope};
 use crate::component;
 use crate::error::ErrorClass;
 use crate::event::{Position, RecordedEvent, Timestamp};
+use crate::guarded::guarded;
 use crate::pool::{Lease, lease_at_start};
 use crate::store::claims::ClaimError;
 use crate::store::follow::{Cursor, Follow, Follower, Shown, Step, failure};
@@ -309,7 +310,7 @@ impl<P: Process> Timers<P> {
 
 /// The deadlines that an event of a process sets.
 fn timers_of<P: Process>(event: &RecordedEvent) -> Vec<Timer> {
-    let effects = match catch_unwind(AssertUnwindSafe(|| effects_of::<P>(event))) {
+    let effects = match guarded(|| effects_of::<P>(event)) {
         Ok(Ok(effects)) => effects,
         // It is a dead letter of those who have the effects.
         Ok(Err(_)) | Err(_) => return Vec::new(),

@@ -22,6 +22,7 @@ use super::manager::ManagerMessage;
 use super::state::{Next, SagaEvent, SagaState, SagaStatus, StepShape, StepStatus};
 use super::{Definitions, parts_of};
 use crate::event::{Decoder, Event, EventId, Metadata, NewEvent, StreamId, Timestamp, Version};
+use crate::guarded::text_of;
 use crate::pool::{Lease, PoolMessage, store_failure};
 use crate::store::committer::{CommitError, CommitterHandle, CommitterMessage};
 use crate::store::{Append, AppendError, ExpectedVersion};
@@ -415,7 +416,7 @@ impl SagaActor {
             let unknown = |reason| Err(Trouble { reason, retry: true, unknown: true });
             let result = match result.await {
                 Ok(Ok(result)) => result.map_err(Trouble::from),
-                Ok(Err(panic)) => unknown(format!("it panicked: {}", text_of(&*panic))),
+                Ok(Err(panic)) => unknown(format!("it panicked: {}", text_of(panic))),
                 Err(_) => unknown(format!("it took longer than {timeout:?}")),
             };
             SagaMessage::Ended(Box::new(Ended { run: number, result }))
@@ -501,11 +502,6 @@ fn later(at: Timestamp, wait: Duration) -> Timestamp {
 fn wait_until(at: Timestamp, until: Timestamp) -> Duration {
     let micros = until.as_micros().saturating_sub(at.as_micros());
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
-}
-
-fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
 /// Why events are not in the log, or not as far as one knows.

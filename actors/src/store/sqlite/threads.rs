@@ -6,12 +6,13 @@
 //! thread goes on with the next.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread::JoinHandle,
 };
 
 use tokio::sync::oneshot;
+
+use crate::guarded::guarded;
 
 /// What a thread works with.
 pub(super) trait State: Send + 'static {
@@ -95,13 +96,11 @@ fn work_off<S: State>(queue: &Mutex<mpsc::Receiver<Job<S>>>, mut state: S) {
         // The lock is held while this one waits; the others wait for the lock.
         let next = locked(queue).recv();
         let Ok(job) = next else { return };
-        let done = catch_unwind(AssertUnwindSafe(|| {
+        let done = guarded(|| {
             job(&mut state);
             state.rest();
-        }));
-        if let Err(panic) = done {
-            // A payload may panic in its drop.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+        });
+        if done.is_err() {
             state.reset();
         }
     }
