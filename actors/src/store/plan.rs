@@ -54,7 +54,10 @@ pub(super) struct Accepted<'a> {
 pub(super) struct StreamChange {
     pub(super) version: Version,
     pub(super) deleted: bool,
-    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only databases need it"))]
+    #[cfg_attr(
+        not(any(feature = "sqlite", feature = "postgres")),
+        expect(dead_code, reason = "only databases need it")
+    )]
     pub(super) first_position: Position,
     pub(super) last_position: Position,
 }

@@ -56,6 +56,25 @@ pub enum Role {
     Building,
 }
 
+impl Found {
+    /// A build is begun.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn put(&mut self, role: Role, build: Build) {
+        match role {
+            Role::Active => self.active = Some(build),
+            Role::Building => self.building = Some(build),
+        }
+    }
+
+    /// A build is retired.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn remove(&mut self, build: i64) {
+        for one in [&mut self.active, &mut self.building] {
+            one.take_if(|found| found.id == build);
+        }
+    }
+}
+
 /// What a program that starts has to do.
 #[must_use]
 pub fn decide(found: &Found, wanted: Wanted) -> Change {

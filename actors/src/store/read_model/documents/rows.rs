@@ -1,6 +1,6 @@
 //! What the columns of a row mean, for every adapter alike.
 
-use super::builds::Found;
+use super::builds::{Found, Role};
 use super::{Build, Document, Parked, ParkedDocument, ParkedQuery, Part, Progress};
 use crate::event::Position;
 use crate::store::read_model::query::MAX_LIST;
@@ -13,9 +13,17 @@ pub(super) trait Columns {
     fn text(&self, column: usize) -> Result<&str, Self::Error>;
 }
 
-/// The states of a build.
-pub(super) const BUILDING: i64 = 0;
-pub(super) const ACTIVE: i64 = 1;
+/// The states of a build in use.
+const BUILDING: i64 = 0;
+const ACTIVE: i64 = 1;
+
+/// The state of a build that is begun for this.
+pub(super) const fn state_of(role: Role) -> i64 {
+    match role {
+        Role::Active => ACTIVE,
+        Role::Building => BUILDING,
+    }
+}
 
 fn position<R: Columns>(row: &R, column: usize) -> Result<Position, R::Error> {
     Ok(Position::new(row.integer(column)?.cast_unsigned()))
@@ -32,10 +40,8 @@ pub(super) fn found<'a, R: Columns + 'a>(
             version: u32::try_from(row.integer(1)?).unwrap_or(u32::MAX),
             partitions: u16::try_from(row.integer(2)?).unwrap_or(u16::MAX),
         };
-        match row.integer(3)? {
-            ACTIVE => found.active = Some(build),
-            _ => found.building = Some(build),
-        }
+        let role = if row.integer(3)? == ACTIVE { Role::Active } else { Role::Building };
+        found.put(role, build);
     }
     Ok(found)
 }

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, postgres::PgRow};
 
 use super::super::Build;
 use super::super::builds::{Change, Compared, Found, Role, Wanted};
-use super::super::rows::{self, ACTIVE, BUILDING, Columns};
+use super::super::rows::{self, Columns};
 use super::text;
 
 /// The builds in use.
@@ -48,18 +48,10 @@ pub(super) async fn change(
     .await?;
     for build in change.retire.into_iter().flatten() {
         retire(connection, build).await?;
-        for one in [&mut found.active, &mut found.building] {
-            one.take_if(|found| found.id == build);
-        }
+        found.remove(build);
     }
-    match change.make {
-        None => {}
-        Some((Role::Active, wanted)) => {
-            found.active = Some(make(connection, projection, wanted, ACTIVE, paused).await?);
-        }
-        Some((Role::Building, wanted)) => {
-            found.building = Some(make(connection, projection, wanted, BUILDING, paused).await?);
-        }
+    if let Some((role, wanted)) = change.make {
+        found.put(role, make(connection, projection, wanted, role, paused).await?);
     }
     Ok(found)
 }
@@ -68,7 +60,7 @@ async fn make(
     connection: &mut PgConnection,
     projection: &str,
     Wanted { version, partitions }: Wanted,
-    state: i64,
+    role: Role,
     paused: bool,
 ) -> sqlx::Result<Build> {
     let id = sqlx::query_scalar(
@@ -78,7 +70,7 @@ async fn make(
     .bind(text::stored(projection))
     .bind(i64::from(version))
     .bind(i32::from(partitions))
-    .bind(i16::try_from(state).unwrap_or_default())
+    .bind(i16::try_from(rows::state_of(role)).unwrap_or_default())
     .fetch_one(&mut *connection)
     .await?;
     sqlx::query(

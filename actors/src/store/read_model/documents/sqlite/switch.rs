@@ -4,7 +4,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteExecutor, SqliteRow};
 
 use super::super::Build;
 use super::super::builds::{Change, Compared, Found, Role, Wanted};
-use super::super::rows::{self, ACTIVE, BUILDING, Columns};
+use super::super::rows::{self, Columns};
 
 /// The builds in use.
 pub(super) async fn find<'c>(
@@ -37,18 +37,10 @@ pub(super) async fn change(
             .await?;
     for build in change.retire.into_iter().flatten() {
         retire(connection, build).await?;
-        for one in [&mut found.active, &mut found.building] {
-            one.take_if(|found| found.id == build);
-        }
+        found.remove(build);
     }
-    match change.make {
-        None => {}
-        Some((Role::Active, wanted)) => {
-            found.active = Some(make(connection, projection, wanted, ACTIVE, paused).await?);
-        }
-        Some((Role::Building, wanted)) => {
-            found.building = Some(make(connection, projection, wanted, BUILDING, paused).await?);
-        }
+    if let Some((role, wanted)) = change.make {
+        found.put(role, make(connection, projection, wanted, role, paused).await?);
     }
     Ok(found)
 }
@@ -57,7 +49,7 @@ async fn make(
     connection: &mut SqliteConnection,
     projection: &str,
     Wanted { version, partitions }: Wanted,
-    state: i64,
+    role: Role,
     paused: i64,
 ) -> sqlx::Result<Build> {
     let id = sqlx::query_scalar(
@@ -67,7 +59,7 @@ async fn make(
     .bind(projection)
     .bind(version)
     .bind(partitions)
-    .bind(state)
+    .bind(rows::state_of(role))
     .fetch_one(&mut *connection)
     .await?;
     for name in rows::checkpoints(id, partitions) {
