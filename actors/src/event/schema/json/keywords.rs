@@ -18,6 +18,28 @@ const EVERYTHING: &Value = &Value::Bool(true);
 /// How many values a message lists.
 const MAX_LISTED: usize = 8;
 
+/// How many integers between two bounds are looked at one by one.
+const MAX_RANGE: i64 = 16;
+
+/// The values that a schema without `enum` takes, if its types and bounds leave only a few.
+fn few(schema: &Keywords, types: Types) -> Option<Vec<Value>> {
+    if !types.within(Types::INTEGER.or(Types::FINITE)) {
+        return None;
+    }
+    let mut values = types.and(Types::FINITE).values();
+    if types.has(Types::INTEGER) {
+        let end = |end: End| end.of(schema, true)?.value.as_i64();
+        let (low, high) = (end(End::Lower)?, end(End::Upper)?);
+        if high.checked_sub(low)? >= MAX_RANGE {
+            return None;
+        }
+        let step = schema.get("multipleOf").and_then(Value::as_i64).filter(|step| *step > 0);
+        let taken = |value: &i64| step.is_none_or(|step| value % step == 0);
+        values.extend((low..=high).filter(taken).map(Value::from));
+    }
+    Some(values)
+}
+
 impl Compare<'_> {
     /// Compares two schemas without references and unions.
     pub(super) fn check_plain(&mut self, writer: &Keywords, reader: &Keywords, path: &str) {
@@ -25,8 +47,10 @@ impl Compare<'_> {
         if let Some(values) = finite(writer) {
             return self.check_values(&values, reader, path);
         }
-        if written.is_finite() && finite(reader).is_some() {
-            return self.check_values(&written.values(), reader, path);
+        if finite(reader).is_some()
+            && let Some(values) = few(writer, written)
+        {
+            return self.check_values(&values, reader, path);
         }
         let taken = Types::of(reader);
         let refused = written.without(taken);

@@ -89,12 +89,10 @@ impl Types {
         self.without(other).is_empty()
     }
 
-    /// Whether there are few values of these types, so that they can be listed.
-    pub(super) const fn is_finite(self) -> bool {
-        self.within(Self::NULL.or(Self::BOOLEAN))
-    }
+    /// The types of which there are so few values that they can be listed.
+    pub(super) const FINITE: Self = Self::NULL.or(Self::BOOLEAN);
 
-    /// The values, if there are few.
+    /// The values of those of these types that have few.
     pub(super) fn values(self) -> Vec<Value> {
         let all = [Value::Null, Value::Bool(false), Value::Bool(true)];
         all.into_iter().filter(|value| Self::of_value(value).within(self)).collect()

@@ -303,6 +303,30 @@ fn listed_values_are_kept() {
                 &[("", Rule::Enum)],
             ),
             ("booleans can be listed", r#"{"enum": [true, false]}"#, r#"{"type": "boolean"}"#, &[]),
+            (
+                "few integers can be listed",
+                r#"{"enum": [1, 2, 4, null]}"#,
+                r#"{"type": ["integer", "null"], "exclusiveMinimum": 0, "maximum": 2}"#,
+                &[],
+            ),
+            (
+                "one of them is not in the list",
+                r#"{"enum": [1, 2, 4]}"#,
+                r#"{"type": "integer", "minimum": 1, "maximum": 4}"#,
+                &[("", Rule::Enum)],
+            ),
+            (
+                "multiples between bounds",
+                r#"{"enum": [2, 4]}"#,
+                r#"{"type": "integer", "minimum": 1, "maximum": 5, "multipleOf": 2}"#,
+                &[],
+            ),
+            (
+                "multiples of a fraction are all looked at",
+                r#"{"enum": [2, 4]}"#,
+                r#"{"type": "integer", "minimum": 1, "maximum": 5, "multipleOf": 0.5}"#,
+                &[("", Rule::Enum)],
+            ),
             ("one is 1.0", r#"{"const": 1.0}"#, r#"{"const": 1}"#, &[]),
             (
                 "by reference",
