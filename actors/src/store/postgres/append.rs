@@ -213,8 +213,12 @@ impl Writer {
                 }
             }
         }
-        sqlx::raw_sql(LOCK).execute(&mut self.connection).await?;
-        match self.locked(batch).await {
+        // Its transaction has begun also when the lock itself is refused.
+        let tried = match sqlx::raw_sql(LOCK).execute(&mut self.connection).await {
+            Ok(_) => self.locked(batch).await,
+            Err(error) => Err(error),
+        };
+        match tried {
             Ok(tried) => {
                 sqlx::query("commit").execute(&mut self.connection).await?;
                 match tried {
