@@ -205,11 +205,12 @@ impl Memory {
         self.head = Some(plan.head);
     }
 
-    /// Removes keys that are older than `age`, counted back from the log's last mark, at most
-    /// `limit` rows of them; whether there may be more.
+    /// Removes keys that are older than `age`, counted back from the log's last mark or from `now`,
+    /// whichever is earlier, at most `limit` rows of them; whether there may be more.
     pub(super) fn expire(
         &mut self,
         connection: &Connection,
+        now: i64,
         age: Duration,
         limit: i64,
     ) -> rusqlite::Result<bool> {
@@ -217,7 +218,9 @@ impl Memory {
             .prepare_cached("select max(at) from position_marks")?
             .query_row((), |row| row.get(0))?;
         let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-        let Some(before) = last.map(|last| last.saturating_sub(age)) else { return Ok(false) };
+        let Some(before) = last.map(|last| last.min(now).saturating_sub(age)) else {
+            return Ok(false);
+        };
         let up_to: Option<i64> = connection
             .prepare_cached(
                 "select position from position_marks where at <= ? order by at desc limit 1",
