@@ -6,7 +6,9 @@
 //! is ahead of that since the process began is believed when it has stayed so for as long as keys
 //! are kept, since by then they are old enough by either. What goes back is believed at once.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
 
 /// What it may go ahead at once: clocks drift, and are set right.
 const STEP_US: i64 = 60 * 60 * 1_000_000;
@@ -15,7 +17,8 @@ const STEP_US: i64 = 60 * 60 * 1_000_000;
 #[derive(Debug)]
 pub(super) struct SteadyClock {
     began: Instant,
-    believed: Believed,
+    /// Since it was first asked.
+    believed: Option<Believed>,
 }
 
 /// How far the time of day is ahead of what was counted, in microseconds.
@@ -28,18 +31,20 @@ struct Believed {
 
 impl SteadyClock {
     pub(super) fn new() -> Self {
-        Self { began: Instant::now(), believed: Believed { ahead: wall(), said: None } }
+        Self { began: Instant::now(), believed: None }
     }
 
-    /// Microseconds since 1970, for what is kept for `age`.
-    pub(super) fn now(&mut self, age: Duration) -> i64 {
-        self.believed.now(wall(), self.began.elapsed(), age)
+    /// Microseconds since 1970, for what is kept for `age`. The time of day is what SQLite takes for
+    /// it.
+    pub(super) fn now(&mut self, connection: &Connection, age: Duration) -> rusqlite::Result<i64> {
+        let wall: i64 = connection
+            .prepare_cached("select cast(unixepoch('subsec') * 1000000 as integer)")?
+            .query_row((), |row| row.get(0))?;
+        let counted = self.began.elapsed();
+        let ahead = wall.saturating_sub(micros(counted));
+        let believed = self.believed.get_or_insert(Believed { ahead, said: None });
+        Ok(believed.now(wall, counted, age))
     }
-}
-
-fn wall() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    micros(since)
 }
 
 fn micros(time: Duration) -> i64 {

@@ -53,7 +53,9 @@ impl Writer {
     /// that may be written shows here.
     pub(super) fn open(&mut self) -> rusqlite::Result<&Connection> {
         if self.connection.is_none() {
-            self.connection = Some(open(&self.path, &self.options)?);
+            let connection = open(&self.path, &self.options)?;
+            self.clock.now(&connection, self.options.keys_for)?;
+            self.connection = Some(connection);
             self.durability = None;
         }
         Ok(self.connection.as_ref().expect("it was opened above"))
@@ -130,7 +132,9 @@ impl Writer {
     /// Removes keys that are too old, at most `limit` of them; whether there may be more.
     pub(super) fn expire(&mut self, limit: i64) -> rusqlite::Result<bool> {
         let age = self.options.keys_for;
-        let now = self.clock.now(age);
+        self.open()?;
+        let connection = self.connection.as_ref().expect("it was opened above");
+        let now = self.clock.now(connection, age)?;
         let more = self.transact(Durability::Normal, |connection, memory| {
             memory.expire(connection, now, age, limit).map(Some)
         })?;
