@@ -34,6 +34,7 @@ mod key_value;
 mod migrations;
 mod node;
 mod partitions;
+mod pooler;
 mod processes;
 mod projections;
 mod pruning;

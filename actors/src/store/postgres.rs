@@ -98,7 +98,12 @@ impl PgStore {
     ///
     /// Dropping the call loses nothing.
     pub async fn on(database: Arc<PgDatabase>) -> Result<Self, StoreError> {
-        let store_id = lookup::store_id(&database).await?;
+        let store_id = lookup::store_id(&database).await;
+        // Through a pooler that shares sessions the tables are there or not, as it happens.
+        if matches!(store_id, Ok(_) | Err(StoreError::NotMigrated { .. })) {
+            database.ping().await?;
+        }
+        let store_id = store_id?;
         let types = Arc::<types::Types>::default();
         Ok(Self {
             reader: read::Reader::new(Arc::clone(&database), Arc::clone(&types)),

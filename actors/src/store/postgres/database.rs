@@ -7,18 +7,20 @@
 //! | health | one, apart from the shared ones: whether the server answers does not depend on whether those are in use |
 //!
 //! Settings are made with `set` after connecting and not with the start of the session: poolers
-//! refuse or lose what comes there.
+//! refuse or lose what comes there. One that gives each transaction another session (PgBouncer's
+//! `pool_mode = transaction`) loses these, too, and prepared statements, and listens for nobody: it
+//! is refused, as soon as a connection is seen to change the process of the server behind it.
 
 use std::{fmt, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgPool,
+    AssertSqlSafe, ConnectOptions as _, PgPool, Row as _,
     postgres::{PgConnectOptions, PgConnection, PgPoolOptions},
 };
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
-    fault::fault,
+    fault::{fault, pooled},
     options::{PgOptions, read_address},
 };
 use crate::{event::Position, store::StoreError};
@@ -42,7 +44,7 @@ pub struct PgDatabase {
     pub(super) options: PgOptions,
     pool: PgPool,
     /// The connection that answers whether the server does.
-    health: Mutex<Option<PgConnection>>,
+    health: Mutex<Option<(PgConnection, i32)>>,
 }
 
 impl PgDatabase {
@@ -123,6 +125,7 @@ impl PgDatabase {
         let connected = async {
             let mut connection = self.connect.connect().await?;
             set(&mut connection, session).await?;
+            process(&mut connection).await?;
             Ok(connection)
         };
         match timeout(self.options.acquire_timeout, connected).await {
@@ -141,17 +144,22 @@ impl PgDatabase {
     ///
     /// Dropping the call closes that connection; the next one makes another.
     pub async fn ping(&self) -> Result<(), StoreError> {
+        let fault = |error| self.fault(error);
         let mut slot = self.health.lock().await;
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => self.lone(session(&self.options, SHARED_SILENT)).await?,
-        };
-        if connection.ping().await.is_err() {
-            // Closed by the server a while ago, it may be; a new one tells.
-            connection = self.lone(session(&self.options, SHARED_SILENT)).await?;
-            connection.ping().await.map_err(|error| self.fault(error))?;
+        if let Some((mut connection, process)) = slot.take() {
+            match behind(&mut connection).await {
+                Ok(found) if found == process => {
+                    *slot = Some((connection, process));
+                    return Ok(());
+                }
+                Ok(_) => return Err(fault(pooled())),
+                // Closed by the server a while ago, it may be; a new one tells.
+                Err(_) => {}
+            }
         }
-        *slot = Some(connection);
+        let mut connection = self.lone(session(&self.options, SHARED_SILENT)).await?;
+        let process = process(&mut connection).await.map_err(fault)?;
+        *slot = Some((connection, process));
         Ok(())
     }
 
@@ -229,6 +237,20 @@ fn session(options: &PgOptions, silent: Duration) -> String {
 
 async fn set(connection: &mut PgConnection, session: String) -> sqlx::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop)
+}
+
+/// The process of the server behind a connection, if it is the same for two statements.
+async fn process(connection: &mut PgConnection) -> sqlx::Result<i32> {
+    let process = behind(connection).await?;
+    match behind(connection).await? == process {
+        true => Ok(process),
+        false => Err(pooled()),
+    }
+}
+
+async fn behind(connection: &mut PgConnection) -> sqlx::Result<i32> {
+    // Unprepared: it has to be heard whoever is there.
+    sqlx::raw_sql("select pg_backend_pid()").fetch_one(connection).await?.try_get(0)
 }
 
 /// The address, without the password, for errors and logs.

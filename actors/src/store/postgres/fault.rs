@@ -33,6 +33,21 @@ fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(|code| code.into_owned())
 }
 
+/// What is said on one connection is heard by several processes of the server.
+#[derive(Debug, thiserror::Error)]
+#[error("two statements of one connection met two processes of the server")]
+struct Pooled;
+
+pub(super) fn pooled() -> sqlx::Error {
+    sqlx::Error::Configuration(Box::new(Pooled))
+}
+
+/// Also a statement that was prepared in another session, or is there from one.
+fn is_pooled(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Configuration(inner) if inner.is::<Pooled>())
+        || matches!(code(error).as_deref(), Some("26000" | "42P05"))
+}
+
 /// What to do about TLS that does not come about.
 fn tls(error: &sqlx::Error) -> Option<String> {
     let text = match error {
@@ -57,6 +72,12 @@ pub(super) fn fault(store: String, error: sqlx::Error) -> StoreError {
     };
     if let Some(cure) = tls(&error) {
         return StoreError::Unavailable { store, cure, source: Box::new(error) };
+    }
+    if is_pooled(&error) {
+        let cure = "a pooler gives each transaction another session, and settings, prepared \
+                    statements and LISTEN are lost; let it keep one for each client (PgBouncer: \
+                    pool_mode = session, and wake=poll here), or go past it";
+        return unavailable(store, cure, error);
     }
     match (code(&error).as_deref(), &error) {
         (_, sqlx::Error::PoolClosed) => StoreError::Closed { store },
