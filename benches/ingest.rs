@@ -145,6 +145,7 @@ fn store_alone(events: &[String]) -> f64 {
                     )],
                     key: Some(IdempotencyKey::of([b.to_le_bytes(), i.to_le_bytes()])),
                     linked: false,
+                    outside: true,
                 };
                 chunk.iter().enumerate().map(append).collect()
             })

@@ -21,8 +21,10 @@ pub mod fixture;
 pub mod live;
 mod loading;
 pub mod snapshot_policy;
+mod unreadable;
 
 pub use snapshot_policy::SnapshotPolicy;
+pub use unreadable::Unreadable;
 
 #[cfg(test)]
 pub(crate) mod tests;

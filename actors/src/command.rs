@@ -16,7 +16,7 @@ use bytes::Bytes;
 use mister_smith_supervisors::{AskError, ErrorClass, ReplyPort, SupervisorError};
 use serde::{Deserialize, Serialize};
 
-use crate::aggregate::{Aggregate, InvalidAggregate};
+use crate::aggregate::{Aggregate, InvalidAggregate, Unreadable};
 use crate::event::{EventCodecError, Metadata, Position, RecordedEvent, StreamId, Version};
 use crate::store::committer::CommitError;
 use crate::store::{AppendError, IdempotencyKey, MAX_APPEND_EVENTS};
@@ -188,6 +188,10 @@ pub enum CommandError {
         /// How to react.
         class: ErrorClass,
     },
+    /// The aggregate cannot be read from its stream, whatever is sent to it, until somebody mends
+    /// that. Nothing was written.
+    #[error(transparent)]
+    Unreadable(Arc<Unreadable>),
     /// There cannot be such an aggregate.
     #[error(transparent)]
     Invalid(Arc<InvalidAggregate>),
@@ -246,7 +250,12 @@ impl CommandError {
             Self::Append(error) => error.class(),
             Self::Commit(error) => error.class(),
             Self::Unchecked { class, .. } => *class,
-            Self::Event(_) => ErrorClass::Permanent,
+            Self::Event(_) | Self::Unreadable(_) => ErrorClass::Permanent,
+            Self::Supervisor(SupervisorError::StartFailed { reason, .. })
+                if reason.class() == Some(ErrorClass::Permanent) =>
+            {
+                ErrorClass::Permanent
+            }
             Self::Overloaded { .. } | Self::Actor(_) | Self::Supervisor(_) => ErrorClass::Transient,
         }
     }

@@ -6,7 +6,9 @@
 //!
 //! The streams keep the names that the sender gives. Those that belong to somebody
 //! ([`Owners`]: an aggregate, the sagas, …) are refused, and so are types that are the store's: an
-//! event from outside never gets past somebody's decisions, or ends a stream.
+//! event from outside never gets past somebody's decisions, or ends a stream. What this node does
+//! not know of owners, the store does, and looks at it in the transaction that writes: no list is
+//! read beside, and no event of a call that is on its way gets in behind a new owner.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,19 +17,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use mister_smith_supervisors::{AskError, Clock, ErrorClass};
+use mister_smith_supervisors::{Clock, ErrorClass};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use crate::event::{ContentType, EventId, MAX_EVENT_TYPE_BYTES, NewEvent, StreamId, Timestamp};
-use crate::pool::PoolHandle;
 use crate::store::committer::{
     CommitError, Committed, CommitterHandle, MAX_BATCH_BYTES, MAX_BATCH_EVENTS,
 };
 use crate::store::notes::{Owned, Owners};
-use crate::store::{
-    Append, AppendError, AppendOutcome, Appended, ExpectedVersion, IdempotencyKey, StoreError,
-};
+use crate::store::{Append, AppendError, AppendOutcome, Appended, ExpectedVersion, IdempotencyKey};
 
 #[cfg(test)]
 mod tests;
@@ -39,11 +37,8 @@ pub const MAX_EVENTS: usize = 20_000;
 /// Their payload, in KiB: 64 MiB.
 pub const MAX_KIB: usize = 64 << 10;
 
-/// How long a call waits for its commit, and before that for the list of owners.
+/// How long a call waits for its commit.
 const DEADLINE: Duration = Duration::from_secs(10);
-
-/// How old the list of owners may be that other nodes add to.
-const OWNERS_FOR: Duration = Duration::from_secs(1);
 
 /// An event on its way in.
 #[derive(Clone, Debug)]
@@ -108,12 +103,6 @@ pub enum IngestError {
         /// How long was waited for it.
         after: Duration,
     },
-    /// Whose the streams are could not be read. Nothing was written.
-    #[error("whose the streams are cannot be read ({0}); retry")]
-    Owners(Arc<StoreError>),
-    /// The pool did not answer. Nothing was written.
-    #[error(transparent)]
-    Pool(#[from] AskError),
 }
 
 impl IngestError {
@@ -122,11 +111,7 @@ impl IngestError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Commit(error) => error.class(),
-            Self::Owners(error) => match **error {
-                StoreError::Closed { .. } => ErrorClass::Transient,
-                ref other => other.class(),
-            },
-            Self::Overloaded { .. } | Self::Timeout { .. } | Self::Pool(_) => ErrorClass::Transient,
+            Self::Overloaded { .. } | Self::Timeout { .. } => ErrorClass::Transient,
         }
     }
 }
@@ -137,14 +122,11 @@ pub struct Ingest(Arc<Inner>);
 
 struct Inner {
     committer: CommitterHandle,
-    pool: PoolHandle,
     owners: Owners,
     clock: Clock,
     random: Box<dyn Fn() -> u64 + Send + Sync>,
     events: Arc<Semaphore>,
     kib: Arc<Semaphore>,
-    /// When the owners were read, and whether nobody else adds to them.
-    learned: tokio::sync::Mutex<Option<(Instant, bool)>>,
     /// Commits that nobody waits for any more; they still take their room.
     left: Mutex<Vec<Left>>,
 }
@@ -167,20 +149,17 @@ impl Ingest {
     #[must_use]
     pub fn new(
         committer: CommitterHandle,
-        pool: PoolHandle,
         owners: Owners,
         clock: Clock,
         random: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Inner {
             committer,
-            pool,
             owners,
             clock,
             random: Box::new(random),
             events: Arc::new(Semaphore::new(MAX_EVENTS)),
             kib: Arc::new(Semaphore::new(MAX_KIB)),
-            learned: tokio::sync::Mutex::default(),
             left: Mutex::default(),
         }))
     }
@@ -213,9 +192,6 @@ impl Ingest {
         &self,
         events: impl IntoIterator<Item = (StreamId, Incoming)>,
     ) -> Result<Vec<Ingested>, IngestError> {
-        // A store that does not answer must not let calls wait for each other without end.
-        let learning = tokio::time::timeout(DEADLINE, self.learn()).await;
-        learning.map_err(|_| IngestError::Timeout { after: DEADLINE })??;
         let mut answers = Vec::new();
         let mut appends: Vec<Vec<Append>> = Vec::new();
         let (mut count, mut bytes, mut in_last) = (0, 0, 0);
@@ -243,7 +219,7 @@ impl Ingest {
             Some(refused) => Ok(refused),
             None => outcomes
                 .next()
-                .map(|one| one.map_err(Refused::Append))
+                .map(|one| one.map_err(|error| self.refused(error)))
                 .ok_or(CommitError::Interrupted),
         });
         Ok(answers.collect::<Result<_, _>>()?)
@@ -263,6 +239,17 @@ impl Ingest {
         admitted.map_err(|owned| Refused::Owned { stream: stream.clone(), owned })
     }
 
+    /// What the log refused. Whose a stream is it knows better than this node, which learns it so.
+    fn refused(&self, error: AppendError) -> Refused {
+        match error {
+            AppendError::Owned { stream, owner } => {
+                let owned = self.0.owners.hear(stream.category(), &owner);
+                Refused::Owned { stream, owned }
+            }
+            other => Refused::Append(other),
+        }
+    }
+
     fn append(&self, stream: StreamId, event: Incoming, recorded_at: Timestamp) -> Append {
         let Incoming { event_type, codec, data, meta, key } = event;
         let id = EventId::at(recorded_at, (self.0.random)(), (self.0.random)());
@@ -275,6 +262,7 @@ impl Ingest {
             events: vec![new],
             key: Some(key),
             linked: false,
+            outside: true,
         }
     }
 
@@ -332,22 +320,6 @@ impl Ingest {
     fn sweep(&self) {
         let mut left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);
         left.retain_mut(|one| (&mut one.commits).now_or_never().is_none());
-    }
-
-    /// Reads whose the streams are, if others may have added to it.
-    async fn learn(&self) -> Result<(), IngestError> {
-        let mut learned = self.0.learned.lock().await;
-        match *learned {
-            Some((_, true)) => return Ok(()),
-            Some((at, false)) if at.elapsed() < OWNERS_FOR => return Ok(()),
-            _ => {}
-        }
-        let asked = Instant::now();
-        let lease = self.0.pool.lease().await?;
-        let learning = self.0.owners.learn(&*lease.notes).await;
-        learning.map_err(|error| IngestError::Owners(Arc::new(error)))?;
-        *learned = Some((asked, !lease.shared));
-        Ok(())
     }
 }
 

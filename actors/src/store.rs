@@ -295,12 +295,15 @@ pub struct Append {
     /// For decisions that were made on the outcome of the one before: the expected version alone
     /// would let it through when somebody else's events made the same version.
     pub linked: bool,
+    /// It comes from outside: refused if the streams of its category belong to somebody
+    /// ([`Notes::own`](notes::Notes::own)), also if that was noted while it was on its way.
+    pub outside: bool,
 }
 
 impl Append {
     /// Events for a stream, without a key.
     pub const fn new(stream: StreamId, expected: ExpectedVersion, events: Vec<NewEvent>) -> Self {
-        Self { stream, expected, events, key: None, linked: false }
+        Self { stream, expected, events, key: None, linked: false, outside: false }
     }
 
     /// Ends a stream for ever: it takes no more events and reads as empty. Its events keep their
@@ -431,6 +434,14 @@ pub enum AppendError {
         /// The stream.
         stream: StreamId,
     },
+    /// It comes from outside, and the stream belongs to somebody.
+    #[error("streams of the category of {stream} belong to {owner}; use another name")]
+    Owned {
+        /// The stream.
+        stream: StreamId,
+        /// Whose it is.
+        owner: String,
+    },
     /// The append itself cannot be written.
     #[error("append to stream {stream} is invalid: {reason}")]
     Invalid {
@@ -447,7 +458,7 @@ impl AppendError {
         match self {
             Self::Conflict { .. } => ErrorClass::Transient,
             Self::Deleted { .. } => ErrorClass::Permanent,
-            Self::Invalid { .. } => ErrorClass::User,
+            Self::Invalid { .. } | Self::Owned { .. } => ErrorClass::User,
         }
     }
 }

@@ -6,7 +6,7 @@ use mister_smith_actors::event::{Position, StreamId, Timestamp, Version};
 use mister_smith_actors::store::notes::Skipped;
 
 use super::output::{self, write};
-use super::store::{Open, ReadArg, StoreArg};
+use super::store::ReadArg;
 
 /// Options of `smith events skip`.
 #[derive(Clone, Debug, Args)]
@@ -21,7 +21,7 @@ pub(super) struct Skip {
     #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
     by: String,
     #[command(flatten)]
-    store: StoreArg,
+    store: ReadArg,
 }
 
 impl Skip {
@@ -30,7 +30,7 @@ impl Skip {
         if self.reason.trim().is_empty() {
             bail!("--reason says nothing; whoever finds the event later wants to know why");
         }
-        let open = Open::to_write(&self.store.store).await?;
+        let open = self.store.open_to_write().await?;
         let store = &open.lease.store;
         let found = match &*self.event {
             [position] => {

@@ -41,6 +41,9 @@ pub(super) struct ReadArg {
     directory: Option<PathBuf>,
 }
 
+/// How an address is opened.
+type How = fn(&str) -> Result<Arc<dyn Connect>, AddressError>;
+
 /// An open store.
 pub(super) struct Open {
     connections: Arc<dyn Connections>,
@@ -50,8 +53,17 @@ pub(super) struct Open {
 impl ReadArg {
     /// Opens it. Nothing is made and nothing migrated; rights to read are enough.
     pub(super) async fn open(&self) -> anyhow::Result<Open> {
+        self.by(reader).await
+    }
+
+    /// Opens it to leave something beside the log.
+    pub(super) async fn open_to_write(&self) -> anyhow::Result<Open> {
+        self.by(connector).await
+    }
+
+    async fn by(&self, how: How) -> anyhow::Result<Open> {
         let (url, directory) = archive::of_url(&self.store.store);
-        let connect = reader(&url).map_err(|error| anyhow::anyhow!("--store {url}: {error}"))?;
+        let connect = how(&url).map_err(|error| anyhow::anyhow!("--store {url}: {error}"))?;
         let connect = match self.directory.clone().or(directory) {
             Some(directory) => mounted(connect, Directory::shared(directory)),
             None => connect,
@@ -73,10 +85,7 @@ impl Open {
         Self::by(url, connector).await
     }
 
-    async fn by(
-        url: &str,
-        how: fn(&str) -> Result<Arc<dyn Connect>, AddressError>,
-    ) -> anyhow::Result<Self> {
+    async fn by(url: &str, how: How) -> anyhow::Result<Self> {
         let (url, _) = archive::of_url(url);
         let connect = how(&url).map_err(|error| anyhow::anyhow!("--store {url}: {error}"))?;
         let connections = connect.connect().await?;

@@ -433,9 +433,7 @@ impl SystemBuilder {
         }
         let random = actors.clone();
         let ingest =
-            Ingest::new(committer.clone(), pool.clone(), owners, actors.clock(), move || {
-                random.random_u64()
-            });
+            Ingest::new(committer.clone(), owners, actors.clock(), move || random.random_u64());
         let random = actors.clone();
         let sagas = Sagas::new(
             definitions,

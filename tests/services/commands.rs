@@ -96,6 +96,17 @@ async fn what_is_rare_is_found_above_what_was_archived_and_below_with_the_files(
     let stats: Value = serde_json::from_str(&stats).unwrap();
     assert_eq!((&stats["head"], &stats["looked_at"]), (&550.into(), &250.into()));
 
+    // An event that was archived is named where the files are, and elsewhere the cure is.
+    for event in [&["s-1", "3"][..], &["3"]] {
+        let skip = [&["events", "skip"], event, &["--reason", "forged", "--store", &url]].concat();
+        let error = smith(&skip).await.unwrap_err();
+        assert!(error.contains("was archived") && error.contains("--archive-dir"), "{error}");
+    }
+    let skip = ["events", "skip", "s-1", "3", "--reason", "forged", "--store", &url];
+    let skip = [&skip[..], &["--archive-dir", &place]].concat();
+    let told = smith(&skip).await.unwrap();
+    assert!(told.starts_with("s-1/3 (position 3) is passed over"), "{told}");
+
     // The files, as the command line sees them.
     let list = smith(&["archive", "list", "--directory", &place]).await.unwrap();
     assert_eq!(list.lines().count(), 3, "{list}");

@@ -10,6 +10,7 @@ use mister_smith::actors::store::{
 };
 use mister_smith::prelude::ErrorClass;
 use mister_smith_testkit::Postgres;
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::server::{DEADLINE, database, name_of, open};
@@ -378,4 +379,40 @@ async fn a_server_that_refuses_is_not_taken_for_a_full_pool() {
     let error = PgStore::open(&url, options).await.unwrap_err();
     assert!(matches!(error, StoreError::Lost { .. }), "{error:?}");
     assert!(error.to_string().contains(&format!("postgres://127.0.0.1:{port}/db")), "{error}");
+}
+
+/// Guards against a refused lock that left its transaction open: the next try found itself inside
+/// it, and the append failed though the lock was free by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_is_refused_is_asked_for_again() {
+    let server = Postgres::start().await;
+    let url = database(&server).await;
+    let sql = format!("alter database {} set lock_timeout = '200ms'", name_of(&url));
+    server.sql("postgres", &sql).await;
+    let store = open(&url).await;
+    store.append_batch([plain("s", ANY, 1, 1)].into()).await.unwrap();
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("select pg_advisory_lock(7033157211)").execute(&mut other).await.unwrap();
+    // Free once the first try was refused.
+    let release = async {
+        let mut before = false;
+        loop {
+            let waits: bool = sqlx::query_scalar(
+                "select exists (select from pg_locks where locktype = 'advisory' and not granted)",
+            )
+            .fetch_one(&mut other)
+            .await
+            .unwrap();
+            if before && !waits {
+                break;
+            }
+            before = waits;
+        }
+        sqlx::query("select pg_advisory_unlock(7033157211)").execute(&mut other).await.unwrap();
+    };
+    let append = store.append_batch([typed(plain("s", ANY, 2, 1))].into());
+    let (outcomes, ()) = tokio::join!(append, release);
+    assert_eq!(places(outcomes.unwrap()), [Some((2, 2))]);
+    store.append_batch([plain("s", ANY, 3, 1)].into()).await.unwrap();
+    assert_eq!(ids(&store).await, [1, 2, 3]);
 }

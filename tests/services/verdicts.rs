@@ -240,6 +240,7 @@ async fn what_the_left_has_acknowledged_the_right_knows() {
 async fn what_one_node_owns_the_other_does_not_let_in() {
     let server = Postgres::start().await;
     conformance::run(async || store(&server).await).await;
+    conformance::nothing_gets_past_an_owner(&store(&server).await).await;
     let url = database(&server).await;
     let gate = SystemCore::embedded().name("gate").store(&url).start().await.unwrap();
     let works = node("works", &url).await;

@@ -17,6 +17,9 @@
 //! 5. If another node was faster the state is thrown away and read again, and what was not written
 //!    is decided again, a bounded number of times.
 //!
+//! A life that cannot be made for good (an event that cannot be applied) is one all the same: it
+//! answers all that wait with the reason, and ends (`actor/broken.rs`).
+//!
 //! A kill or a crash loses the state and the requests in flight, and nothing that was answered. A
 //! sender that repeats its command with the same key gets the first answer, if there was one; while
 //! the first is on its way, the repeat waits for it.
@@ -28,25 +31,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Address, Context, ErrorClass, ExitReason, Failure, Picture, StartError, TaskGuard,
+    Actor, Address, Context, ErrorClass, ExitReason, Failure, Path, Picture, StartError, TaskGuard,
 };
 
 use super::Aggregate;
 use super::live::{LiveAggregates, Membership};
-use super::loading::load;
+use super::loading::{Loaded, load};
 use super::snapshot_policy::Since;
 use crate::command::{CommandError, Freshness, Request};
 use crate::event::{Decoder, EventId, StreamId, Timestamp, Version};
-use crate::pool::{PoolMessage, store_failure};
+use crate::pool::{Lease, PoolMessage, store_failure};
 use crate::store::MAX_PAGE;
 use crate::store::committer::{CommitError, Committed, CommitterHandle, CommitterMessage};
 use crate::store::notes::Owners;
 use crate::store::notes::owners::ClaimError;
+use broken::{answer_all, patience, why_not};
 use check::{Checked, unchecked};
 use pipeline::{Next, Pipeline};
 use saving::Saving;
 use work::Work;
 
+mod broken;
 mod check;
 mod pipeline;
 mod saving;
@@ -141,6 +146,8 @@ pub struct AggregateActor<A: Aggregate> {
     timer: Option<TaskGuard>,
     since: SinceSnapshot,
     saving: Saving,
+    /// No state could be made, and no try will; everything is answered with this.
+    broken: Option<CommandError>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -159,21 +166,39 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
         let committer: Address<CommitterMessage> = cx.find(&args.committer)?;
         let decoder = Decoder::new();
         let lease = pool.ask(PoolMessage::Lease).await?;
-        let owners = &args.owners;
-        let claiming = owners.claim(&*lease.notes, A::CATEGORY, A::OWNER, now(cx)).await;
-        claiming.map_err(|error| match error {
-            ClaimError::Store(error) => store_failure(error),
-            owned => Failure::wrap(ErrorClass::Permanent, owned),
-        })?;
-        let loaded = load::<A>(&lease, &args.stream, &decoder).await?;
+        let loading = async {
+            claim::<A>(&args.owners, &lease, now(cx)).await?;
+            load::<A>(&lease, &args.stream, &decoder).await
+        };
+        let (loaded, broken) = match loading.await {
+            Ok(loaded) => (loaded, None),
+            // Its supervisor would try on and on, and who asks would wait for that.
+            Err(failure) if failure.class() == ErrorClass::Permanent => {
+                (Loaded::nothing(), Some(why_not(cx.path(), failure)))
+            }
+            Err(failure) => return Err(failure.into()),
+        };
         if loaded.discarded {
             args.live.snapshot_discarded();
         }
         let shown = Arc::new(AtomicU64::new(loaded.version.get()));
         let own = cx.address();
         let ask_to_leave = move || own.try_tell(AggregateMessage::Passivate).is_ok();
-        let version = Arc::clone(&shown);
-        cx.describe(move || format!("version {}", version.load(Ordering::Relaxed)));
+        match &broken {
+            None => {
+                let version = Arc::clone(&shown);
+                cx.describe(move || format!("version {}", version.load(Ordering::Relaxed)));
+            }
+            Some(error) => {
+                tracing::error!(stream = %args.stream, %error, "an aggregate cannot be read");
+                let error = error.to_string();
+                cx.describe(move || error.clone());
+            }
+        }
+        let timer = match &broken {
+            None => cx.tell_after(args.idle_after, AggregateMessage::IdleCheck),
+            Some(_) => cx.tell_after(patience(cx.life()), AggregateMessage::IdleCheck),
+        };
         Ok(Self {
             since: SinceSnapshot {
                 version: loaded.snapshot,
@@ -196,8 +221,9 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
             shown,
             used: true,
             leaving: false,
-            timer: Some(cx.tell_after(args.idle_after, AggregateMessage::IdleCheck)),
+            timer: Some(timer),
             saving: Saving::default(),
+            broken,
         })
     }
 
@@ -206,6 +232,10 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
         message: AggregateMessage<A>,
         cx: &mut Context<Self>,
     ) -> Result<(), Failure> {
+        if let Some(error) = &self.broken {
+            answer_all(message, error, cx);
+            return Ok(());
+        }
         match message {
             AggregateMessage::Execute(request) => self.execute(request, cx),
             AggregateMessage::Look(look) => {
@@ -238,7 +268,8 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
         let now = now(cx);
         // A write that is under way ends with this life; what it would have kept is in this one.
         let due = A::snapshots().is_due_at_the_end(self.since(now)) || self.saving.is_under_way();
-        if self.pipeline.is_in_the_log()
+        if self.broken.is_none()
+            && self.pipeline.is_in_the_log()
             && due
             && let Some(snapshot) = self.pipeline.snapshot(now)
         {
@@ -259,7 +290,10 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
     }
 
     fn inspect(&self) -> Option<Picture> {
-        Some(self.pipeline.picture())
+        Some(match &self.broken {
+            None => self.pipeline.picture(),
+            Some(error) => Picture::of(serde_json::json!({ "unreadable": error.to_string() })),
+        })
     }
 }
 
@@ -368,7 +402,7 @@ impl<A: Aggregate> AggregateActor<A> {
     /// Reads the state again, and decides again what is not in the log. If the log cannot be read
     /// everything is answered with that, and the next command starts another life.
     async fn recover(&mut self, cx: &mut Context<Self>) {
-        match self.read_again().await {
+        match self.read_again(cx.path()).await {
             Ok(again) => {
                 for work in again {
                     self.decide(work, true, cx);
@@ -381,7 +415,7 @@ impl<A: Aggregate> AggregateActor<A> {
         }
     }
 
-    async fn read_again(&mut self) -> Result<VecDeque<Work<A>>, CommandError> {
+    async fn read_again(&mut self, path: &Path) -> Result<VecDeque<Work<A>>, CommandError> {
         let lease = self.pool.ask(PoolMessage::Lease).await.map_err(|error| {
             CommandError::Unchecked { reason: error.to_string(), class: ErrorClass::Transient }
         })?;
@@ -401,9 +435,9 @@ impl<A: Aggregate> AggregateActor<A> {
         }
         self.pipeline.settle_repeated(earlier);
         let loaded = load::<A>(&lease, &self.args.stream, &self.decoder).await;
-        let loaded = loaded.map_err(|failure| CommandError::Unchecked {
-            reason: failure.to_string(),
-            class: failure.class(),
+        let loaded = loaded.map_err(|failure| match failure.class() {
+            ErrorClass::Permanent => why_not(path, failure),
+            class => CommandError::Unchecked { reason: failure.to_string(), class },
         })?;
         self.since =
             SinceSnapshot { version: loaded.snapshot, at: loaded.snapshot_at, bytes: loaded.bytes };
@@ -422,6 +456,15 @@ impl<A: Aggregate> AggregateActor<A> {
             self.leaving = true;
         }
     }
+}
+
+/// Says to all nodes whose the streams are.
+async fn claim<A: Aggregate>(owners: &Owners, lease: &Lease, at: Timestamp) -> Result<(), Failure> {
+    let claiming = owners.claim(&*lease.notes, A::CATEGORY, A::OWNER, at).await;
+    claiming.map_err(|error| match error {
+        ClaimError::Store(error) => store_failure(error),
+        ClaimError::Owned(owned) => Failure::wrap(ErrorClass::Permanent, owned),
+    })
 }
 
 fn now<A: Actor>(cx: &Context<A>) -> Timestamp {

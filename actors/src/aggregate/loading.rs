@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mister_smith_supervisors::Failure;
 
-use super::Aggregate;
+use super::{Aggregate, Unreadable};
 use crate::event::{ContentType, Decoder, RecordedEvent, StreamId, Timestamp, Version};
 use crate::guarded::guarded;
 use crate::pool::{Lease, store_failure};
@@ -26,7 +26,7 @@ pub(super) struct Loaded<A> {
 }
 
 impl<A: Aggregate> Loaded<A> {
-    fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         Self {
             state: A::default(),
             version: Version::ZERO,
@@ -72,7 +72,7 @@ pub(super) fn snapshot_of<A: Aggregate>(
 /// Reads the state of a stream.
 ///
 /// # Errors
-/// The store failed, or an event cannot be read: that one is permanent, and it names the event.
+/// The store failed, or an event cannot be read: that one is permanent, and an [`Unreadable`].
 pub(super) async fn load<A: Aggregate>(
     lease: &Lease,
     stream: &StreamId,
@@ -102,12 +102,9 @@ pub(super) async fn load<A: Aggregate>(
     }
     let version = snapshot.version;
     let base = || Some(Loaded { discarded: true, ..Loaded::nothing() });
-    let loaded = reading.replay(base).await.map_err(|failure| {
-        let text = format!(
-            "{failure} (its snapshot of version {version} is kept; it is of another shape, or \
-             cannot be read)"
-        );
-        Failure::new(failure.class(), text)
+    let loaded = reading.replay(base).await.map_err(|failure| match Unreadable::of(&failure) {
+        Some(unreadable) => unreadable.clone().beside_snapshot(version).failure(),
+        None => failure,
     })?;
     // Only now: of a stream whose events were archived it is all that is left, and the program that
     // wrote it can still read it.
@@ -169,12 +166,9 @@ impl<A: Aggregate> Reading<'_, A> {
             let events = events.map_err(store_failure)?;
             let Some(last) = events.last() else { return Ok(base) };
             if events[0].version != base.version.next() {
-                return Err(End::Failed(Failure::permanent(format!(
-                    "stream {stream} begins with version {} where {} is needed: what is missing \
-                     was archived, and no snapshot stands for it; restore the archive",
-                    events[0].version,
-                    base.version.next(),
-                ))));
+                let (found, needed) = (events[0].version, base.version.next());
+                let missing = Unreadable::missing(stream.clone(), found, needed);
+                return Err(End::Failed(missing.failure()));
             }
             let version = last.version;
             for event in &events {
@@ -202,18 +196,12 @@ impl<A: Aggregate> Reading<'_, A> {
             Ok(Err(error)) => (error.to_string(), false),
             Err(panic) => (format!("its reading: {panic}"), false),
         };
-        let (stream, version, position) = (self.stream, event.version, event.position);
+        let (stream, version) = (self.stream, event.version);
         let skipped = self.lease.notes.skipped(Some(stream)).await.map_err(store_failure)?;
         if skipped.iter().any(|skipped| skipped.version == version) {
             tracing::warn!(%stream, %version, %reason, "an event was passed over, as somebody said");
             return if spoilt { Err(End::Again(version)) } else { Ok(()) };
         }
-        // Events do not become readable by trying again.
-        Err(End::Failed(Failure::permanent(format!(
-            "event {stream}/{version} (position {position}, type {}) cannot be applied: {reason}; \
-             mend the program, or pass the event over: smith events skip {stream} {version} \
-             --reason …",
-            event.event_type
-        ))))
+        Err(End::Failed(Unreadable::event(event, reason).failure()))
     }
 }

@@ -105,6 +105,7 @@ impl Problem {
             (CommandError::Denied { reason }, _) => return Self::new(403, "denied", reason),
             (CommandError::Overloaded { .. }, _) => (503, "busy"),
             (CommandError::KeyReused { .. }, _) => (422, "key_reused"),
+            (CommandError::Unreadable(_), _) => (500, "unreadable"),
             (_, ErrorClass::Transient) => (503, "failed"),
             (_, ErrorClass::User) => (422, "invalid"),
             _ => (500, "failed"),

@@ -8,7 +8,6 @@ use mister_smith_supervisors::ErrorClass;
 use super::{Incoming, Ingest, IngestError, Ingested, MAX_EVENTS, Refused};
 use crate::aggregate::tests::{Account, Bank, Order};
 use crate::event::{ContentType, Position, StreamId};
-use crate::pool::{PoolHandle, PoolMessage};
 use crate::store::IdempotencyKey;
 use crate::store::committer::{CommitterHandle, CommitterMessage};
 use crate::store::notes::{Owner, Owners};
@@ -20,11 +19,10 @@ async fn open() -> (Bank, Ingest) {
     let owners = Owners::default();
     bank.bus = bank.bus.clone().owners(owners.clone());
     let committer = bank.system.find::<CommitterMessage>("/resources/committer").unwrap();
-    let pool = bank.system.find::<PoolMessage>("/resources/pool").unwrap();
-    let (committer, pool) = (CommitterHandle::new(committer), PoolHandle::new(pool));
+    let committer = CommitterHandle::new(committer);
     let numbers = AtomicU64::new(0);
     let random = move || numbers.fetch_add(1, Ordering::Relaxed);
-    let ingest = Ingest::new(committer, pool, owners, bank.system.clock(), random);
+    let ingest = Ingest::new(committer, owners, bank.system.clock(), random);
     (bank, ingest)
 }
 
@@ -105,17 +103,27 @@ async fn what_belongs_to_somebody_is_not_written_from_outside() {
     assert_eq!(log.len(), 1 + count);
 }
 
-/// Another life of the node that takes events in, and has no such aggregate.
+/// Another life of the node that takes events in, and has no such aggregate. It read the list of
+/// owners before, through connections that others had in use, and believed it for a second.
 #[tokio::test]
-async fn an_owner_is_known_after_a_restart() {
+async fn an_owner_is_known_after_a_restart_and_asks_nobody() {
     let (bank, _) = open().await;
     bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    // Nothing but the committer is needed: it has a lease of its own.
+    bank.system.suspend("/resources/pool").await.unwrap();
     let committer = bank.system.find::<CommitterMessage>("/resources/committer").unwrap();
-    let pool = bank.system.find::<PoolMessage>("/resources/pool").unwrap();
-    let (committer, pool) = (CommitterHandle::new(committer), PoolHandle::new(pool));
-    let fresh = Ingest::new(committer, pool, Owners::default(), bank.system.clock(), || 7);
-    let done = fresh.ingest(&named("account-9"), [event("account.opened", "1")]).await.unwrap();
-    assert!(matches!(done[0], Err(Refused::Owned { .. })), "{done:?}");
+    let committer = CommitterHandle::new(committer);
+    let fresh = Ingest::new(committer, Owners::default(), bank.system.clock(), || 7);
+    for id in ["1", "2"] {
+        let events = [
+            (named("account-9"), event("account.opened", id)),
+            (named("other-9"), event("other.opened", &format!("other {id}"))),
+        ];
+        let done = fresh.ingest_all(events).await.unwrap();
+        let Err(Refused::Owned { owned, .. }) = &done[0] else { panic!("{done:?}") };
+        assert_eq!((&*owned.category, &owned.owner), ("account", &Owner::Aggregate));
+        assert!(done[1].is_ok(), "{done:?}");
+    }
 }
 
 /// Streams took places of aggregates, so that commands were refused when many came.
@@ -162,23 +170,4 @@ async fn what_is_under_way_is_bounded_also_when_nobody_waits_for_it() {
     tokio::time::timeout(DEADLINE, taken).await.expect("there is room again");
     let version = bank.lease().await.store.stream_version(&named("a")).await.unwrap();
     assert!(version.get() > 1, "what was handed over is written");
-}
-
-/// Calls stood in line for the list of owners, each with a time of its own to ask for it.
-#[tokio::test]
-async fn calls_do_not_wait_for_each_other_without_end() {
-    let (_bank, ingest) = open().await;
-    let asking = ingest.0.learned.lock().await;
-    tokio::time::pause();
-    let begun = tokio::time::Instant::now();
-    let stream = named("s");
-    let calls = (0..3).map(|_| ingest.ingest(&stream, [event("a", "1")]));
-    for answer in futures_util::future::join_all(calls).await {
-        assert!(matches!(answer, Err(IngestError::Timeout { .. })), "{answer:?}");
-    }
-    assert!(begun.elapsed() < super::DEADLINE * 2);
-    drop(asking);
-    tokio::time::resume();
-    let done = ingest.ingest(&stream, [event("a", "1")]).await.unwrap();
-    assert_eq!(place(&done[0]), ("s", 1, false));
 }

@@ -4,6 +4,11 @@
 //! come. When it starts it finds the open ones in their read model. What it keeps in memory is
 //! only who sleeps until when, a line a saga.
 //!
+//! Where that read model is being made again (a new version of it, or SQLite's migration 8, which
+//! leaves it to be made in another file), it goes by the log from the beginning, and wakes every
+//! saga that ever began. That costs the reading of each one's stream, once: whether something is to
+//! be done, a saga decides on its own events alone.
+//!
 //! Where several nodes share a store, one of them has the sagas: the manager follows the log under a
 //! claim, and the others stand by. A claim that is lost ends its life, and the sagas end with it.
 

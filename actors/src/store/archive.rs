@@ -255,6 +255,19 @@ pub enum ArchiveError {
         /// What is wrong.
         detail: String,
     },
+    /// A file is whole, and not the one that was archived.
+    #[error(
+        "{file} is not what was archived: its SHA-256 is {found}, and {noted} was noted; give the \
+         place that has that one"
+    )]
+    OtherFile {
+        /// The file.
+        file: String,
+        /// What its manifest says.
+        found: String,
+        /// What the database says.
+        noted: String,
+    },
     /// The files are of another log.
     #[error(
         "{place} holds archives of the log {found}, this one is {expected}; give another place"
@@ -300,6 +313,7 @@ impl ArchiveError {
             Self::Store(error) => error.class(),
             Self::File { .. } => ErrorClass::System,
             Self::Damaged { .. }
+            | Self::OtherFile { .. }
             | Self::OtherLog { .. }
             | Self::Missing { .. }
             | Self::NoPartitions => ErrorClass::Permanent,

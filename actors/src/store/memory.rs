@@ -68,24 +68,34 @@ impl MemoryStore {
     }
 }
 
-impl Known for Log {
+/// What a batch is planned on.
+struct Seen<'a> {
+    log: &'a Log,
+    owners: &'a BTreeMap<String, String>,
+}
+
+impl Known for Seen<'_> {
     fn stream(&self, stream: &StreamId) -> StreamState {
-        let known = |stream: &Stream| StreamState {
-            version: Version::new(stream.events.len() as u64),
-            deleted: stream.deleted,
-        };
-        self.streams.get(stream).map_or_else(StreamState::default, known)
+        self.log.state(stream)
     }
 
     fn answer(&self, key: &IdempotencyKey) -> Option<Appended> {
-        self.answers.get(key).cloned()
+        self.log.answers.get(key).cloned()
+    }
+
+    fn owner(&self, category: &str) -> Option<&str> {
+        self.owners.get(category).map(String::as_str)
     }
 }
 
 impl Log {
-    fn append(&mut self, batch: &[Append]) -> Vec<AppendOutcome> {
+    fn append(
+        &mut self,
+        batch: &[Append],
+        owners: &BTreeMap<String, String>,
+    ) -> Vec<AppendOutcome> {
         let head = self.head();
-        let plan = plan(batch, head, self);
+        let plan = plan(batch, head, &Seen { log: self, owners });
         let last = self.marks.last_key_value().map(|(at, _)| *at);
         if let Some(mark) = mark(&plan, head, last) {
             self.marks.insert(mark.at, mark.position);
@@ -108,6 +118,14 @@ impl Log {
             }
         }
         plan.outcomes
+    }
+
+    fn state(&self, stream: &StreamId) -> StreamState {
+        let known = |stream: &Stream| StreamState {
+            version: Version::new(stream.events.len() as u64),
+            deleted: stream.deleted,
+        };
+        self.streams.get(stream).map_or_else(StreamState::default, known)
     }
 
     fn head(&self) -> Position {
@@ -182,7 +200,10 @@ impl EventStore for MemoryStore {
         // In the future and not before it: a call that is never awaited writes nothing.
         async move {
             let mut log = self.log();
-            let outcomes = log.append(&batch);
+            // Held to the end, so that who becomes an owner waits for what may not have seen it.
+            let notes = self.notes.kept();
+            let outcomes = log.append(&batch, &notes.owners);
+            drop(notes);
             self.head.send_replace(log.head());
             Ok(outcomes)
         }
@@ -214,7 +235,7 @@ impl EventStore for MemoryStore {
         &'a self,
         stream: &'a StreamId,
     ) -> BoxFuture<'a, Result<Version, StoreError>> {
-        async move { Ok(self.log().stream(stream).version) }.boxed()
+        async move { Ok(self.log().state(stream).version) }.boxed()
     }
 
     fn read_stream_backward<'a>(
@@ -236,7 +257,7 @@ impl EventStore for MemoryStore {
     }
 
     fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
-        async move { Ok(Known::answer(&*self.log(), &key)) }.boxed()
+        async move { Ok(self.log().answers.get(&key).cloned()) }.boxed()
     }
 
     fn event_types(&self) -> BoxFuture<'_, Result<Vec<RecordedType>, StoreError>> {
@@ -273,7 +294,7 @@ impl SnapshotStore for MemoryStore {
     ) -> BoxFuture<'a, Result<Option<Snapshot>, StoreError>> {
         async move {
             let log = self.log();
-            let deleted = log.stream(stream).deleted;
+            let deleted = log.state(stream).deleted;
             Ok(log.snapshots.get(stream).filter(|_| !deleted).cloned())
         }
         .boxed()
@@ -286,7 +307,7 @@ impl SnapshotStore for MemoryStore {
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         async move {
             let mut log = self.log();
-            let state = log.stream(stream);
+            let state = log.state(stream);
             let newer = log.snapshots.get(stream).is_none_or(|at| at.version <= snapshot.version);
             if newer && !state.deleted && state.version > Version::ZERO {
                 log.snapshots.insert(stream.clone(), snapshot);

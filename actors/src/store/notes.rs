@@ -46,6 +46,9 @@ pub trait Notes: Send + Sync + fmt::Debug {
     /// Says that the streams of a category belong to `owner`, for good, and answers to whom they
     /// do: the first who said so.
     ///
+    /// When this has returned, nothing gets into those streams from outside any more
+    /// ([`Append::outside`](super::Append::outside)), whichever node it is on its way through.
+    ///
     /// # Errors
     ///
     /// The store could not be read or written.

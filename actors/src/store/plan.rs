@@ -19,6 +19,8 @@ pub(super) trait Known {
     fn stream(&self, stream: &StreamId) -> StreamState;
     /// The first answer to a key.
     fn answer(&self, key: &IdempotencyKey) -> Option<Appended>;
+    /// Whose the streams of a category are. Asked of what comes from outside.
+    fn owner(&self, category: &str) -> Option<&str>;
 }
 
 /// How a stream stands.
@@ -48,6 +50,11 @@ pub(super) struct Accepted<'a> {
     pub(super) appended: Appended,
     pub(super) events: &'a [NewEvent],
     pub(super) key: Option<IdempotencyKey>,
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "the others keep everybody out while they decide")
+    )]
+    pub(super) outside: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +95,7 @@ impl<'a> Plan<'a> {
         known: &impl Known,
         answers: &mut BTreeMap<IdempotencyKey, Appended>,
     ) -> AppendOutcome {
-        let Append { stream, expected, events, key, linked: _ } = append;
+        let Append { stream, expected, events, key, linked: _, outside } = append;
         let (key, expected) = (*key, *expected);
         if let Err(reason) = check(events) {
             return Err(AppendError::Invalid { stream: stream.clone(), reason });
@@ -99,6 +106,9 @@ impl<'a> Plan<'a> {
             key.and_then(|key| answers.get(&key).cloned().or_else(|| known.answer(&key)))
         {
             return Ok(Appended { duplicate: true, ..first });
+        }
+        if *outside && let Some(owner) = known.owner(stream.category()) {
+            return Err(AppendError::Owned { stream: stream.clone(), owner: owner.to_owned() });
         }
         let state = match self.streams.get(stream) {
             Some(change) => StreamState { version: change.version, deleted: change.deleted },
@@ -134,7 +144,8 @@ impl<'a> Plan<'a> {
         if let Some(key) = key {
             answers.insert(key, appended.clone());
         }
-        self.accepted.push(Accepted { appended: appended.clone(), events, key });
+        let outside = *outside;
+        self.accepted.push(Accepted { appended: appended.clone(), events, key, outside });
         Ok(appended)
     }
 }

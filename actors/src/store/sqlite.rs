@@ -34,6 +34,7 @@ mod reader;
 mod recent;
 mod snapshot;
 pub(crate) mod statement;
+mod steady;
 mod threads;
 mod wal;
 mod writer;

@@ -64,6 +64,22 @@ impl World {
         Self::on(home, path, sagas).await
     }
 
+    /// The same store with another program, whose read models are to be made again from the log: as
+    /// after the migration that gave them a file of their own.
+    pub(crate) async fn again_from_the_log(self, sagas: Vec<Arc<dyn Definition>>) -> Self {
+        self.system.shutdown(Duration::from_secs(20)).await;
+        self.bus.close();
+        let (home, path) = (Arc::clone(&self.home), self.path.clone());
+        drop(self);
+        let models = crate::store::sqlite::read_models_of(&path);
+        let models = rusqlite::Connection::open(models).unwrap();
+        for table in ["documents", "parked", "checkpoints", "projection_builds", "log"] {
+            models.execute(&format!("delete from {table}"), ()).unwrap();
+        }
+        drop(models);
+        Self::on(home, path, sagas).await
+    }
+
     async fn on(
         home: Arc<Home>,
         path: std::path::PathBuf,

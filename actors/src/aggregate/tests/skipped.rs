@@ -1,10 +1,13 @@
 //! Streams that cannot be read: what is said of them, and how they are mended.
 
+use futures_util::future::join_all;
+use mister_smith_supervisors::ErrorClass;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Account, Bank, Happened, Order, Refused};
 use crate::aggregate::actor::AggregateMessage;
-use crate::aggregate::{Aggregate, SnapshotPolicy};
+use crate::aggregate::{Aggregate, SnapshotPolicy, Unreadable};
+use crate::command::CommandError;
 use crate::event::{Event, EventId, NewEvent, StreamId, Timestamp, Version};
 use crate::store::notes::Skipped;
 use crate::store::{Append, ExpectedVersion};
@@ -76,6 +79,38 @@ async fn a_stream_with_events_that_cannot_be_applied_is_mended_by_passing_them_o
     assert_eq!(bank.account("7").await.cents, 0);
 }
 
+/// A first start that could not come to anything was answered as worth a retry. After a crash the
+/// supervisor tried on and on, and who asked waited for the whole deadline and heard of that alone.
+#[tokio::test]
+async fn a_stream_that_cannot_be_read_is_answered_at_once_and_for_good_also_after_a_crash() {
+    let bank = Bank::open().await;
+    bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    append(&bank, "account.nonsense", 3, &Happened::Opened).await;
+    let aggregates = bank.system.supervisor("/aggregates").unwrap();
+    for crashed in [true, false] {
+        if crashed {
+            bank.system.kill("/aggregates/account-7").unwrap();
+        }
+        let left = aggregates.restarts_left().await.unwrap();
+        let commands = (0..300).map(|_| bank.bus.send::<Account>("7", Order::Deposit(1)));
+        let looks = (0..300).map(|_| bank.bus.look("7", |_: &Account, _| ()));
+        let (commands, looks) = futures_util::join!(join_all(commands), join_all(looks));
+        let commands = commands.into_iter().map(|answer| answer.unwrap_err());
+        for error in commands.chain(looks.into_iter().map(|answer| answer.unwrap_err())) {
+            let CommandError::Unreadable(why) = &error else { panic!("{error:?}") };
+            let Unreadable::Event { stream, version, .. } = &**why else { panic!("{why:?}") };
+            assert_eq!((stream.as_str(), version.get()), ("account-7", 2));
+            assert_eq!(error.class(), ErrorClass::Permanent);
+            assert!(error.to_string().contains("smith events skip account-7 2"), "{error}");
+        }
+        let now = aggregates.restarts_left().await.unwrap();
+        assert!(now + 1 >= left, "{left} restarts were left, {now} are");
+    }
+    skip(&bank, 2).await;
+    let done = bank.bus.send::<Account>("7", Order::Deposit(1)).await.unwrap();
+    assert_eq!(done.version.get(), 3);
+}
+
 /// Panics wherever serde is asked.
 #[derive(Debug, Default, Deserialize)]
 struct Fussy {
@@ -136,8 +171,7 @@ async fn a_panic_in_serde_costs_a_snapshot_and_can_be_passed_over() {
     let life =
         || bank.system.find::<AggregateMessage<Fussy>>("/aggregates/fussy-7").unwrap().life();
     assert_eq!(life(), 1);
-    // Not killed: its supervisor would try on and on, and whoever asks would wait for that.
-    bank.system.stop("/aggregates/fussy-7").await.unwrap();
+    bank.system.kill("/aggregates/fussy-7").unwrap();
     let seen = async || bank.bus.look("7", |fussy: &Fussy, _| fussy.seen).await;
     let error = seen().await.unwrap_err().to_string();
     assert!(error.contains("panic: a fault in deserialize"), "{error}");

@@ -109,6 +109,52 @@ async fn sagas_begin_after_owners_have_died_behind_their_list() {
     assert_eq!(end(&world, "2").await.status, SagaStatus::Completed);
 }
 
+/// The migration that gave read models a file of their own took the list of open sagas with it, so
+/// that the manager wakes every saga that ever began. None of them does anything again.
+#[tokio::test]
+async fn sagas_whose_list_is_gone_are_looked_at_and_do_nothing_again() {
+    let agency = Arc::new(Agency::default());
+    let hour = Duration::from_secs(3_600);
+    let saga = |agency: &Arc<Agency>| {
+        let retry = RetryPolicy::attempts(3).backoff(Backoff::exponential(hour, hour));
+        STEPS
+            .iter()
+            .fold(Saga::new("trip"), |saga, name| saga.step(step(agency, name).retry(retry)))
+    };
+    let world = World::with(one(saga(&agency))).await;
+    begin(&world, "done").await;
+    assert_eq!(end(&world, "done").await.status, SagaStatus::Completed);
+    agency.plan("hotel", &[Answer::Refuse]);
+    begin(&world, "undone").await;
+    assert_eq!(end(&world, "undone").await.status, SagaStatus::Compensated);
+    agency.plan("car", &[Answer::Busy]);
+    begin(&world, "waits").await;
+    let waits = |state: &SagaState| {
+        state.steps.iter().any(|step| matches!(step.status, StepStatus::Waiting(_)))
+    };
+    while !waits(&world.sagas.state("trip", "waits").await.unwrap()) {
+        tokio::task::yield_now().await;
+    }
+    let (calls, booked) = (agency.calls(), agency.booked());
+    let head = world.lease().await.store.head().await.unwrap();
+
+    let world = world.again_from_the_log(one(saga(&agency))).await;
+    // It is taken after all that are before it in the log.
+    begin(&world, "next").await;
+    assert_eq!(end(&world, "next").await.status, SagaStatus::Completed);
+    world.settled().await;
+    let running = world.system.supervisor("/sagas/running").unwrap();
+    while running.count() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(agency.calls()[..calls.len()], calls);
+    assert_eq!(agency.calls()[calls.len()..], STEPS);
+    assert!(booked.iter().all(|key| agency.booked().contains(key)));
+    let log = world.lease().await.store.read_all(head, 100).await.unwrap();
+    assert!(log.iter().all(|event| event.stream.as_str() == "saga-trip-next"), "{log:?}");
+    assert!(waits(&world.sagas.state("trip", "waits").await.unwrap()));
+}
+
 #[tokio::test]
 async fn a_saga_that_waits_long_has_no_actor_and_is_woken_by_a_person() {
     let agency = Arc::new(Agency::default());

@@ -1,5 +1,8 @@
 //! Claims in the SQLite file. One process works on a file, so a claim is always granted and a
 //! lease never matters; a name is held until its owner releases it or another takes it.
+//!
+//! What is written is a job of the thread that writes the file, like an append: one hop, and no
+//! second connection whose commits would take the pages of the first from its memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Connection as _, Row as _};
-use tokio::sync::Mutex;
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     Claim, ClaimError, Claimed, Claims, Fence, Found, Orders, Place, Request, Save, asked,
@@ -23,36 +24,38 @@ use crate::store::sqlite::{Database, statement::saturated};
 #[derive(Debug)]
 pub struct SqliteClaims {
     database: Arc<Database>,
-    followers: String,
+    texts: Arc<Texts>,
+}
+
+/// The statements, by the names of the tables.
+#[derive(Debug)]
+struct Texts {
+    find: String,
+    all: String,
+    put: String,
     notes: String,
-    /// Taken out for each write and put back after its commit.
-    writer: Mutex<Option<SqliteConnection>>,
-}
-
-enum Failure {
-    Refused(ClaimError),
-    Sql(sqlx::Error),
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Sql(error)
-    }
+    note: String,
+    put_note: String,
+    remove_note: String,
 }
 
 const COLUMNS: &str =
     "name, position, owner, epoch, paused, asked, heard, deaths, died_at, trying, tries";
 
-fn place(row: &SqliteRow) -> sqlx::Result<(Place, u64)> {
-    let number = |column: usize| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
+fn text<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a str> {
+    Ok(row.get_ref(column)?.as_str()?)
+}
+
+fn place(row: &Row<'_>) -> rusqlite::Result<(Place, u64)> {
+    let number = |column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let small = |column: usize| number(column).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-    let owner = row.try_get::<&str, _>(2)?;
+    let owner = text(row, 2)?;
     let place = Place {
-        name: row.try_get::<&str, _>(0)?.into(),
+        name: text(row, 0)?.into(),
         position: Position::new(number(1)?),
         owner: owner.into(),
         held: !owner.is_empty(),
-        paused: row.try_get(4)?,
+        paused: row.get(4)?,
         asked: number(5)?,
         heard: number(6)?,
         deaths: small(7)?,
@@ -63,8 +66,72 @@ fn place(row: &SqliteRow) -> sqlx::Result<(Place, u64)> {
     Ok((place, number(3)?))
 }
 
-fn note(row: &SqliteRow) -> sqlx::Result<Found> {
-    Ok((row.try_get::<&str, _>(0)?.into(), row.try_get::<Vec<u8>, _>(1)?.into()))
+fn note(row: &Row<'_>) -> rusqlite::Result<Found> {
+    Ok((text(row, 0)?.into(), row.get::<_, Vec<u8>>(1)?.into()))
+}
+
+impl Texts {
+    fn of(followers: &str, notes: &str) -> Self {
+        let values = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        Self {
+            find: format!("select {COLUMNS} from {followers} where name = ?"),
+            all: format!("select {COLUMNS} from {followers} order by name"),
+            put: format!("insert or replace into {followers} ({COLUMNS}) values {values}"),
+            notes: format!(
+                "select id, data from {notes} where name = ? and id > ? order by id limit ?"
+            ),
+            note: format!("select id, data from {notes} where name = ? and id = ?"),
+            put_note: format!("insert or replace into {notes} (name, id, data) values (?, ?, ?)"),
+            remove_note: format!("delete from {notes} where name = ? and id = ?"),
+        }
+    }
+
+    fn find(&self, connection: &Connection, name: &str) -> rusqlite::Result<Option<(Place, u64)>> {
+        connection.prepare_cached(&self.find)?.query_row([name], place).optional()
+    }
+
+    /// What was written under this claim, if it is the latest.
+    fn fenced(&self, connection: &Connection, fence: &Fence) -> rusqlite::Result<Option<Place>> {
+        let found = self.find(connection, &fence.name)?;
+        let ours = |(place, epoch): &(Place, u64)| {
+            *epoch == fence.epoch.get() && place.owner == fence.owner
+        };
+        Ok(found.filter(ours).map(|(place, _)| place))
+    }
+
+    fn put(&self, connection: &Connection, place: &Place, epoch: u64) -> rusqlite::Result<()> {
+        let mut put = connection.prepare_cached(&self.put)?;
+        put.execute(params![
+            &*place.name,
+            saturated(place.position.get()),
+            &*place.owner,
+            saturated(epoch),
+            place.paused,
+            saturated(place.asked),
+            saturated(place.heard),
+            place.deaths,
+            saturated(place.died_at.get()),
+            saturated(place.trying.get()),
+            place.tries,
+        ])
+        .map(drop)
+    }
+
+    fn put_note(
+        &self,
+        connection: &Connection,
+        name: &str,
+        id: &str,
+        data: Option<&Bytes>,
+    ) -> rusqlite::Result<()> {
+        let done = match data {
+            Some(data) => {
+                connection.prepare_cached(&self.put_note)?.execute(params![name, id, &data[..]])
+            }
+            None => connection.prepare_cached(&self.remove_note)?.execute([name, id]),
+        };
+        done.map(drop)
+    }
 }
 
 impl SqliteClaims {
@@ -77,112 +144,24 @@ impl SqliteClaims {
     /// Claims in other tables of the same columns.
     #[must_use]
     pub fn in_tables(database: Arc<Database>, followers: &str, notes: &str) -> Self {
-        let (followers, notes) = (followers.to_owned(), notes.to_owned());
-        Self { database, followers, notes, writer: Mutex::new(None) }
+        Self { database, texts: Arc::new(Texts::of(followers, notes)) }
     }
 
-    async fn write<T>(
+    /// Runs `work` in a transaction of its own, in turn with the appends.
+    async fn write<T: Send + 'static>(
         &self,
-        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, Failure>,
+        work: impl FnOnce(&Texts, &Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ClaimError> {
-        let mut slot = self.writer.lock().await;
-        let _turn = self.database.turn().await;
-        // An open connection outlives the closing of the database it came from.
-        self.database.readers()?;
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => self.database.open_read_model_writer().await?,
-        };
-        let done = async {
-            let mut transaction = connection.begin_with("begin immediate").await?;
-            let value = work(&mut transaction).await?;
-            transaction.commit().await?;
-            Ok(value)
-        };
-        match done.await {
-            Ok(value) => {
-                *slot = Some(connection);
-                Ok(value)
-            }
-            Err(Failure::Refused(error)) => Err(error),
-            Err(Failure::Sql(error)) => Err(self.fault(error)),
-        }
+        let texts = Arc::clone(&self.texts);
+        Ok(self.database.write(move |connection| work(&texts, connection)).await?)
     }
 
-    fn fault(&self, error: sqlx::Error) -> ClaimError {
-        self.database.fault(error).into()
-    }
-
-    async fn find(
+    async fn read<T: Send + 'static>(
         &self,
-        executor: impl sqlx::SqliteExecutor<'_>,
-        name: &str,
-    ) -> sqlx::Result<Option<(Place, u64)>> {
-        let text = format!("select {COLUMNS} from {} where name = ?", self.followers);
-        let row = sqlx::query(AssertSqlSafe(text)).bind(name).fetch_optional(executor).await?;
-        row.as_ref().map(place).transpose()
-    }
-
-    /// What was written under this claim, if it is the latest.
-    async fn fenced(
-        &self,
-        connection: &mut SqliteConnection,
-        fence: &Fence,
-    ) -> Result<Place, Failure> {
-        match self.find(connection, &fence.name).await? {
-            Some((place, epoch)) if epoch == fence.epoch.get() && place.owner == fence.owner => {
-                Ok(place)
-            }
-            _ => Err(Failure::Refused(ClaimError::Lost { name: fence.name.to_string() })),
-        }
-    }
-
-    async fn put(
-        &self,
-        connection: &mut SqliteConnection,
-        place: &Place,
-        epoch: u64,
-    ) -> sqlx::Result<()> {
-        let text = format!(
-            "insert or replace into {} ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            self.followers
-        );
-        sqlx::query(AssertSqlSafe(text))
-            .bind(&*place.name)
-            .bind(saturated(place.position.get()))
-            .bind(&*place.owner)
-            .bind(saturated(epoch))
-            .bind(place.paused)
-            .bind(saturated(place.asked))
-            .bind(saturated(place.heard))
-            .bind(i64::from(place.deaths))
-            .bind(saturated(place.died_at.get()))
-            .bind(saturated(place.trying.get()))
-            .bind(i64::from(place.tries))
-            .execute(connection)
-            .await
-            .map(drop)
-    }
-
-    async fn put_note(
-        &self,
-        connection: &mut SqliteConnection,
-        name: &str,
-        id: &str,
-        data: Option<&Bytes>,
-    ) -> sqlx::Result<()> {
-        let text = match data {
-            Some(_) => {
-                format!("insert or replace into {} (name, id, data) values (?, ?, ?)", self.notes)
-            }
-            None => format!("delete from {} where name = ? and id = ?", self.notes),
-        };
-        let query = sqlx::query(AssertSqlSafe(text)).bind(name).bind(id);
-        let query = match data {
-            Some(data) => query.bind(data.to_vec()),
-            None => query,
-        };
-        query.execute(connection).await.map(drop)
+        work: impl FnOnce(&Texts, &Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ClaimError> {
+        let texts = Arc::clone(&self.texts);
+        Ok(self.database.read(move |connection| work(&texts, connection)).await?)
     }
 }
 
@@ -193,13 +172,14 @@ impl Claims for SqliteClaims {
         owner: &'a str,
         _: Duration,
     ) -> BoxFuture<'a, Result<Claimed, ClaimError>> {
-        self.write(async move |connection| {
-            let found = self.find(&mut *connection, name).await?;
-            let (mut place, epoch) = found.unwrap_or_else(|| (Place::new(name.into()), 0));
-            count_deaths(&mut place, owner);
-            (place.owner, place.held) = (owner.into(), true);
+        let (name, owner): (Arc<str>, Arc<str>) = (name.into(), owner.into());
+        self.write(move |texts, connection| {
+            let found = texts.find(connection, &name)?;
+            let (mut place, epoch) = found.unwrap_or_else(|| (Place::new(name), 0));
+            count_deaths(&mut place, &owner);
+            (place.owner, place.held) = (owner, true);
             let epoch = epoch + 1;
-            self.put(connection, &place, epoch).await?;
+            texts.put(connection, &place, epoch)?;
             let (name, owner) = (Arc::clone(&place.name), Arc::clone(&place.owner));
             let fence = Fence { name, owner, epoch: Epoch::new(epoch) };
             Ok(Claimed::Yes(Claim { fence, place }))
@@ -212,42 +192,46 @@ impl Claims for SqliteClaims {
         fence: &'a Fence,
         save: Save,
     ) -> BoxFuture<'a, Result<Orders, ClaimError>> {
-        self.write(async move |connection| {
-            let mut place = self.fenced(connection, fence).await?;
-            place.apply(&save);
-            self.put(connection, &place, fence.epoch.get()).await?;
-            for (id, data) in &save.notes {
-                self.put_note(connection, &fence.name, id, data.as_ref()).await?;
-            }
-            Ok(Orders { paused: place.paused, asked: place.asked })
-        })
+        async move {
+            let shown = fence.clone();
+            let saved = self.write(move |texts, connection| {
+                let Some(mut place) = texts.fenced(connection, &shown)? else { return Ok(None) };
+                place.apply(&save);
+                texts.put(connection, &place, shown.epoch.get())?;
+                for (id, data) in &save.notes {
+                    texts.put_note(connection, &shown.name, id, data.as_ref())?;
+                }
+                Ok(Some(Orders { paused: place.paused, asked: place.asked }))
+            });
+            saved.await?.ok_or_else(|| ClaimError::Lost { name: fence.name.to_string() })
+        }
         .boxed()
     }
 
     fn release<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<(), ClaimError>> {
-        self.write(async move |connection| {
-            let Ok(mut place) = self.fenced(connection, fence).await else { return Ok(()) };
+        let fence = fence.clone();
+        self.write(move |texts, connection| {
+            let Some(mut place) = texts.fenced(connection, &fence)? else { return Ok(()) };
             place.owner = "".into();
-            Ok(self.put(connection, &place, fence.epoch.get()).await?)
+            texts.put(connection, &place, fence.epoch.get())
         })
         .boxed()
     }
 
     fn place<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Place>, ClaimError>> {
-        async move {
-            let found = self.find(self.database.readers()?, name).await;
-            found.map(|found| found.map(|(place, _)| place)).map_err(|error| self.fault(error))
-        }
+        let name = name.to_owned();
+        self.read(move |texts, connection| {
+            Ok(texts.find(connection, &name)?.map(|(place, _)| place))
+        })
         .boxed()
     }
 
     fn places(&self) -> BoxFuture<'_, Result<Vec<Place>, ClaimError>> {
-        async move {
-            let text = format!("select {COLUMNS} from {} order by name", self.followers);
-            let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(self.database.readers()?).await;
-            let read = |rows: Vec<SqliteRow>| rows.iter().map(|row| Ok(place(row)?.0)).collect();
-            rows.and_then(read).map_err(|error| self.fault(error))
-        }
+        self.read(|texts, connection| {
+            let mut all = connection.prepare_cached(&texts.all)?;
+            let rows = all.query_map((), |row| place(row).map(|(place, _)| place))?;
+            rows.collect()
+        })
         .boxed()
     }
 
@@ -257,19 +241,12 @@ impl Claims for SqliteClaims {
         after: &'a str,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Found>, ClaimError>> {
-        async move {
-            let text = format!(
-                "select id, data from {} where name = ? and id > ? order by id limit ?",
-                self.notes
-            );
-            let rows = sqlx::query(AssertSqlSafe(text))
-                .bind(name)
-                .bind(after)
-                .bind(saturated(limit as u64))
-                .fetch_all(self.database.readers()?)
-                .await;
-            rows.and_then(|rows| rows.iter().map(note).collect()).map_err(|error| self.fault(error))
-        }
+        let (name, after) = (name.to_owned(), after.to_owned());
+        self.read(move |texts, connection| {
+            let mut page = connection.prepare_cached(&texts.notes)?;
+            let rows = page.query_map(params![name, after, saturated(limit as u64)], note)?;
+            rows.collect()
+        })
         .boxed()
     }
 
@@ -278,16 +255,11 @@ impl Claims for SqliteClaims {
         name: &'a str,
         id: &'a str,
     ) -> BoxFuture<'a, Result<Option<Bytes>, ClaimError>> {
-        async move {
-            let text = format!("select id, data from {} where name = ? and id = ?", self.notes);
-            let row = sqlx::query(AssertSqlSafe(text))
-                .bind(name)
-                .bind(id)
-                .fetch_optional(self.database.readers()?)
-                .await;
-            let row = row.and_then(|row| row.as_ref().map(note).transpose());
-            Ok(row.map_err(|error| self.fault(error))?.map(|(_, data)| data))
-        }
+        let (name, id) = (name.to_owned(), id.to_owned());
+        self.read(move |texts, connection| {
+            let found = connection.prepare_cached(&texts.note)?.query_row([name, id], note);
+            Ok(found.optional()?.map(|(_, data)| data))
+        })
         .boxed()
     }
 
@@ -296,19 +268,23 @@ impl Claims for SqliteClaims {
         name: &'a str,
         request: Request,
     ) -> BoxFuture<'a, Result<u64, ClaimError>> {
-        self.write(async move |connection| {
-            let Some((mut place, epoch)) = self.find(&mut *connection, name).await? else {
-                return Err(Failure::Refused(ClaimError::Unknown { name: name.to_owned() }));
-            };
-            place.asked += 1;
-            let (paused, note) = parts(request);
-            place.paused = paused.unwrap_or(place.paused);
-            self.put(connection, &place, epoch).await?;
-            if let Some(note) = note {
-                self.put_note(connection, name, &asked(place.asked), Some(&note)).await?;
-            }
-            Ok(place.asked)
-        })
+        async move {
+            let asked_of = name.to_owned();
+            let left = self.write(move |texts, connection| {
+                let Some((mut place, epoch)) = texts.find(connection, &asked_of)? else {
+                    return Ok(None);
+                };
+                place.asked += 1;
+                let (paused, note) = parts(request);
+                place.paused = paused.unwrap_or(place.paused);
+                texts.put(connection, &place, epoch)?;
+                if let Some(note) = note {
+                    texts.put_note(connection, &asked_of, &asked(place.asked), Some(&note))?;
+                }
+                Ok(Some(place.asked))
+            });
+            left.await?.ok_or_else(|| ClaimError::Unknown { name: name.to_owned() })
+        }
         .boxed()
     }
 }

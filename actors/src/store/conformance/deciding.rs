@@ -2,10 +2,10 @@
 
 use super::{ANY, append, assert_conflict, exact, keyed, name, tombstone, whole_log, whole_stream};
 use super::{write, write_one};
-use crate::event::Version;
+use crate::event::{RecordedEvent, Version};
 use crate::store::{
     Append, AppendError, AppendOutcome, Appended, EventStore, ExpectedVersion, InvalidAppend,
-    TOMBSTONE,
+    MAX_APPEND_BYTES, MAX_EVENT_BYTES, TOMBSTONE,
 };
 
 /// Runs the laws of this file.
@@ -20,6 +20,37 @@ pub async fn run<S: EventStore>(make: &impl AsyncFn() -> S) {
     a_tombstone_counts_in_its_own_batch(&make().await).await;
     a_tombstone_checks_the_version(&make().await).await;
     types_of_the_store_are_not_for_applications(&make().await).await;
+    an_append_takes_so_many_bytes_and_no_more(&make().await).await;
+}
+
+/// Law: an append of just [`MAX_APPEND_BYTES`] is written and read back; of one byte more it is
+/// refused, and the limit is named.
+pub async fn an_append_takes_so_many_bytes_and_no_more(store: &dyn EventStore) {
+    let count = (MAX_APPEND_BYTES / MAX_EVENT_BYTES) as u64;
+    let large = |more: usize| {
+        let mut large = append("s", ANY, 0, count + 1);
+        for event in &mut large.events {
+            (event.data, event.meta) = (vec![7; MAX_EVENT_BYTES].into(), Default::default());
+        }
+        // Two halves of an event, so that each of them is taken.
+        large.events[0].data = vec![7; MAX_EVENT_BYTES / 2].into();
+        large.events[1].data = vec![7; MAX_EVENT_BYTES / 2 + more].into();
+        large
+    };
+    let error = write_one(store, large(1)).await.expect_err("too large");
+    assert!(
+        matches!(
+            &error,
+            AppendError::Invalid { reason: InvalidAppend::TooManyBytes { bytes }, .. }
+                if *bytes == MAX_APPEND_BYTES + 1
+        ),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&MAX_APPEND_BYTES.to_string()), "{error}");
+    let written = write_one(store, large(0)).await.expect("taken");
+    assert_eq!(written.last_version.get(), count + 1);
+    let log = whole_log(store, 10).await;
+    assert_eq!(log.iter().map(RecordedEvent::size).sum::<usize>(), MAX_APPEND_BYTES);
 }
 
 fn linked(append: Append) -> Append {

@@ -1,7 +1,11 @@
 //! The laws of [`Notes`].
 
+use futures_util::future::join_all;
+
 use super::{Notes, Skipped};
 use crate::event::{Position, StreamId, Timestamp, Version};
+use crate::store::conformance::{append, whole_log};
+use crate::store::{Append, AppendError, EventStore, ExpectedVersion, IdempotencyKey};
 
 /// Runs every law against notes of its own.
 ///
@@ -56,4 +60,58 @@ pub async fn what_is_skipped_stays_noted(notes: &impl Notes) {
     assert_eq!(notes.skipped(None).await.expect("readable"), [a, other, b]);
     let none = StreamId::new("s").expect("a name");
     assert_eq!(notes.skipped(Some(&none)).await.expect("readable"), []);
+}
+
+/// Law: from the moment that a category has an owner nothing gets into its streams from outside,
+/// whatever was on its way; what else there is in a batch is written.
+///
+/// # Panics
+///
+/// It is broken.
+pub async fn nothing_gets_past_an_owner<S: EventStore + Notes>(store: &S) {
+    let outside = |stream: &str, seed: u64, keyed: bool| Append {
+        key: keyed.then(|| IdempotencyKey::of([seed.to_le_bytes()])),
+        outside: true,
+        ..append(stream, ExpectedVersion::Any, seed, 1)
+    };
+    let writers = (0..9_u64).map(async |writer| {
+        for n in 0.. {
+            let (seed, keyed) = ((writer << 40) + n * 2, writer % 2 == 0);
+            let mut batch = vec![outside(&format!("order-{writer}"), seed, keyed)];
+            // Alone, which some stores write in another way, and beside another.
+            if writer % 3 == 0 {
+                batch.push(outside(&format!("free-{writer}"), seed + 1, keyed));
+            }
+            // A store in memory is always ready.
+            tokio::task::yield_now().await;
+            let mut outcomes =
+                store.append_batch(batch.into()).await.expect("writable").into_iter();
+            let first = outcomes.next().expect("an answer for each");
+            outcomes.for_each(|other| drop(other.expect("nobody's")));
+            match first {
+                Ok(_) => {}
+                Err(AppendError::Owned { stream, owner }) => {
+                    assert_eq!((stream.category(), &*owner), ("order", "somebody"));
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    let owner = async {
+        store.changed(Position::new(50)).await.expect("they write");
+        store.own("order", "somebody", AT).await.expect("writable");
+        store.head().await.expect("readable")
+    };
+    let (head, _) = futures_util::join!(owner, join_all(writers));
+    for event in whole_log(store, 500).await {
+        let late = event.stream.category() == "order" && event.position > head;
+        assert!(!late, "{} came in behind its owner, at {head}", event.stream);
+    }
+    // Its owner writes as before, and who comes later is refused at once.
+    let own = append("order-0", ExpectedVersion::StreamExists, 1 << 60, 1);
+    let batch = [own, outside("order-new", (1 << 60) + 1, true)];
+    let outcomes = store.append_batch(batch.into()).await.expect("writable");
+    assert!(outcomes[0].is_ok(), "{outcomes:?}");
+    assert!(matches!(&outcomes[1], Err(AppendError::Owned { .. })), "{outcomes:?}");
 }

@@ -16,13 +16,13 @@ use crate::store::memory::MemoryStore;
 pub(in crate::store) struct MemoryNotes(Mutex<Kept>);
 
 #[derive(Debug, Default)]
-struct Kept {
-    owners: BTreeMap<String, String>,
+pub(in crate::store) struct Kept {
+    pub(in crate::store) owners: BTreeMap<String, String>,
     skipped: BTreeMap<Position, Skipped>,
 }
 
 impl MemoryNotes {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    pub(in crate::store) fn kept(&self) -> MutexGuard<'_, Kept> {
         // Nothing below panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

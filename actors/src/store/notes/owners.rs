@@ -1,8 +1,9 @@
 //! Who may write to which streams.
 //!
 //! The streams of a category belong to whoever declared it: an aggregate, or a part of the system.
-//! What comes from outside goes into the others only. The owners are noted in the store, so that a
-//! node that only takes events in, and a program that no longer has the aggregate, know them.
+//! What comes from outside goes into the others only. The owners are noted in the store, which
+//! refuses what comes from outside by that: so a node that only takes events in, and a program that
+//! no longer has the aggregate, need not know them, and learn them by refusals.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -185,17 +186,10 @@ impl Owners {
         }
     }
 
-    /// Learns what other nodes, and earlier lives, have noted.
-    ///
-    /// # Errors
-    /// The store could not be read.
-    pub async fn learn(&self, notes: &dyn Notes) -> Result<(), StoreError> {
-        let noted = notes.owners().await?;
-        let mut map = self.map();
-        for (category, owner) in noted {
-            let entry = Entry { owner: Owner::named(&owner), noted: true };
-            map.entry(category.into()).or_insert(entry);
-        }
-        Ok(())
+    /// Hears from the store whose a category is.
+    pub(crate) fn hear(&self, category: &str, owner: &str) -> Owned {
+        let entry = Entry { owner: Owner::named(owner), noted: true };
+        let owner = self.map().entry(category.into()).or_insert(entry).owner.clone();
+        Owned { category: category.to_owned(), owner }
     }
 }

@@ -10,6 +10,8 @@ use crate::event::{Position, StreamId, Timestamp, Version};
 use crate::store::StoreError;
 use crate::store::postgres::PgStore;
 
+const OWNER: &str = "select owner from ms_framework.category_owners where category = $1";
+
 impl Notes for PgStore {
     fn own<'a>(
         &'a self,
@@ -18,6 +20,26 @@ impl Notes for PgStore {
         at: Timestamp,
     ) -> BoxFuture<'a, Result<String, StoreError>> {
         async move {
+            let fault = |error| self.database().fault(error);
+            let noted: Option<String> = sqlx::query_scalar(OWNER)
+                .bind(category)
+                .fetch_optional(self.database().pool()?)
+                .await
+                .map_err(fault)?;
+            if let Some(owner) = noted {
+                return Ok(owner);
+            }
+            // What is dropped halfway is rolled back.
+            let mut transaction = self.database().pool()?.begin().await.map_err(fault)?;
+            // Appends look for the owner in the statement that writes. Those under way may not see
+            // the row, so they are waited for, and those that come later wait for the row.
+            sqlx::raw_sql(
+                "set local synchronous_commit to on; set local lock_timeout to '5s'; \
+                 lock table only ms_framework.events in share mode",
+            )
+            .execute(&mut *transaction)
+            .await
+            .map_err(fault)?;
             sqlx::query(
                 "insert into ms_framework.category_owners (category, owner, since) \
                  values ($1, $2, $3) on conflict do nothing",
@@ -25,15 +47,14 @@ impl Notes for PgStore {
             .bind(category)
             .bind(owner)
             .bind(at.as_micros())
-            .execute(self.database().pool()?)
+            .execute(&mut *transaction)
             .await
-            .map_err(|error| self.database().fault(error))?;
+            .map_err(fault)?;
             // A statement of its own: one that meets somebody else's row does not see it.
-            sqlx::query_scalar("select owner from ms_framework.category_owners where category = $1")
-                .bind(category)
-                .fetch_one(self.database().pool()?)
-                .await
-                .map_err(|error| self.database().fault(error))
+            let owner = sqlx::query_scalar(OWNER).bind(category).fetch_one(&mut *transaction).await;
+            let owner = owner.map_err(fault)?;
+            transaction.commit().await.map_err(fault)?;
+            Ok(owner)
         }
         .boxed()
     }

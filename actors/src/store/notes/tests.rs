@@ -10,6 +10,7 @@ const AT: Timestamp = Timestamp::from_micros(0);
 #[tokio::test]
 async fn notes_in_memory_keep_every_law() {
     conformance::run(async || MemoryStore::new()).await;
+    conformance::nothing_gets_past_an_owner(&MemoryStore::new()).await;
 }
 
 #[cfg(feature = "sqlite")]
@@ -24,6 +25,7 @@ async fn notes_in_sqlite_keep_every_law() {
         store
     })
     .await;
+    conformance::nothing_gets_past_an_owner(&Home::new().store().await).await;
 }
 
 /// A node that has no aggregate of the category, and one whose program no longer has it, know it.
@@ -33,8 +35,8 @@ async fn what_one_node_owns_no_other_gives_away() {
     let (one, two) = (Owners::default(), Owners::default());
     assert_eq!(two.admit("account"), Ok(()));
     one.claim(&store, "account", Owner::Aggregate, AT).await.unwrap();
-    two.learn(&store).await.unwrap();
     let owned = Owned { category: "account".to_owned(), owner: Owner::Aggregate };
+    assert_eq!(two.hear("account", "an aggregate"), owned);
     assert_eq!(one.admit("account"), Err(owned.clone()));
     assert_eq!(two.admit("account"), Err(owned));
     assert_eq!(two.admit("accounts"), Ok(()));

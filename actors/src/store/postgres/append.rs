@@ -14,7 +14,6 @@
 //! A conflict fails its own append and no other: refusals are answered by a look and not from
 //! memory, and the rest of the batch is written.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{
     Arc,
@@ -124,7 +123,7 @@ struct Change {
 /// What a plan is made on.
 struct Found<'a> {
     memory: &'a Memory,
-    answers: &'a BTreeMap<IdempotencyKey, Appended>,
+    looked: Option<&'a Looked>,
 }
 
 impl Known for Found<'_> {
@@ -133,7 +132,12 @@ impl Known for Found<'_> {
     }
 
     fn answer(&self, key: &IdempotencyKey) -> Option<Appended> {
-        self.answers.get(key).cloned()
+        self.looked?.answers.get(key).cloned()
+    }
+
+    /// Without a look nobody is known: the statement itself sees to it.
+    fn owner(&self, category: &str) -> Option<&str> {
+        self.looked?.owners.get(category).map(String::as_str)
     }
 }
 
@@ -213,8 +217,12 @@ impl Writer {
                 }
             }
         }
-        sqlx::raw_sql(LOCK).execute(&mut self.connection).await?;
-        match self.locked(batch).await {
+        // Its transaction has begun also when the lock itself is refused.
+        let tried = match sqlx::raw_sql(LOCK).execute(&mut self.connection).await {
+            Ok(_) => self.locked(batch).await,
+            Err(error) => Err(error),
+        };
+        match tried {
             Ok(tried) => {
                 sqlx::query("commit").execute(&mut self.connection).await?;
                 match tried {
@@ -265,10 +273,8 @@ impl Writer {
         if looked.is_none() && (self.memory.stale || batch.iter().any(unknown)) {
             return Ok(Try::Look);
         }
-        let none = BTreeMap::new();
-        let answers = looked.map_or(&none, |looked| &looked.answers);
         let base = self.memory.head;
-        let plan = plan(batch, base, &Found { memory: &self.memory, answers });
+        let plan = plan(batch, base, &Found { memory: &self.memory, looked });
         // A stream may be further than it is remembered, and what is refused may be a repeat.
         let doubtful = |error: &AppendError| !matches!(error, AppendError::Invalid { .. });
         if looked.is_none() && plan.outcomes.iter().any(|one| one.as_ref().is_err_and(doubtful)) {

@@ -87,8 +87,8 @@ impl PgStore {
     ///
     /// # Errors
     ///
-    /// Another process archives; files are missing or damaged; the database failed. Each range is
-    /// put back in one transaction.
+    /// Another process archives; files are missing, damaged, or not those that were archived: then
+    /// nothing was written. The database failed: each range is put back in one transaction.
     ///
     /// # Cancel safety
     ///
@@ -103,8 +103,9 @@ impl PgStore {
             session.finish(cold, self.store_id(), &leftover).await?;
         }
         let files = manifests(cold).await?;
-        let mut restored = Vec::new();
-        for (from, to) in session.archived_after(after).await? {
+        let mut ranges = Vec::new();
+        // All of them before the first is put back: what is wrong with one shows in time.
+        for Archived { from, to, sha256 } in session.archived_after(after).await? {
             let found = files.iter().find(|one| one.from == from && one.to == to);
             let Some(manifest) = found else {
                 return Err(ArchiveError::Missing { place: cold.place(), from, to });
@@ -116,12 +117,23 @@ impl PgStore {
                     expected: self.store_id(),
                 });
             }
+            // Files that fit together may still be of another time: of the log before a backup was
+            // put back.
+            if manifest.sha256 != sha256 {
+                return Err(ArchiveError::OtherFile {
+                    file: format!("{}/{}", cold.place(), manifest.file),
+                    found: manifest.sha256.clone(),
+                    noted: sha256,
+                });
+            }
             writer::verify(cold, manifest).await?;
-            session.put_back(cold, manifest).await?;
-            restored.push(manifest.clone());
+            ranges.push(manifest.clone());
+        }
+        for range in &ranges {
+            session.put_back(cold, range).await?;
         }
         session.end().await;
-        Ok(restored)
+        Ok(ranges)
     }
 
     /// Everything up to here is in files, and no longer in the database.
@@ -136,6 +148,14 @@ impl PgStore {
     pub async fn archived_up_to(&self) -> Result<Position, StoreError> {
         lookup::floor(&self.database).await
     }
+}
+
+/// A range that is noted as archived.
+struct Archived {
+    from: Position,
+    to: Position,
+    /// Of the file of its events, hexadecimal.
+    sha256: String,
 }
 
 /// A table that an archiver left behind.
@@ -399,19 +419,19 @@ impl<'a> Session<'a> {
     }
 
     /// The archived ranges that hold something after a position, the newest first.
-    async fn archived_after(
-        &mut self,
-        after: Position,
-    ) -> Result<Vec<(Position, Position)>, StoreError> {
+    async fn archived_after(&mut self, after: Position) -> Result<Vec<Archived>, StoreError> {
         let rows = sqlx::query(
-            "select from_position, to_position from archives where to_position > $1 \
-             order by from_position desc",
+            "select from_position, to_position, encode(sha256, 'hex') from archives \
+             where to_position > $1 order by from_position desc",
         )
         .bind(after.get().cast_signed())
         .fetch_all(&mut self.connection)
         .await
         .map_err(|error| self.fault(error))?;
-        let read = |row: &PgRow| Ok((position(row, 0)?, position(row, 1)?));
+        let read = |row: &PgRow| {
+            let (from, to) = (position(row, 0)?, position(row, 1)?);
+            Ok(Archived { from, to, sha256: row.try_get(2)? })
+        };
         rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|error| self.fault(error))
     }
 

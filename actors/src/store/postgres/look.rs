@@ -25,25 +25,27 @@ const LOOK: &str = concat!(
      head as materialized (select coalesce((select e.position from events e, h \
          where e.position >= h.position + 1 order by e.position desc limit 1), h.position) as position \
          from h) \
-     select 0, head.position, h.marked_at, 0, null::text, null::uuid from head, h \
+     select 0, head.position, h.marked_at, 0, null::text, null::uuid, null::text from head, h \
      union all \
      select 1, s.id, ",
     version_of_s!(),
-    ", s.status, s.name, null from streams s, h where s.name = any($1) \
+    ", s.status, s.name, null, null from streams s, h where s.name = any($1) \
      union all \
-     select 2, s.id, t.version, s.status, null, null \
+     select 2, s.id, t.version, s.status, null, null, null \
        from (select e.stream_id, max(e.version) as version from events e \
               where e.position > $2 and e.position <= $3 group by e.stream_id) t \
        join streams s on s.id = t.stream_id \
      union all \
-     select 3, c.version, c.position, c.events, s.name, c.key \
+     select 3, c.version, c.position, c.events, s.name, c.key, null \
        from command_results c join streams s on s.id = c.stream_id where c.key = any($4) \
      union all \
-     select 4, t.id, 0, t.schema_version, t.name, null \
+     select 4, t.id, 0, t.schema_version, t.name, null, null \
        from unnest($5::text[], $6::int4[]) m (name, schema_version) \
        join event_types t on t.name = m.name and t.schema_version = m.schema_version \
      union all \
-     select 5, max(a.to_position), 0, 0, null, null from archives a where a.to_position > $2"
+     select 5, max(a.to_position), 0, 0, null, null, null from archives a where a.to_position > $2 \
+     union all \
+     select 6, 0, 0, 0, o.category, null, o.owner from category_owners o where o.category = any($7)"
 );
 
 /// What a look found besides the streams, which are remembered.
@@ -51,6 +53,8 @@ const LOOK: &str = concat!(
 pub(super) struct Looked {
     /// The first answers to keys of the batch.
     pub(super) answers: BTreeMap<IdempotencyKey, Appended>,
+    /// Whose the categories are to which the batch writes from outside.
+    pub(super) owners: BTreeMap<String, String>,
     /// Types that have a number.
     pub(super) types: Vec<(i32, Type)>,
     /// The time of the last mark.
@@ -91,6 +95,7 @@ async fn once(
     let keys = batch.iter().filter_map(|append| append.key);
     let keys: Vec<_> = keys.map(|key| Uuid::from_bytes(*key.as_bytes())).collect();
     let (types, versions) = columns(missing);
+    let outside = batch.iter().filter(|append| append.outside);
     let rows = sqlx::query(LOOK)
         .bind(names)
         .bind(memory.head.get().cast_signed())
@@ -98,6 +103,7 @@ async fn once(
         .bind(keys)
         .bind(types)
         .bind(versions)
+        .bind(categories(outside.map(|append| &append.stream)))
         .fetch_all(connection)
         .await?;
     let mut looked = Looked::default();
@@ -132,6 +138,9 @@ async fn once(
                     looked.forgot = true;
                 }
             }
+            6 => {
+                looked.owners.insert(row.try_get(4)?, row.try_get(6)?);
+            }
             _ => {
                 let version = u16::try_from(row.try_get::<i32, _>(3)?).unwrap_or(u16::MAX);
                 let number = i32::try_from(row.try_get::<i64, _>(1)?).unwrap_or_default();
@@ -144,6 +153,14 @@ async fn once(
         looked.forgot |= memory.put(name, stream);
     }
     Ok(looked)
+}
+
+/// The categories of these streams, each once.
+pub(super) fn categories<'a>(streams: impl Iterator<Item = &'a StreamId>) -> Vec<&'a str> {
+    let mut categories: Vec<_> = streams.map(StreamId::category).collect();
+    categories.sort_unstable();
+    categories.dedup();
+    categories
 }
 
 fn state(row: &PgRow) -> sqlx::Result<StreamState> {

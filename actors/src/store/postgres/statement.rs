@@ -9,7 +9,9 @@
 //!    and all that was known of streams still holds.
 //! 3. A new stream or a key that is there all the same was not looked for; it stops the first event
 //!    likewise.
-//! 4. The other events, the rows of new streams and the answers to keys follow.
+//! 4. So does an owner of a category to which something comes from outside. Who becomes the owner
+//!    waits until no statement is under way that may not have seen that (`Notes::own`).
+//! 5. The other events, the rows of new streams and the answers to keys follow.
 //!
 //! Rows of streams that were there before are not touched, but for the tombstone: see
 //! [`settle`](super::settle).
@@ -17,6 +19,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::look::categories;
 use crate::{
     event::{NewEvent, Position, StreamId, Version},
     store::plan::{Accepted, Mark, Plan, StreamChange},
@@ -50,7 +53,12 @@ pub(super) struct Write<'a> {
 /// Writes it; answers whether it is written. If not, something was not as it was planned on.
 pub(super) async fn put(connection: &mut PgConnection, write: &Write<'_>) -> sqlx::Result<bool> {
     match &*write.plan.accepted {
-        [one] if one.events.len() == 1 && write.mark.is_none() && write.all_are_plain() => {
+        [one]
+            if one.events.len() == 1
+                && write.mark.is_none()
+                && write.all_are_plain()
+                && (one.key.is_some() || !one.outside) =>
+        {
             put_one(connection, write, one, &one.events[0]).await
         }
         _ => put_many(connection, write).await,
@@ -65,6 +73,7 @@ with first as (
      where pg_advisory_xact_lock_shared(7033157211) is not null
        and not exists (select from streams where name = any($19::text[]))
        and not exists (select from command_results where key = any($28::uuid[]))
+       and not exists (select from category_owners where category = any($34::text[]))
     on conflict (position) do nothing
     returning 1
 ),
@@ -141,6 +150,7 @@ async fn put_many(connection: &mut PgConnection, write: &Write<'_>) -> sqlx::Res
         .bind(answers.last)
         .bind(answers.events)
         .bind(write.mark.map(|mark| mark.at.as_micros()))
+        .bind(write.outside())
         .fetch_one(connection)
         .await?;
     Ok(written == 1)
@@ -152,16 +162,28 @@ select $1, $2, $3, $4, $5, $6, $7, $8, $9 \
  where pg_advisory_xact_lock_shared(7033157211) is not null \
 on conflict (position) do nothing";
 
-const ONE_KEYED: &str = "\
-with first as ( \
-    insert into events (position, stream_id, version, recorded_at, type_id, codec, event_id, data, \
-                        meta) \
-    select $1, $2, $3, $4, $5, $6, $7, $8, $9 \
-     where pg_advisory_xact_lock_shared(7033157211) is not null \
-       and not exists (select from command_results where key = $10) \
-    on conflict (position) do nothing returning 1) \
-insert into command_results (key, stream_id, version, position, events, recorded_at) \
-select $10, $2, $3, $1, 1, (extract(epoch from clock_timestamp()) * 1000000)::int8 from first";
+macro_rules! one_keyed {
+    ($and:literal) => {
+        concat!(
+            "with first as ( \
+                insert into events (position, stream_id, version, recorded_at, type_id, codec, \
+                                    event_id, data, meta) \
+                select $1, $2, $3, $4, $5, $6, $7, $8, $9 \
+                 where pg_advisory_xact_lock_shared(7033157211) is not null \
+                   and not exists (select from command_results where key = $10) ",
+            $and,
+            "on conflict (position) do nothing returning 1) \
+             insert into command_results (key, stream_id, version, position, events, recorded_at) \
+             select $10, $2, $3, $1, 1, (extract(epoch from clock_timestamp()) * 1000000)::int8 \
+               from first"
+        )
+    };
+}
+
+const ONE_KEYED: &str = one_keyed!("");
+
+const ONE_FROM_OUTSIDE: &str =
+    one_keyed!("and not exists (select from category_owners where category = $11) ");
 
 /// One event for one stream that is there: the same without arrays, which cost a fifth of a
 /// millisecond.
@@ -171,7 +193,12 @@ async fn put_one(
     one: &Accepted<'_>,
     event: &NewEvent,
 ) -> sqlx::Result<bool> {
-    let query = sqlx::query(if one.key.is_some() { ONE_KEYED } else { ONE })
+    let text = match (one.key, one.outside) {
+        (None, _) => ONE,
+        (Some(_), false) => ONE_KEYED,
+        (Some(_), true) => ONE_FROM_OUTSIDE,
+    };
+    let query = sqlx::query(text)
         .bind(write.base.next().get().cast_signed())
         .bind(write.places[0].number)
         .bind(one.appended.last_version.get().cast_signed())
@@ -185,10 +212,20 @@ async fn put_one(
         Some(key) => query.bind(Uuid::from_bytes(*key.as_bytes())),
         None => query,
     };
+    let query = match one.outside {
+        true => query.bind(one.appended.stream.category()),
+        false => query,
+    };
     Ok(query.execute(connection).await?.rows_affected() == 1)
 }
 
 impl Write<'_> {
+    /// The categories to which it writes from outside.
+    fn outside(&self) -> Vec<&str> {
+        let outside = self.plan.accepted.iter().filter(|accepted| accepted.outside);
+        categories(outside.map(|accepted| &accepted.appended.stream))
+    }
+
     /// No stream is made or ended.
     fn all_are_plain(&self) -> bool {
         let known = self.places.iter().all(|place| place.version > Version::ZERO);
@@ -317,7 +354,7 @@ struct Answers {
 impl Answers {
     fn of(write: &Write<'_>) -> Self {
         let mut answers = Self::default();
-        for Accepted { appended, events, key } in &write.plan.accepted {
+        for Accepted { appended, events, key, .. } in &write.plan.accepted {
             let Some(key) = key else { continue };
             answers.key.push(Uuid::from_bytes(*key.as_bytes()));
             answers.stream.push(write.number(&appended.stream));

@@ -38,6 +38,8 @@ pub(super) struct Memory {
     keys_to: Position,
     /// Answers to keys of the batch at hand.
     answers: BTreeMap<IdempotencyKey, Appended>,
+    /// Whose the categories are to which the batch at hand writes from outside.
+    owners: BTreeMap<Box<str>, Option<String>>,
 }
 
 /// A stream as the log has it. Number 0: it does not exist yet.
@@ -61,6 +63,7 @@ impl Memory {
             keys: Keys::new(max_keys),
             keys_to: Position::ZERO,
             answers: BTreeMap::new(),
+            owners: BTreeMap::new(),
         }
     }
 
@@ -109,12 +112,18 @@ impl Memory {
         batch: &[Append],
     ) -> rusqlite::Result<()> {
         self.answers.clear();
+        self.owners.clear();
         self.streams.reserve(batch.len());
         for append in batch {
             if let Some(key) = append.key
                 && let Some(answer) = self.keys.answer(connection, &key)?
             {
                 self.answers.insert(key, answer);
+            }
+            if append.outside && !self.owners.contains_key(append.stream.category()) {
+                let category = append.stream.category();
+                let owner = find_owner(connection, category)?;
+                self.owners.insert(category.into(), owner);
             }
             if !self.streams.touch(&append.stream) {
                 let stream = find_stream(connection, &append.stream)?;
@@ -205,11 +214,12 @@ impl Memory {
         self.head = Some(plan.head);
     }
 
-    /// Removes keys that are older than `age`, counted back from the log's last mark, at most
-    /// `limit` rows of them; whether there may be more.
+    /// Removes keys that are older than `age`, counted back from the log's last mark or from `now`,
+    /// whichever is earlier, at most `limit` rows of them; whether there may be more.
     pub(super) fn expire(
         &mut self,
         connection: &Connection,
+        now: i64,
         age: Duration,
         limit: i64,
     ) -> rusqlite::Result<bool> {
@@ -217,7 +227,9 @@ impl Memory {
             .prepare_cached("select max(at) from position_marks")?
             .query_row((), |row| row.get(0))?;
         let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-        let Some(before) = last.map(|last| last.saturating_sub(age)) else { return Ok(false) };
+        let Some(before) = last.map(|last| last.min(now).saturating_sub(age)) else {
+            return Ok(false);
+        };
         let up_to: Option<i64> = connection
             .prepare_cached(
                 "select position from position_marks where at <= ? order by at desc limit 1",
@@ -249,6 +261,17 @@ impl Known for Memory {
     fn answer(&self, key: &IdempotencyKey) -> Option<Appended> {
         self.answers.get(key).cloned()
     }
+
+    fn owner(&self, category: &str) -> Option<&str> {
+        self.owners.get(category)?.as_deref()
+    }
+}
+
+fn find_owner(connection: &Connection, category: &str) -> rusqlite::Result<Option<String>> {
+    connection
+        .prepare_cached("select owner from category_owners where category = ?")?
+        .query_row([category], |row| row.get(0))
+        .optional()
 }
 
 fn find_stream(connection: &Connection, name: &StreamId) -> rusqlite::Result<Stream> {

@@ -27,7 +27,9 @@ pub struct SqliteOptions {
     /// How long a read waits for a connection before it is refused as
     /// [`Exhausted`](crate::store::StoreError::Exhausted); default: 30 s.
     pub acquire_timeout: Duration,
-    /// How long an idempotency key is known, by the times of the log's events; default: 7 days.
+    /// How long an idempotency key is known, by the times of the log's events and the machine's
+    /// clock, whichever is behind; default: 7 days. A clock that is set wrong makes it longer, and
+    /// not shorter.
     pub keys_for: Duration,
     /// The most idempotency keys that are known at a time, the newest ones; default: 4,000,000.
     /// They are kept in memory, at about 22 bytes each.

@@ -12,6 +12,7 @@ use crate::{
 use super::{
     memory::Memory,
     options::{Durability, SqliteOptions},
+    steady::SteadyClock,
     threads::State,
     wal::{LONG_BYTES, Upkeep},
 };
@@ -30,13 +31,22 @@ pub(super) struct Writer {
     durability: Option<Durability>,
     pub(super) memory: Memory,
     upkeep: Upkeep,
+    clock: SteadyClock,
 }
 
 impl Writer {
     pub(super) fn new(path: PathBuf, options: SqliteOptions) -> Self {
         let upkeep = Upkeep::new(path.clone(), options.clone());
         let memory = Memory::new(options.max_keys);
-        Self { path, options, connection: None, durability: None, memory, upkeep }
+        Self {
+            path,
+            options,
+            connection: None,
+            durability: None,
+            memory,
+            upkeep,
+            clock: SteadyClock::new(),
+        }
     }
 
     /// Opens the connection, unless it is open. The file has to exist; whether it is a database
@@ -120,8 +130,9 @@ impl Writer {
     /// Removes keys that are too old, at most `limit` of them; whether there may be more.
     pub(super) fn expire(&mut self, limit: i64) -> rusqlite::Result<bool> {
         let age = self.options.keys_for;
+        let now = self.clock.now(age);
         let more = self.transact(Durability::Normal, |connection, memory| {
-            memory.expire(connection, age, limit).map(Some)
+            memory.expire(connection, now, age, limit).map(Some)
         })?;
         Ok(more.unwrap_or_default())
     }

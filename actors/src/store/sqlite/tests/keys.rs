@@ -40,6 +40,33 @@ async fn keys_are_forgotten_by_age_and_leave_no_row() {
     assert!(known(&store, 0).await);
 }
 
+/// A clock that was a week ahead for a while took all keys with it: a repeat of a command of a minute
+/// before had a second effect.
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_and_back_takes_no_key_with_it() {
+    let home = Home::new();
+    let path = home.file().await;
+    let day = 24 * 3_600_000_000;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = i64::try_from(now.as_micros()).unwrap();
+    let mut store = SqliteStore::open(&path, SqliteOptions::default()).await.unwrap();
+    // The machine's clock is right in this test; the events have the times of one that jumps.
+    for (n, at) in [-9, -8, -2, 0, 8, 9, 0, 0].into_iter().enumerate() {
+        let mut append = keyed(n as u64);
+        append.events[0].recorded_at = Timestamp::from_micros(now + at * day);
+        store.append_batch([append].into()).await.unwrap();
+        store.expire_keys().await.unwrap();
+        if n == 5 {
+            store.close().await;
+            store = SqliteStore::open(&path, SqliteOptions::default()).await.unwrap();
+            store.expire_keys().await.unwrap();
+        }
+    }
+    for n in 0..8 {
+        assert_eq!(known(&store, n).await, n > 0, "{n}");
+    }
+}
+
 #[tokio::test]
 async fn keys_are_known_after_a_restart_up_to_their_number() {
     let home = Home::new();

@@ -116,6 +116,54 @@ async fn measure_append() {
     }
 }
 
+/// What the save of a claim takes from appends: both are done in turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn measure_claims_beside_appends() {
+    use crate::store::claims::{Claimed, Claims as _, Save, sqlite::SqliteClaims};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    const LEASE: Duration = Duration::from_secs(5);
+    let home = Home::new();
+    let store = home.store().await;
+    let claims = SqliteClaims::new(Arc::clone(store.database()));
+    let Claimed::Yes(claim) = claims.claim("a", "me", LEASE).await.unwrap() else { panic!() };
+    let (saving, saved) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let saver = {
+        let (saving, saved) = (Arc::clone(&saving), Arc::clone(&saved));
+        tokio::spawn(async move {
+            for position in 1.. {
+                while !saving.load(Ordering::Relaxed) {
+                    tokio::task::yield_now().await;
+                }
+                let save = Save::renewal(LEASE).to(Position::new(position));
+                claims.save(&claim.fence, save).await.unwrap();
+                saved.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    let mut from = 0;
+    let (mut alone, mut beside, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let rate = ours(&store, 64, false, &mut from).await;
+        let (before, begun) = (saved.load(Ordering::Relaxed), Instant::now());
+        saving.store(true, Ordering::Relaxed);
+        let with = ours(&store, 64, false, &mut from).await;
+        saving.store(false, Ordering::Relaxed);
+        let saves = saved.load(Ordering::Relaxed) - before;
+        let rest = begun.elapsed().as_secs_f64() * (1.0 - with / rate);
+        taken.push(rest / saves as f64 * 1e6);
+        alone.push(rate / 1e3);
+        beside.push(with / 1e3);
+    }
+    saver.abort();
+    println!(
+        "appends alone {:.1} k/s, beside saves {:.1} k/s: a save takes {:.0} us of them",
+        middle(alone),
+        middle(beside),
+        middle(taken)
+    );
+}
+
 /// Pages of the whole log against one row stream of the driver.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
