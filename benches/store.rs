@@ -5,6 +5,9 @@
 //! on, Unix socket). Every number has its limit or peer beside it, taken in the same round, and the
 //! ratio is the median of the rounds' ratios: a busy machine moves both. The driver runs on the
 //! same two workers. `-- --short` takes some seconds, `-- --long` fills ten million events.
+//! `-- --cell sqlite 512 20` runs one cell for twenty seconds, for a profiler, and tells how much
+//! of the processor a command took, thread by thread; `-- --cell sqlite replay 1000000` fills a
+//! log and replays it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test may panic")]
 
@@ -22,6 +25,8 @@ use mister_smith_testkit::Postgres;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+#[path = "store/cpu.rs"]
+mod cpu;
 #[path = "store/peer.rs"]
 mod peer;
 #[path = "store/raw.rs"]
@@ -116,7 +121,11 @@ fn main() {
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(Box::pin(run(plan)));
+    let args: Vec<String> = std::env::args().collect();
+    match args.iter().position(|arg| arg == "--cell") {
+        Some(at) => runtime.block_on(Box::pin(cell(&args[at + 1..]))),
+        None => runtime.block_on(Box::pin(run(plan))),
+    }
     runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
@@ -194,6 +203,43 @@ async fn run(plan: Plan) {
             println!("database: {}", server.sql(&name, size).await);
         }
     }
+}
+
+/// One kind of store, one number of commands at once, for some seconds.
+async fn cell(args: &[String]) {
+    let [kind, at_once, seconds, ..] = args else {
+        panic!("give the kind of store, how many at once and for how long: --cell sqlite 512 20");
+    };
+    let seconds = seconds.parse().unwrap();
+    let dir = TempDir::new().unwrap();
+    let server = if kind == "postgres" { Some(Postgres::start().await) } else { None };
+    let url = match &server {
+        Some(server) => server.create_database().await,
+        None => format!("sqlite://{}", dir.path().join("smith.db").display()),
+    };
+    let core = SystemCore::embedded().store(&url).start().await.unwrap();
+    if at_once == "replay" {
+        fill(&core, seconds, &mut 0).await;
+        replay(&core, &url, 5).await;
+        core.stop(Duration::from_secs(10)).await;
+        drop(core);
+        return projected(&url).await;
+    }
+    let at_once = at_once.parse().unwrap();
+    commands(&core, at_once, 1, Duration::from_secs(1)).await;
+    let (before, head) = (cpu::by_thread(), core.head());
+    let cell = commands(&core, at_once, 1, Duration::from_secs(seconds)).await;
+    let (after, count) = (cpu::by_thread(), core.head().get() - head.get());
+    println!(
+        "{kind}, {at_once} at once: {:.2} k/s, p50 {:.2} ms, p99 {:.2} ms",
+        cell.rate / 1e3,
+        cell.p50,
+        cell.p99
+    );
+    for (name, time) in cpu::between(&before, &after) {
+        println!("{name:<26} {:>6.1} µs a command", time.as_secs_f64() * 1e6 / count as f64);
+    }
+    core.stop(Duration::from_secs(10)).await;
 }
 
 struct Cell {

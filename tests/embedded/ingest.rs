@@ -507,23 +507,6 @@ async fn bytes_are_shown_in_base64() {
     assert_eq!(row["last_payload"], json!({ "base64": "AAEC/w==" }));
 }
 
-/// Only payload was counted: small events, one a commit, made a write-ahead log of 22 KiB each, that
-/// was not copied into the file before 4 MiB of payload; 300 MB within four minutes.
-#[tokio::test]
-async fn small_commits_do_not_make_a_large_write_ahead_log() {
-    const COMMITS: u64 = 2_000;
-    let node = Node::start().await;
-    for n in 0..COMMITS {
-        let (status, answer) = node.ingest(ONE, event(&n.to_string(), "order-1")).await;
-        assert_eq!(status, 200, "{answer}");
-    }
-    node.projected().await;
-    let (store, _) = node.core.store();
-    let file = store.trim_start_matches("sqlite://");
-    let wal = std::fs::metadata(format!("{file}-wal")).unwrap().len();
-    assert!(wal < COMMITS * 10_000, "{wal} bytes for {COMMITS} commits");
-}
-
 // --- names -----------------------------------------------------------------------------------------
 
 /// What the system owns, and the types of the store, are not written from outside; the answer says

@@ -12,6 +12,7 @@
 //! | [`cli`] | migrate, events, replay, projections from the command line |
 //! | [`sagas`], [`consumers`] | seen and steered from outside |
 //! | [`terminal`] | `smith demo`, `smith tree`, `smith top` |
+//! | [`wal`] | the write-ahead logs under load |
 //! | [`architecture`] | which file may use which |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
@@ -30,3 +31,4 @@ mod queries;
 mod readme;
 mod sagas;
 mod terminal;
+mod wal;

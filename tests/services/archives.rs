@@ -33,12 +33,12 @@ use crate::server::{DEADLINE, name_of, numbered, open};
 use crate::wire::{Cut, Wire};
 
 /// As if every node read the directory.
-fn mounted(keep: usize) -> ArchiveRules {
+pub(crate) fn mounted(keep: usize) -> ArchiveRules {
     ArchiveRules::default().keep(keep).mounted(true)
 }
 
 /// 550 events in partitions of a hundred, and the log as it was.
-async fn log(url: &str) -> (PgStore, Vec<RecordedEvent>) {
+pub(crate) async fn log(url: &str) -> (PgStore, Vec<RecordedEvent>) {
     let store = open(url).await;
     for batch in 0..11_u128 {
         let appends = (0..50).map(|n| numbered(&format!("s-{}", n % 7), batch * 50 + n + 1));
@@ -50,13 +50,17 @@ async fn log(url: &str) -> (PgStore, Vec<RecordedEvent>) {
 }
 
 /// Tables with events: those of the log, and what an archiver has left behind.
-async fn tables(server: &Postgres, url: &str) -> usize {
+pub(crate) async fn tables(server: &Postgres, url: &str) -> usize {
     let sql = "select count(*) from pg_tables where tablename like 'events\\_p%'";
     server.sql(name_of(url), sql).await.trim().parse().unwrap()
 }
 
 /// Archives, once the server has seen that an archiver before is gone.
-async fn archive(store: &PgStore, directory: &Path, rules: &ArchiveRules) -> ArchiveReport {
+pub(crate) async fn archive(
+    store: &PgStore,
+    directory: &Path,
+    rules: &ArchiveRules,
+) -> ArchiveReport {
     let cold = Directory::new(directory);
     eventually(DEADLINE, async || match store.archive(&cold, rules).await {
         Err(error @ ArchiveError::Busy { .. }) => Err(error.to_string()),
@@ -65,45 +69,9 @@ async fn archive(store: &PgStore, directory: &Path, rules: &ArchiveRules) -> Arc
     .await
 }
 
-async fn reads_all(store: PgStore, directory: &Path, log: &[RecordedEvent]) {
+pub(crate) async fn reads_all(store: PgStore, directory: &Path, log: &[RecordedEvent]) {
     let whole = ArchivedStore::open(Arc::new(store), Directory::shared(directory)).await.unwrap();
     assert_eq!(conformance::whole_log(&whole, 64).await, log);
-}
-
-/// Guards against archives that a killed archiver leaves unfinished, or that the next one destroys.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_archiver_killed_at_any_statement_is_finished_by_the_next() {
-    let server = Postgres::start().await;
-    let cuts: [Cut; 9] = [
-        Cut::Request(b"pg_try_advisory_lock"),
-        Cut::Request(b"from ms_framework.events_p"),
-        Cut::Answer(b"SELECT 100\0"),
-        Cut::Request(b"insert into archives"),
-        Cut::Answer(b"INSERT 0 1\0"),
-        Cut::Request(b"concurrently"),
-        Cut::Answer(b"ALTER TABLE\0"),
-        Cut::Request(b"drop table"),
-        Cut::Answer(b"DROP TABLE\0"),
-    ];
-    for cut in cuts {
-        let url = small_partitions(&server).await;
-        let (store, log) = log(&url).await;
-        let directory = TempDir::new().unwrap();
-        let wire = Wire::to(&url);
-        let killed = open(&wire.url(&url)).await;
-        wire.cut(cut);
-        let error = killed.archive(&Directory::new(directory.path()), &mounted(2)).await;
-        error.unwrap_err();
-        wire.was_cut(1).await;
-
-        let report = archive(&store, directory.path(), &mounted(2)).await;
-        assert_eq!((report.up_to.get(), report.held_back), (300, None), "{cut:?}");
-        let files = manifests(&Directory::new(directory.path())).await.unwrap();
-        let ranges: Vec<_> = files.iter().map(|one| (one.from.get(), one.to.get())).collect();
-        assert_eq!(ranges, [(1, 100), (101, 200), (201, 300)], "{cut:?}");
-        assert_eq!(tables(&server, &url).await, 3, "{cut:?}: nothing is left behind");
-        reads_all(store, directory.path(), &log).await;
-    }
 }
 
 /// Guards against a run that is killed while it waits for readers: the partition is half detached

@@ -14,20 +14,26 @@
 //! | [`projections`] | on several nodes, and of several versions of the program |
 //! | [`node`] | whole nodes on one database: commands, projections, taking over |
 //! | [`partitions`] | made by whoever needs them, archived, replayed |
-//! | [`archives`] | killed after every statement, two at once, held back, read by everybody, put back |
+//! | [`archives`] | two at once, held back, read by everybody, put back |
+//! | [`archive_kills`] | archives and restores killed after every statement and around every file |
+//! | [`crossing`] | what a node does, and is asked, over a range of the log that is only in files |
 //! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
 //! | [`remote`] | requests and commands between nodes; the broker killed, a node gone, an answer cut off |
 //! | [`key_value`] | NATS keeps every law of buckets; a watch over the death of the server |
 //! | [`commands`] | reading rights, a log that was archived, a log that grows |
 //! | [`codecs`] | Python and the commands read what we write, and write what we read |
+//! | [`deploy`] | a new version rolled out over processes under load, which are killed: nothing is lost or wrong |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod archive_kills;
 mod archives;
 mod behind;
 mod codecs;
 mod commands;
+mod crossing;
+mod deploy;
 mod faults;
 mod followers;
 mod key_value;

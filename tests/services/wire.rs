@@ -24,6 +24,10 @@ pub(crate) enum Cut {
     /// It arrives, and nothing that the client sends afterwards on that connection, which stays:
     /// a machine that has vanished.
     Freeze(&'static [u8]),
+    /// The client's message of this number, counted over all connections from the cut on, arrives,
+    /// and nothing that it sends afterwards on that connection. Everything else goes on, until the
+    /// client has closed it: the moment after that message, for as long as it takes to kill it.
+    After(u64),
 }
 
 /// What the server says at the end of an `insert`, of a `select`, and of a `commit`.
@@ -40,6 +44,8 @@ pub(crate) struct Wire {
 
 struct State {
     cut: Mutex<Option<Cut>>,
+    /// Messages of clients.
+    sent: AtomicU64,
     /// Bytes that the server sent.
     received: AtomicU64,
     /// How often it was cut.
@@ -56,6 +62,7 @@ impl Wire {
         let server = url.split(['=', '&']).nth(1).unwrap().to_owned();
         let state = Arc::new(State {
             cut: Mutex::new(None),
+            sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             cuts: watch::Sender::new(0),
             blocked: watch::Sender::new(false),
@@ -88,6 +95,11 @@ impl Wire {
         *self.state.cut.lock().unwrap() = Some(at);
     }
 
+    /// How many messages clients have sent, on all connections.
+    pub(crate) fn sent(&self) -> u64 {
+        self.state.sent.load(Ordering::Relaxed)
+    }
+
     /// Cuts there, and lets no new connection through until [`open`](Self::open).
     pub(crate) fn cut_and_block(&self, at: Cut) {
         self.state.blocked.send_replace(true);
@@ -118,10 +130,17 @@ impl Wire {
 impl State {
     /// Takes the cut if these bytes are its place.
     fn here(&self, bytes: &[u8], request: bool) -> Option<Cut> {
+        if request {
+            self.sent.fetch_add(1, Ordering::Relaxed);
+        }
         let mut slot = self.cut.lock().unwrap();
-        let (at, of_request) = match (*slot)? {
-            Cut::Request(at) | Cut::Late(at) | Cut::Freeze(at) => (at, true),
-            Cut::Answer(at) => (at, false),
+        let (at, of_request) = match slot.as_mut()? {
+            Cut::Request(at) | Cut::Late(at) | Cut::Freeze(at) => (*at, true),
+            Cut::Answer(at) => (*at, false),
+            Cut::After(left) => {
+                *left -= u64::from(request);
+                return if *left == 0 { slot.take() } else { None };
+            }
         };
         let hit = of_request == request && bytes.windows(at.len()).any(|part| part == at);
         if hit { slot.take() } else { None }
@@ -161,6 +180,12 @@ async fn pass(
                 to.write_all(&bytes[..count]).await.ok()?;
                 state.cuts.send_modify(|cuts| *cuts += 1);
                 return std::future::pending().await;
+            }
+            if matches!(cut, Cut::After(_)) {
+                to.write_all(&bytes[..count]).await.ok()?;
+                state.cuts.send_modify(|cuts| *cuts += 1);
+                while from.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+                return None;
             }
             state.cuts.send_modify(|cuts| *cuts += 1);
             return matches!(cut, Cut::Late(_)).then(|| (bytes[..count].to_vec(), to));

@@ -269,7 +269,7 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
         // A write that is under way ends with this life; what it would have kept is in this one.
         let due = A::snapshots().is_due_at_the_end(self.since(now)) || self.saving.is_under_way();
         if self.broken.is_none()
-            && self.pipeline.is_settled()
+            && self.pipeline.is_in_the_log()
             && due
             && let Some(snapshot) = self.pipeline.snapshot(now)
         {

@@ -136,6 +136,18 @@ impl Postgres {
         self.url(&name)
     }
 
+    /// Makes a database that is the copy of another one, which nobody may be connected to, and
+    /// answers its address.
+    ///
+    /// # Panics
+    ///
+    /// The server does not answer, or somebody stays connected.
+    pub async fn copy_of_database(&self, template: &str) -> String {
+        let name = format!("db{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("create database {name} template {template}")).await;
+        self.url(&name)
+    }
+
     /// Runs SQL in a database with `psql`, and answers its output: fields by `|`, rows by lines.
     ///
     /// # Panics

@@ -138,6 +138,12 @@ impl<A: Aggregate> Pipeline<A> {
         self.unanswered() == 0
     }
 
+    /// Whether the state is one that the log has. After a commit that failed, and a log that could
+    /// not be read then, all is answered and the state is still ahead.
+    pub(super) fn is_in_the_log(&self) -> bool {
+        self.is_settled() && self.assumed == self.committed
+    }
+
     pub(super) fn take_committed_bytes(&mut self) -> u64 {
         std::mem::take(&mut self.committed_bytes)
     }

@@ -51,6 +51,8 @@ pub(crate) struct Faults {
     hook: Mutex<Option<Hook>>,
     /// The store says that others write to it.
     pub(crate) shared: bool,
+    /// Reads of a stream's events that fail next.
+    pub(crate) failing_stream_reads: AtomicUsize,
     /// Reads of a stream's version that fail next, and those that there were.
     pub(crate) failing_reads: AtomicUsize,
     pub(crate) version_reads: AtomicUsize,
@@ -98,9 +100,8 @@ impl Faults {
         self.past.lock().unwrap().clone().expect("there was a lease")
     }
 
-    fn may_read(&self) -> Result<(), StoreError> {
+    fn may_read(failing: &AtomicUsize) -> Result<(), StoreError> {
         let one_less = |left: usize| left.checked_sub(1);
-        let failing = &self.failing_reads;
         match failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less) {
             Ok(_) => Err(lost()),
             Err(_) => Ok(()),
@@ -235,7 +236,11 @@ impl EventStore for FaultyStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
         let archived = Version::new(self.faults.archived_up_to.load(Ordering::Relaxed));
-        self.inner.read_stream(stream, after.max(archived), limit)
+        async move {
+            Faults::may_read(&self.faults.failing_stream_reads)?;
+            self.inner.read_stream(stream, after.max(archived), limit).await
+        }
+        .boxed()
     }
 
     fn stream_version<'a>(
@@ -244,7 +249,7 @@ impl EventStore for FaultyStore {
     ) -> BoxFuture<'a, Result<Version, StoreError>> {
         async move {
             let reads = self.faults.version_reads.fetch_add(1, Ordering::Relaxed);
-            self.faults.may_read()?;
+            Faults::may_read(&self.faults.failing_reads)?;
             let busy = self.faults.busy.lock().unwrap().clone();
             if let Some(mut other) = busy {
                 let number = u128::MAX - reads as u128;
@@ -263,7 +268,7 @@ impl EventStore for FaultyStore {
 
     fn answer(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
         async move {
-            self.faults.may_read()?;
+            Faults::may_read(&self.faults.failing_reads)?;
             self.inner.answer(key).await
         }
         .boxed()

@@ -11,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use mister_smith_supervisors::ErrorClass;
 use tokio::sync::Semaphore;
 
+use super::faulty::Fault;
 use super::{Account, Bank, Happened, Order, Refused, refusal};
 use crate::aggregate::actor::{AggregateMessage, MAX_UNANSWERED};
 use crate::command::{CommandEnvelope, CommandError, Freshness};
@@ -21,6 +22,15 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 fn life(bank: &Bank) -> u64 {
     bank.system.find::<AggregateMessage<Account>>("/aggregates/account-7").unwrap().life()
+}
+
+/// Another node's event.
+fn deposit(cents: i64) -> Append {
+    let encoded = Happened::Deposited { cents }.encode().unwrap();
+    let (id, at) = (EventId::default(), Timestamp::from_micros(0));
+    let event = NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at);
+    let stream = StreamId::new("account-7").unwrap();
+    Append::new(stream, ExpectedVersion::Any, vec![event])
 }
 
 /// The worst that was found: the other node's event was acknowledged, and this one went on to
@@ -59,12 +69,7 @@ async fn a_look_sees_what_another_node_has_written_unless_it_asks_for_memory() {
 async fn a_look_is_answered_beside_a_node_that_never_stops_writing() {
     let bank = Bank::shared().await;
     bank.bus.send::<Account>("7", Order::Open).await.unwrap();
-    let encoded = Happened::Deposited { cents: 1 }.encode().unwrap();
-    let (id, at) = (EventId::default(), Timestamp::from_micros(0));
-    let event = NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at);
-    let stream = StreamId::new("account-7").unwrap();
-    let append = Append::new(stream, ExpectedVersion::Any, vec![event]);
-    *bank.faults.busy.lock().unwrap() = Some(append);
+    *bank.faults.busy.lock().unwrap() = Some(deposit(1));
     let both = async {
         let look = bank.bus.look("7", |account: &Account, _| account.cents);
         join(look, bank.bus.send::<Account>("7", Order::Deposit(100))).await
@@ -194,6 +199,30 @@ async fn a_read_that_fails_is_an_answer_and_no_crash() {
     let refused = alone.bus.send::<Account>("7", keyed()).await;
     assert_eq!(refusal(&refused), &Refused::TooMuch(0));
     assert_eq!(life(&alone), 1);
+}
+
+/// The other node was faster, and the log could not be read then: the life ended, and kept the state
+/// that it had assumed as a snapshot of the version at which the log has the other node's event. All
+/// lives after it decided on a state that never was.
+#[tokio::test]
+async fn what_was_only_assumed_is_not_kept() {
+    let bank = Bank::shared().await;
+    bank.bus.send::<Account>("7", Order::Open).await.unwrap();
+    for _ in 0..7 {
+        bank.bus.send::<Account>("7", Order::Deposit(1)).await.unwrap();
+    }
+    bank.faults.then(Fault::After(deposit(50)));
+    bank.faults.failing_stream_reads.store(1, Ordering::Relaxed);
+    let error = bank.bus.send::<Account>("7", Order::Deposit(1_000)).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+    let ended = async {
+        while bank.bus.live().count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, ended).await.expect("it cannot go on");
+    assert_eq!(bank.account("7").await.cents, 57);
+    assert_eq!(bank.account("7").await, bank.replayed("7").await);
 }
 
 /// The second was decided on what the first one would make of the state, and refused.

@@ -26,6 +26,11 @@ const COMMIT_BYTES: usize = 16 << 10;
 /// How many turns of the runtime in a row without a new request end the gathering of a batch.
 const QUIET_TURNS: u32 = 4;
 
+/// A batch is gathered up to this many requests. The cost of a sync is shared by enough of them
+/// then, and those that were just answered are decided while the others are written: to wait for
+/// all of 512 was measured to take a fifth of the rate on both stores.
+const MOST_GATHERED: usize = 64;
+
 /// Since when a commit runs.
 #[derive(Debug, Default)]
 pub(super) struct Running(AtomicU64);
@@ -85,7 +90,7 @@ impl Driver {
                 untidy = 0;
                 tidying = Some(self.tidy());
             }
-            self.gather(requests).await;
+            self.gather(requests.min(MOST_GATHERED)).await;
         }
     }
 
@@ -117,8 +122,8 @@ impl Driver {
     }
 
     /// Lets those that were just answered come back with their next requests, until as many wait
-    /// as the last batch had. Without it the first of them would be a batch alone, and the others
-    /// would wait for its sync. A lone one waits for nobody.
+    /// as the last batch had, or [`MOST_GATHERED`]. Without it the first of them would be a batch
+    /// alone, and the others would wait for its sync. A lone one waits for nobody.
     async fn gather(&self, wanted: usize) {
         if wanted < 2 {
             return;

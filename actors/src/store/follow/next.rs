@@ -35,6 +35,17 @@ impl Follower {
                 wait(&mut changes).await;
                 continue;
             }
+            let mut head = self.0.head.clone();
+            if *head.borrow_and_update() <= cursor.at {
+                // The log is asked when it is said to be longer, and not before: other nodes write
+                // to it too, so that memory alone cannot tell that nothing has come.
+                tokio::select! {
+                    biased;
+                    () = wait(&mut changes) => {}
+                    () = grown(&mut head, cursor.at) => {}
+                }
+                continue;
+            }
             self.assure().await?;
             let careful = self.state().careful > 0;
             let page = match self.read(cursor.at, if careful { 1 } else { limit }).await {
@@ -52,22 +63,15 @@ impl Follower {
             };
             self.0.shown.reads();
             if page.scanned_to <= cursor.at {
-                let mut head = self.0.head.clone();
                 // Once it is a commit that came meanwhile. More often the log is shorter than was
                 // announced: a server that lost its last commits.
-                in_vain += u32::from(*head.borrow() > cursor.at);
+                in_vain += 1;
                 if in_vain > IN_VAIN {
                     tokio::select! {
                         biased;
                         () = wait(&mut changes) => {}
                         () = sleep(AGAIN) => {}
                     }
-                    continue;
-                }
-                tokio::select! {
-                    biased;
-                    () = wait(&mut changes) => {}
-                    () = grown(&mut head, cursor.at) => {}
                 }
                 continue;
             }
