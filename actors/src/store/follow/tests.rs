@@ -363,6 +363,16 @@ async fn an_event_is_left_out_when_somebody_says_so() {
     let notes = town.source.claims.notes("f", "", 10).await.unwrap();
     let ids: Vec<_> = notes.iter().map(|(id, _)| id.to_string()).collect();
     assert_eq!(ids, [format!("$parked/{:020}", 2)], "it is shown, and the request is done");
+    let all = Followers::over(Arc::clone(&town.source.claims));
+    let parked = async || all.parked("f", Position::ZERO, 10).await.unwrap();
+    let left_out =
+        Parked { position: Position::new(2), reason: "left out, as was asked".to_owned() };
+    assert_eq!(parked().await, [left_out]);
+    let broken = (ids[0].as_str().into(), Some(bytes::Bytes::from_static(b"?")));
+    one.follower.save(one.cursor, [broken]).await.unwrap();
+    let shown = parked().await;
+    assert_eq!((shown.len(), shown[0].position), (1, Position::new(2)));
+    assert!(shown[0].reason.starts_with("its note cannot be read"), "{shown:?}");
     assert_eq!(one.follower.notes(None, 10).await.unwrap(), [], "it is no note of the user's");
 }
 
