@@ -12,6 +12,9 @@
 //! | to know how it lives | [`actor`] |
 //! | the one that every node has | [`streams`] |
 //!
+//! The log is followed with [`store::follow`](crate::store::follow), as by all who do: what is here
+//! is what a page does to documents, which builds of them there are, and what stands still.
+//!
 //! The ports that it writes through are in [`store::read_model`](crate::store::read_model), a layer
 //! below, because the pool leases them together with the log.
 
@@ -33,13 +36,13 @@ pub mod cache;
 pub mod desk;
 pub mod handle;
 mod kept;
-mod pages;
 mod parked;
 mod plan;
 mod retry;
 mod shown;
 pub mod streams;
 mod track;
+mod written;
 
 #[cfg(test)]
 mod tests;

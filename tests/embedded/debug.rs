@@ -101,7 +101,10 @@ async fn the_tree_as_json_has_every_field() {
     wait_until(&node, stream, |view| view["mailbox"]["handled"] == 2 && is_quiet(view)).await;
     assert_eq!(node.post(&format!("/debug/actors{stream}/kill")).await.0, 200);
     wait_until(&node, stream, |view| is_up(view) && view["life"] == 2).await;
-    wait_until(&node, "/domain/projections/streams", |view| view["mailbox"]["handled"] == 1).await;
+    for projection in ["streams", "dead_letters", "sagas"] {
+        let path = format!("/domain/projections/{projection}");
+        wait_until(&node, &path, |view| view["status"] == "position 1   lag 0").await;
+    }
     // The picture that is compared is itself one of a moment in which nobody worked.
     let mut tree = eventually(DEADLINE, async || {
         let tree = node.get("/debug/tree").await;

@@ -354,6 +354,19 @@ async fn every_reader_crosses_an_archived_range() {
     let blind = build(&url).start().await.unwrap();
     let error = blind.commands().look("1", |_: &Counter, _| ()).await.unwrap_err();
     assert!(error.to_string().contains("archived"), "{error}");
+    let streams = blind.projection("streams").unwrap();
+    streams.rebuild().await.unwrap();
+    eventually(DEADLINE, async || {
+        let tree = blind.tree().to_string();
+        let says = |line: &str| line.contains("streams") && line.contains("archived");
+        if tree.lines().any(says) { Ok(()) } else { Err(tree) }
+    })
+    .await;
+    // What is read goes on.
+    let done = store.append_batch([numbered("other-1", 9_999)].into()).await.unwrap();
+    let position = done[0].as_ref().unwrap().last_position;
+    tokio::time::timeout(DEADLINE, streams.wait_for(position)).await.unwrap().unwrap();
+    assert!(streams.get::<StreamSummary>("other-1").await.unwrap().is_some());
     assert!(blind.stop(Duration::from_secs(20)).await);
 
     let queue = connect("memory:", QueueOptions::new("shop", "readers")).await.unwrap();
@@ -394,8 +407,8 @@ async fn every_reader_crosses_an_archived_range() {
     let summary: StreamSummary = streams.get("counter-2").await.unwrap().unwrap();
     assert_eq!(summary.events, 116);
 
-    let sent = relayed(&*queue, 351).await;
-    assert_eq!(sent, 351);
+    let sent = relayed(&*queue, 352).await;
+    assert_eq!(sent, 352);
 
     let lease = core.pool().lease().await.unwrap();
     let mut follows = Subscription::new(Arc::clone(&lease.store), Position::ZERO, 70)

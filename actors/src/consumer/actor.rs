@@ -22,7 +22,7 @@ use crate::event::{Position, RecordedEvent};
 use crate::pool::{Lease, lease_at_start};
 use crate::store::StoreError;
 use crate::store::claims::{ClaimError, Note, Request};
-use crate::store::follow::window::{Bounds, Window};
+use crate::store::follow::window::{Bounds, Mark, Window};
 use crate::store::follow::{Cursor, Follow, Follower, MARK, Shown, Step, failure};
 
 /// The note that it has begun, and where.
@@ -108,6 +108,8 @@ pub struct ConsumerActor {
     unsaved: usize,
     /// What is settled beyond the place is noted.
     marked: bool,
+    /// What is settled is not known; nothing is read until somebody says where to begin.
+    held: bool,
     /// What is read, and how much at most.
     reading: Option<(usize, TaskGuard)>,
     _keeping: TaskGuard,
@@ -157,6 +159,7 @@ impl Actor for ConsumerActor {
             running: BTreeMap::new(),
             unsaved: 0,
             marked: false,
+            held: false,
             reading: None,
             again: Vec::new(),
             agains: 0,
@@ -252,13 +255,25 @@ impl ConsumerActor {
             return self.follower.go_to(at, [begun(at)]).await;
         }
         let mark = self.follower.note(MARK).await?;
-        let mark = mark.and_then(|note| serde_json::from_slice(&note).ok());
-        self.marked = mark.is_some();
+        let mark = mark.map(|note| serde_json::from_slice(&note)).transpose();
+        (self.cursor, self.held) = (cursor, mark.is_err());
         let window = Window::new(bounds(&self.args.consumer), cursor.position());
+        let mark: Option<Mark> = match mark {
+            Ok(mark) => mark,
+            Err(error) => {
+                (self.window, self.marked) = (window, false);
+                self.args.shown.stands_still(format!(
+                    "what is settled beyond event {} cannot be read ({error}), and may be of a \
+                     newer program; run that one, or replay the consumer from a place",
+                    cursor.position()
+                ));
+                return Ok(());
+            }
+        };
+        self.marked = mark.is_some();
         self.window = window.resume(mark.unwrap_or_default());
         // An earlier life handled some of what was there then, maybe.
         self.runner.repeats_to = self.lease.store.head().await?;
-        self.cursor = cursor;
         Ok(())
     }
 
@@ -295,7 +310,7 @@ impl ConsumerActor {
     fn read_on(&mut self, cx: &Context<Self>) {
         let room = self.window.room();
         let wanted = room >= WINDOW / 2 || !self.window.can_begin();
-        let limit = if wanted { room } else { 0 };
+        let limit = if wanted && !self.held { room } else { 0 };
         if self.reading.as_ref().is_some_and(|(reads, _)| *reads > 0 || limit == 0) {
             return;
         }
@@ -316,7 +331,7 @@ impl ConsumerActor {
             false => self.marked.then(|| (MARK.into(), None)),
         };
         let marked = note.as_ref().is_some_and(|(_, data)| data.is_some());
-        self.follower.save_lightly(self.cursor, note).await?;
+        self.follower.save_lightly(self.cursor, self.window.prefix(), note).await?;
         (self.marked, self.unsaved) = (marked, 0);
         Ok(())
     }

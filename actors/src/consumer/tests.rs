@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 use super::{Begin, Consumed, Consumer, ConsumerError, ConsumerRef};
 use crate::bus::{FailureCause, Outcome, RetryPolicy, Subscription};
 use crate::event::{Position, StreamId};
+use crate::store::claims::{Claimed, Save};
+use crate::store::follow::{LEASE, MARK};
 use crate::store::{Append, EventFilter, ExpectedVersion, IdempotencyKey, conformance};
 use crate::tests::world::World;
 
@@ -333,6 +335,42 @@ async fn a_pause_outlives_the_node_and_an_event_can_be_left_out() {
     started.resume().await.unwrap();
     reached(&started, 3).await;
     assert_eq!(positions(&mut heard), [3]);
+}
+
+/// What it had settled was taken for nothing, and came again without a word.
+#[tokio::test]
+async fn a_mark_that_cannot_be_read_holds_a_consumer_until_somebody_decides() {
+    let world = World::new().await;
+    append(&world, "order-1", 5).await;
+    let claims = world.lease().await.claims;
+    let place = super::actor::place_of("held");
+    let Claimed::Yes(claim) = claims.claim(&place, "before", LEASE).await.unwrap() else {
+        panic!("nobody holds it")
+    };
+    let note = |id: &str, data: &'static str| (id.into(), Some(data.as_bytes().into()));
+    let notes = [note("begun", "{\"after\":0}"), note(MARK, "{\"of\":\"a newer program\"}")];
+    let save = Save::renewal(LEASE).to(Position::new(2)).notes(notes);
+    claims.save(&claim.fence, save).await.unwrap();
+    claims.release(&claim.fence).await.unwrap();
+    let (consumer, mut heard) = listener("held");
+    let started = world.consumers.start(consumer).await.unwrap();
+    let says = "what is settled beyond event 2 cannot be read (missing field";
+    let shown = async {
+        while !started.status().trouble.is_some_and(|trouble| trouble.starts_with(says)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, shown).await.expect("it says why");
+    append(&world, "order-1", 1).await;
+    let (other, _others) = listener("other");
+    reached(&world.consumers.start(other).await.unwrap(), 6).await;
+    assert!(heard.try_recv().is_err(), "nothing comes");
+    assert!(world.system.tree().to_string().contains(says));
+    assert!(claims.note(&place, MARK).await.unwrap().is_some(), "whoever can read it finds it");
+    started.replay(Begin::After(Position::new(3))).await.unwrap();
+    reached(&started, 6).await;
+    assert_eq!(positions(&mut heard), [4, 5, 6]);
+    assert_eq!(started.status().trouble, None);
 }
 
 /// What a handler did, by position.

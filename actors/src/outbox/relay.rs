@@ -25,7 +25,7 @@ use crate::guarded::guarded;
 use crate::pool::lease_at_start;
 use crate::store::EventFilter;
 use crate::store::claims::{ClaimError, Note};
-use crate::store::follow::{Cursor, Follow, Follower, Shown, Step, failure};
+use crate::store::follow::{Cursor, Follow, Follower, Page, Shown, Step, failure};
 use uuid::Uuid;
 
 /// Events that are sent at a time.
@@ -205,8 +205,16 @@ impl Relay {
         match step {
             Step::Begin(_) => {
                 let marks = self.follower.note(NOTE).await?;
-                let marks = marks.and_then(|note| serde_json::from_slice(&note).ok());
-                (self.marks, self.doubtful) = (marks.unwrap_or_default(), true);
+                let marks = marks.map(|note| serde_json::from_slice(&note)).transpose();
+                self.marks = marks.map(Option::unwrap_or_default).unwrap_or_else(|error| {
+                    // It goes on from its place: what is in doubt is in the outlet, mostly.
+                    tracing::error!(
+                        relay = &*self.args.name, %error,
+                        "its marks cannot be read: what the outlet has lost before is not found"
+                    );
+                    Vec::new()
+                });
+                self.doubtful = true;
                 (self.cursor, self.at) = (next, next.position());
                 return self.look_back().await;
             }
@@ -227,7 +235,7 @@ impl Relay {
     }
 
     /// Sends a page; answers whether all of it is done with.
-    async fn send(&mut self, page: Vec<RecordedEvent>, next: Cursor) -> Result<bool, Trouble> {
+    async fn send(&mut self, page: Page, next: Cursor) -> Result<bool, Trouble> {
         let mut events: Vec<(Subject, RecordedEvent)> = Vec::with_capacity(page.len());
         for event in page {
             match guarded(|| (self.args.subject)(&event)) {
@@ -257,8 +265,7 @@ impl Relay {
                 }
                 self.at = next.position();
                 self.mark(last);
-                self.follower.settle(next, self.at);
-                self.save_marks().await?;
+                self.settle().await?;
                 Ok(true)
             }
             Err(error) => {
@@ -266,8 +273,7 @@ impl Relay {
                     self.at = sent.1.position;
                     self.cursor = self.cursor.after(self.at);
                     self.mark(error.last);
-                    self.follower.settle(self.cursor, self.at);
-                    self.save_marks().await?;
+                    self.settle().await?;
                 }
                 Err(Trouble::Outlet(error))
             }
@@ -321,10 +327,10 @@ impl Relay {
         (NOTE.into(), Some(serde_json::to_vec(&self.marks).unwrap_or_default().into()))
     }
 
-    /// Keeps how far it is. Place and marks go together, so that nothing is wrong when a crash of
-    /// the database takes both.
-    async fn save_marks(&mut self) -> Result<(), ClaimError> {
-        self.follower.save_lightly(self.cursor, [self.marks_note()]).await
+    /// Keeps how far it is, with the marks or not at all: a place without the mark of what was sent
+    /// up to there would say nothing of an outlet that has lost it.
+    async fn settle(&mut self) -> Result<(), ClaimError> {
+        self.follower.save_lightly(self.cursor, self.at, [self.marks_note()]).await
     }
 
     /// The outlet does not take it now: later, and then with a look at what it has.

@@ -246,8 +246,16 @@ impl<P: Process> Timers<P> {
             let page = self.follower.notes(after.as_deref(), PAGE).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(Arc::clone(last));
-            let timers = page.iter().filter_map(|(_, data)| serde_json::from_slice(data).ok());
-            self.waiting.extend(timers);
+            for (id, data) in &page {
+                match serde_json::from_slice(data) {
+                    Ok(timer) => _ = self.waiting.insert(timer),
+                    // It stays: whoever can read it tells its process.
+                    Err(error) => tracing::error!(
+                        process = P::CATEGORY, deadline = &**id, %error,
+                        "a deadline cannot be read, and may be of a newer program"
+                    ),
+                }
+            }
         }
     }
 

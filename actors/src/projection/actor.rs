@@ -1,9 +1,16 @@
 //! The actor of one partition of a projection: follows the log and keeps its documents.
 //!
-//! It lives under `projections`. A start claims its partition of the builds that this program may
-//! write (which fences whoever had it before) and goes on after its checkpoint. Each page is a
-//! message to itself, so a kill, a stop or a health check waits for one page at most. The claim is
-//! renewed by a task of its own, however long a page takes, and given back when it stops in order.
+//! It lives under `projections`, and follows the log with one [`Follower`] for each build that
+//! this program may write. Each page is a message to itself, so a kill, a stop or a health check
+//! waits for one page at most.
+//!
+//! | the [`Follower`] has | the actor has |
+//! |---|---|
+//! | the claim: taken, stood by for, renewed, given back | which builds there are, and are its to write |
+//! | pages: read, filtered, shared, waited for; events that end processes | how many events at a time, and when: the pace, the turns, the next page while one is applied |
+//! | requests: pause, resume | documents that stand still, and their events that are tried again |
+//! | | the checkpoint: it changes in one transaction with the documents, so that each event has its effect once, and that transaction shows the follower's fence |
+//! | | what is read: the position is that of the documents in use, whoever writes them |
 //!
 //! While another build is made, the actor writes both: whatever is new goes to the new build
 //! first, so that once the new one has caught up it is never behind, and can take the place of the
@@ -18,6 +25,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
@@ -25,25 +33,30 @@ use mister_smith_supervisors::{
     SupervisionMetadata, TaskGuard,
 };
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::cache::DocumentCache;
-use super::pages::Pages;
 use super::shown::{How, Shown};
-use super::track::{Step, Track};
+use super::track::{FULL, SAVE_EVERY, Step, Track};
+use super::written::{Asked, Written};
 use super::{Projection, ProjectionError, wanted_by};
 use crate::component;
 use crate::event::Position;
 use crate::guarded::guarded;
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::EventFilter;
-use crate::store::claims::{ClaimError, Save};
+use crate::store::claims::ClaimError;
 pub use crate::store::follow::LEASE;
+use crate::store::follow::{self, Cursor, Page, Pages};
+use crate::store::read_model::documents::Changed;
 use crate::store::read_model::documents::builds::Found;
-use crate::store::read_model::documents::{Activation, Build, Builds, Part, Wanted};
 
-/// How often a claim is renewed, and how often a node looks for what others have changed: builds
-/// that were begun or reset, parked events to be retried, a claim that can be had.
+mod builds;
+
+use self::builds::described;
+
+/// How often a node looks for what others have changed: builds that were begun or reset, parked
+/// events to be retried, how far the documents are.
 pub const LOOK_EVERY: Duration = Duration::from_millis(1_500);
 
 /// How often it looks while somebody waits for what another node writes.
@@ -60,14 +73,15 @@ const PACE: Duration = Duration::from_millis(50);
 /// Documents of old builds that are removed at a time.
 const PRUNE: usize = 1_000;
 
-/// How often a start looks again whose builds were changed by somebody else meanwhile.
-const STARTS: usize = 5;
-
 /// What the projection can be told.
 #[derive(Debug)]
 pub enum ProjectionMessage {
     /// There may be more to do.
     Continue,
+    /// What comes next in the log for one of the builds. Sent by the actor to itself.
+    Next(u64, Box<Result<follow::Step, ClaimError>>),
+    /// A claim is gone. Sent by the actor to itself.
+    Lost(u64, ClaimError),
 }
 
 /// What the partitions of a projection share with each other and with those who ask.
@@ -77,12 +91,19 @@ pub struct Shared {
     pub(super) pages: Pages,
     /// Changes when the database is to be looked at: builds, parked events, who waits.
     pub(super) look: Arc<watch::Sender<u64>>,
+    numbers: Arc<AtomicU64>,
 }
 
 impl Shared {
     /// Lets all partitions look what has changed.
     pub(super) fn look(&self) {
         self.look.send_modify(|count| *count += 1);
+    }
+
+    /// A number that no other life of a partition has used: what one of them has left in a mailbox
+    /// is none of the next one's.
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn builds_changed(&self) {
@@ -121,36 +142,32 @@ pub struct ProjectionActor<P: Projection> {
     args: ProjectionArgs<P>,
     filter: EventFilter,
     lease: Lease,
-    /// `None` while another node has it, or it is of another version.
+    /// What is read; `None` if it is of another version.
     active: Option<Written<P>>,
     building: Option<Written<P>>,
     /// The builds that there were at the last look.
     found: Found,
     look: watch::Receiver<u64>,
     looked_at: Instant,
-    begun_at: Instant,
-    /// Whose turn it is while the new build is behind.
-    turn: bool,
+    /// Whose page is next.
+    turn: Option<Which>,
     /// There may be documents that nobody reads.
     pruning: bool,
-    standby: Option<String>,
-    /// Why a build stands still.
-    trouble: Option<String>,
     /// Why the new build does not take the place of the old one, although it is as far.
     unsound: Option<String>,
     /// It is not compared again before the next look.
     compared: bool,
-    /// When the page that comes next may be asked for.
-    not_before: Option<Instant>,
-    /// Waits for the log to grow.
-    waiting: Option<TaskGuard>,
+    /// Waits for what is not in the log.
+    waiting: Option<(Option<Duration>, TaskGuard)>,
 }
 
-/// A build that this node writes.
-struct Written<P: Projection> {
-    track: Track<P>,
-    /// Renews the claim for as long as this lives.
-    _renewal: Option<TaskGuard>,
+/// One of the builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// The one that is read.
+    Active,
+    /// The one that is made.
+    Building,
 }
 
 impl<P: Projection> Actor for ProjectionActor<P> {
@@ -174,400 +191,337 @@ impl<P: Projection> Actor for ProjectionActor<P> {
             building: None,
             found: Found::default(),
             looked_at: Instant::now(),
-            begun_at: Instant::now(),
-            turn: false,
+            turn: None,
             pruning: true,
-            standby: None,
-            trouble: None,
             unsound: None,
             compared: false,
-            not_before: None,
             waiting: None,
         };
         projection.begin(cx).await.map_err(projection_failure)?;
-        projection.wait(cx);
+        projection.show();
+        projection.go_on(cx);
         Ok(projection)
     }
 
     async fn handle(
         &mut self,
-        ProjectionMessage::Continue: ProjectionMessage,
+        message: ProjectionMessage,
         cx: &mut Context<Self>,
     ) -> Result<(), Failure> {
-        self.go_on(cx).await.map_err(projection_failure)
+        match self.work(message, cx).await {
+            Ok(()) => {}
+            // Somebody reset it, or another build took its place, or another node its claim.
+            Err(ProjectionError::Fenced { part }) => {
+                tracing::info!(projection = P::NAME, part, "the builds have changed");
+                self.args.shared.cache.clear();
+                (self.active, self.building) = (None, None);
+                self.begin(cx).await.map_err(projection_failure)?;
+            }
+            Err(error) => return Err(projection_failure(error)),
+        }
+        self.show();
+        self.go_on(cx);
+        Ok(())
     }
 
     async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
-        let tracks = [self.active.take(), self.building.take()];
-        for Written { mut track, .. } in tracks.into_iter().flatten() {
-            // Another node waits out the lease if this does not reach the database.
-            let _ = track.save(&self.lease, LEASE).await;
-            let _ = track.release(&self.lease).await;
+        for written in [self.active.take(), self.building.take()].into_iter().flatten() {
+            written.release(&self.lease).await;
         }
     }
 
     fn message_name(message: &ProjectionMessage) -> &'static str {
         match message {
             ProjectionMessage::Continue => "Continue",
+            ProjectionMessage::Next(..) => "Next",
+            ProjectionMessage::Lost(..) => "Lost",
         }
     }
 }
 
 impl<P: Projection> ProjectionActor<P> {
-    /// Claims this partition of the builds that are this program's to write.
-    async fn begin(&mut self, cx: &Context<Self>) -> Result<(), ProjectionError> {
-        for _ in 1..STARTS {
-            match self.try_to_begin(cx).await {
-                // Somebody has retired a build between the look and the claim.
-                Err(ProjectionError::Fenced { .. }) => {}
-                other => return other,
-            }
+    const fn written(&mut self, which: Which) -> &mut Option<Written<P>> {
+        match which {
+            Which::Active => &mut self.active,
+            Which::Building => &mut self.building,
         }
-        self.try_to_begin(cx).await
     }
 
-    async fn try_to_begin(&mut self, cx: &Context<Self>) -> Result<(), ProjectionError> {
-        let wanted = wanted_by::<P>();
-        let builds = self.lease.documents.builds(P::NAME, wanted).await?;
-        let Builds { active, building } = builds.clone();
-        self.found = Found { active: Some(active), building };
-        self.begun_at = Instant::now();
-        self.looked_at = self.begun_at;
-        self.pruning = true;
-        let may_write = builds.may_write_active(wanted);
-        let active = may_write.then_some(&builds.active);
-        self.active.take_if(|written| active.is_none_or(|build| build.id != written.track.build()));
-        if let (Some(build), None) = (active, &self.active) {
-            self.active = self.claim(build, cx).await?;
-        }
-        // A rebuild is made by whoever has what is read.
-        let building = builds.building_of(wanted).filter(|_| !may_write || self.active.is_some());
-        self.building
-            .take_if(|written| building.is_none_or(|build| build.id != written.track.build()));
-        if let (Some(build), None) = (building, &self.building) {
-            self.building = self.claim(build, cx).await?;
-        }
-        if self.building.is_none() {
-            self.unsound = None;
-        }
-        self.standby = match &self.active {
-            Some(active) => {
-                self.args.shown.is_done(active.track.at);
-                None
-            }
-            None => Some(match builds.newer_than(wanted) {
-                Some(newer) => {
-                    format!("standby: a newer version has it ({})", described(newer, wanted))
-                }
-                None if may_write => "standby: another node has it".to_owned(),
-                None => format!("{} is read", described(&builds.active, wanted)),
-            }),
+    fn track(&self, which: Which) -> Option<&Track<P>> {
+        let written = match which {
+            Which::Active => &self.active,
+            Which::Building => &self.building,
         };
-        if self.active.is_none() {
-            self.see_others().await?;
-        }
-        Ok(())
+        written.as_ref().and_then(|written| written.track.as_ref())
     }
 
-    async fn claim(
-        &self,
-        build: &Build,
+    /// What this node writes.
+    fn tracks(&self) -> impl Iterator<Item = &Track<P>> {
+        [Which::Active, Which::Building].into_iter().filter_map(|which| self.track(which))
+    }
+
+    async fn work(
+        &mut self,
+        message: ProjectionMessage,
         cx: &Context<Self>,
-    ) -> Result<Option<Written<P>>, ProjectionError> {
-        let part = Part { build: build.id, partition: self.args.partition };
-        let claimed =
-            Track::claim(&self.lease, part, build.partitions, &self.args.owner, LEASE).await?;
-        let Ok(track) = claimed else { return Ok(None) };
-        let renewal = self.lease.shared.then(|| {
-            let documents = Arc::clone(&self.lease.documents);
-            let (fence, shared) = (track.writer.fence(), self.args.shared.clone());
-            cx.spawn_guard(async move {
-                loop {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                    // A database that is away is found by whoever writes next.
-                    let renewed = documents.claims().save(&fence, Save::renewal(LEASE)).await;
-                    if let Err(ClaimError::Lost { .. }) = renewed {
-                        shared.look();
-                        break;
-                    }
+    ) -> Result<(), ProjectionError> {
+        if self.is_time_to_look() {
+            self.look(cx).await?;
+        }
+        match message {
+            ProjectionMessage::Continue => self.waiting = None,
+            ProjectionMessage::Next(number, step) => self.take(number, *step, cx).await?,
+            ProjectionMessage::Lost(number, error) => {
+                let mut all = self.active.iter().chain(&self.building);
+                if all.any(|written| written.number == number) {
+                    return Err(error.into());
                 }
-            })
-        });
-        Ok(Some(Written { track, _renewal: renewal }))
+            }
+        }
+        self.tend(cx).await
     }
 
-    /// How far the documents are that another node or another version writes.
-    async fn see_others(&mut self) -> Result<(), ProjectionError> {
-        let progress = self.lease.documents.progress(P::NAME).await?;
-        let active: Vec<_> = progress.iter().filter(|part| part.active).collect();
-        let ours = active.iter().find(|part| part.partition == self.args.partition);
-        let at = match ours {
-            Some(ours) if active.len() == usize::from(wanted_by::<P>().partitions) => ours.position,
-            _ => active.iter().map(|part| part.position).min().unwrap_or_default(),
+    /// Takes what a follower answers.
+    async fn take(
+        &mut self,
+        number: u64,
+        step: Result<follow::Step, ClaimError>,
+        cx: &Context<Self>,
+    ) -> Result<(), ProjectionError> {
+        let is_answer = |written: &Option<Written<P>>| {
+            let asked = written.as_ref().and_then(|written| written.asked.as_ref());
+            asked.is_some_and(|asked| asked.number == number)
         };
+        let which = match (is_answer(&self.active), is_answer(&self.building)) {
+            (true, _) => Which::Active,
+            (_, true) => Which::Building,
+            // Nobody waits for it any more.
+            _ => return Ok(()),
+        };
+        let Some(written) = self.written(which) else { return Ok(()) };
+        let Some(Asked { limit, .. }) = written.asked.take() else { return Ok(()) };
+        let step = step?;
+        let next = step.cursor();
+        match step {
+            follow::Step::Begin(_) => self.claimed(which, next, cx).await,
+            follow::Step::Paused(..) => {
+                written.cursor = next;
+                Ok(())
+            }
+            // It was paused meanwhile: this comes again.
+            _ if self.is_paused() => Ok(()),
+            follow::Step::Page(page, _) => self.page(which, &page, next, limit, cx).await,
+            follow::Step::Poison(event, deaths, _) => {
+                let projection = Arc::clone(&self.args.projection);
+                let (lease, Some(written)) = (self.lease.clone(), self.written(which)) else {
+                    return Ok(());
+                };
+                let Some(track) = &mut written.track else { return Ok(()) };
+                let step = track.poison(&projection, &event, deaths, &lease, LEASE).await?;
+                self.applied(which, step, next);
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies a page.
+    async fn page(
+        &mut self,
+        which: Which,
+        page: &Page,
+        next: Cursor,
+        limit: usize,
+        cx: &Context<Self>,
+    ) -> Result<(), ProjectionError> {
+        let (projection, lease) = (Arc::clone(&self.args.projection), self.lease.clone());
+        let number = self.args.shared.next_number();
+        let alone = self.active.is_none() || self.building.is_none();
+        let Some(written) = self.written(which).as_mut().filter(|one| one.may_go_on()) else {
+            return Ok(());
+        };
+        if alone && page.len() >= limit {
+            written.read_ahead(next, limit, number, cx);
+        }
+        let careful = written.follower.is_careful();
+        let Some(track) = &mut written.track else { return Ok(()) };
+        let step = track.step(&projection, page, next.position(), &lease, LEASE).await?;
+        let small = !page.is_empty() && page.len() < limit.min(FULL) && !careful;
+        let paced = small && track.at == next.position();
+        written.not_before = paced.then(|| Instant::now() + PACE);
+        self.applied(which, step, next);
+        Ok(())
+    }
+
+    /// Something was applied to a build, or is to be tried again.
+    fn applied(&mut self, which: Which, step: Step, next: Cursor) {
+        let Some(written) = self.written(which) else { return };
+        written.settle(next);
+        let (build, at) = (written.build.id, written.cursor.position());
+        match step {
+            Step::Done(changes) if which == Which::Active => self.changed(build, &changes, at),
+            Step::Done(_) | Step::Shorter => {}
+            Step::Again { attempts } => {
+                written.not_before = Some(Instant::now() + FIRST_PAUSE * 2_u32.pow(attempts));
+            }
+        }
+        self.turn = self.next_turn(which);
+    }
+
+    /// Readers see what was committed.
+    fn changed(&self, build: i64, changes: &[Changed], at: Position) {
+        self.args.shared.cache.written(build, changes);
         self.args.shown.is_done(at);
-        Ok(())
     }
 
-    /// Whether it is time to look what others have changed.
-    fn is_time_to_look(&self) -> bool {
-        let every = match self.active.is_none() && self.args.shown.is_awaited() {
-            true => LOOK_SOON,
-            false => LOOK_EVERY,
-        };
-        self.look.has_changed().unwrap_or(false) || self.looked_at.elapsed() >= every
-    }
-
-    /// Looks what others have changed: builds, parked events, how far they are.
-    async fn look(&mut self, cx: &Context<Self>) -> Result<(), ProjectionError> {
-        self.look.mark_unchanged();
-        self.looked_at = Instant::now();
-        self.compared = false;
-        let found = self.lease.documents.look(P::NAME).await?;
-        if found != self.found {
-            self.args.shared.cache.clear();
-            return self.begin(cx).await;
-        }
-        if self.lacks_a_claim() && self.begun_at.elapsed() >= LOOK_EVERY {
-            return self.begin(cx).await;
-        }
-        let tracks = [&mut self.active, &mut self.building];
-        for Written { track, .. } in tracks.into_iter().flatten() {
-            track.hear(&self.lease, LEASE).await?;
-            if !track.parked.is_empty() {
-                track.look_for_parked(&self.lease).await?;
+    /// What is to be done besides the log.
+    async fn tend(&mut self, cx: &Context<Self>) -> Result<(), ProjectionError> {
+        let (projection, lease) = (Arc::clone(&self.args.projection), self.lease.clone());
+        let paused = self.is_paused();
+        for which in [Which::Active, Which::Building] {
+            let Some(written) = self.written(which) else { continue };
+            let build = written.build.id;
+            let Some(track) = &mut written.track else { continue };
+            let retried = match paused {
+                true => None,
+                false => track.retry(&projection, &lease, LEASE).await?,
+            };
+            track.save_now_and_then(&lease, LEASE).await?;
+            let at = track.at;
+            if let (Some(changes), Which::Active) = (retried, which) {
+                self.changed(build, &changes, at);
             }
         }
-        if self.active.is_none() {
-            self.see_others().await?;
+        if !paused {
+            self.try_to_switch(cx).await?;
         }
-        self.prune_some().await
-    }
-
-    /// Whether another node has what this one could write.
-    fn lacks_a_claim(&self) -> bool {
-        let is_ours = |build: &Option<Build>| {
-            build.as_ref().is_some_and(|build| build.made_as() == wanted_by::<P>())
-        };
-        (self.active.is_none() && is_ours(&self.found.active))
-            || (self.building.is_none() && is_ours(&self.found.building))
-    }
-
-    async fn go_on(&mut self, cx: &Context<Self>) -> Result<(), ProjectionError> {
-        let worked = async {
-            if self.is_time_to_look() {
-                self.look(cx).await?;
-            }
-            self.work().await
-        };
-        match worked.await {
-            Ok(None) => {}
-            Ok(Some(pause)) => {
-                self.show();
-                self.waiting = Some(cx.tell_after(pause, ProjectionMessage::Continue));
-                return Ok(());
-            }
-            // Somebody reset it, or another build took its place, or another node its claim.
-            Err(ProjectionError::Fenced { part }) => {
-                tracing::info!(projection = P::NAME, part, "the builds have changed");
-                self.args.shared.cache.clear();
-                self.active = None;
-                self.building = None;
-                self.begin(cx).await?;
-            }
-            Err(error) => return Err(error),
+        let head = *self.args.head.borrow();
+        match self.tracks().all(|track| track.at >= head) || paused {
+            true => self.prune_some().await,
+            false => Ok(()),
         }
-        self.show();
-        self.wait(cx);
-        Ok(())
     }
 
     fn show(&self) {
-        let building = self.building.as_ref().map(|building| &building.track);
-        let active = self.active.as_ref().map(|active| &active.track);
+        let (active, building) = (self.track(Which::Active), self.track(Which::Building));
+        let standby = match (&self.active, &self.found.active) {
+            (None, Some(active)) if active.made_as() > wanted_by::<P>() => {
+                let newer = described(active, wanted_by::<P>());
+                Some(format!("standby: a newer version has it ({newer})"))
+            }
+            (None, Some(active)) => {
+                Some(format!("{} is read", described(active, wanted_by::<P>())))
+            }
+            _ => None,
+        };
+        let whose = |track, whose: &str| {
+            let why = |track: &Track<P>| track.parked.full();
+            Option::and_then(track, why).map(|why| format!("{whose}{why}"))
+        };
         self.args.shown.show(How {
-            standby: self.standby.clone(),
+            standby,
+            followers: [&self.active, &self.building].map(|one| one.as_ref().map(Written::shown)),
             building: building.map(|track| track.at),
             parked: active.or(building).map_or(0, |track| track.parked.documents()),
-            trouble: self.trouble.clone().or_else(|| self.unsound.clone()),
+            trouble: whose(active, "")
+                .or_else(|| whose(building, "the new build "))
+                .or_else(|| self.unsound.clone()),
             paused: self.is_paused(),
         });
     }
 
+    /// Whether one of the builds is to stand still: both do then.
     fn is_paused(&self) -> bool {
-        self.active.iter().chain(&self.building).any(|written| written.track.paused)
+        self.active.iter().chain(&self.building).any(|written| written.follower.is_paused())
     }
 
-    /// One page of one of the builds. A pause, if that is what is needed.
-    async fn work(&mut self) -> Result<Option<Duration>, ProjectionError> {
-        if self.is_paused() {
-            self.prune_some().await?;
-            return Ok(None);
+    /// Whose page comes after one of a build. The build that is behind goes first, the new one if
+    /// both are as far; while the new one catches up they take turns.
+    fn next_turn(&self, before: Which) -> Option<Which> {
+        let can = |written: &Option<Written<P>>| written.as_ref().is_some_and(has_turns);
+        match (can(&self.active), can(&self.building)) {
+            (false, false) => return None,
+            // One that stands still leaves the turn to the other.
+            (true, false) => return Some(Which::Active),
+            (false, true) => return Some(Which::Building),
+            (true, true) => {}
         }
-        let for_new = self.next_is_for_the_new_build();
-        let track = if for_new { &mut self.building } else { &mut self.active };
-        let Some(Written { track, .. }) = track else {
-            self.prune_some().await?;
-            return Ok(None);
-        };
-        let (projection, pages) = (&*self.args.projection, &self.args.shared.pages);
-        let build = track.build();
-        let lease = &self.lease;
-        let step = match track.retry(projection, lease, LEASE).await? {
-            Some(changes) => Step::Done(changes),
-            None => track.step(projection, &self.filter, lease, pages, LEASE).await?,
-        };
-        self.not_before = track.small.then(|| Instant::now() + PACE);
-        let at = track.at;
-        let mut trouble = None;
-        match step {
-            Step::Done(changes) if !for_new => {
-                self.args.shared.cache.written(build, &changes);
-                self.args.shown.is_done(at);
-            }
-            Step::Done(_) | Step::Shorter => {}
-            Step::Nothing => self.prune_some().await?,
-            Step::Again { attempts } => return Ok(Some(FIRST_PAUSE * 2_u32.pow(attempts))),
-            Step::StandsStill(why) => {
-                let whose = if for_new { "the new build " } else { "" };
-                trouble = Some(format!("{whose}{why}"));
-            }
+        let at = |which| self.track(which).map(|track| track.at).unwrap_or_default();
+        let (active, building) = (at(Which::Active), at(Which::Building));
+        let behind = building < active && active < *self.args.head.borrow();
+        match building > active || (behind && before == Which::Building) {
+            true => Some(Which::Active),
+            false => Some(Which::Building),
         }
-        self.trouble = trouble;
-        self.try_to_switch().await?;
-        Ok(None)
     }
 
-    /// The build that is behind goes first, the new one if both are as far; while the new one
-    /// catches up they take turns.
-    fn next_is_for_the_new_build(&mut self) -> bool {
-        let (active, building) = (&self.active, &self.building);
-        let (active, building) = match (active, building) {
-            (_, None) => return false,
-            (None, Some(_)) => return true,
-            (Some(active), Some(building)) => (&active.track, &building.track),
-        };
-        // One that stands still leaves the turn to the other.
-        let stands_still =
-            |track: &Track<P>| track.parked.full().is_some() && track.parked.due().is_none();
-        if stands_still(building) || stands_still(active) {
-            return !stands_still(building);
-        }
-        if building.at < active.at {
-            let head = *self.args.head.borrow();
-            self.turn = !self.turn;
-            return self.turn || active.at >= head;
-        }
-        building.at <= active.at
-    }
-
-    async fn try_to_switch(&mut self) -> Result<(), ProjectionError> {
-        let Some(Written { track: building, .. }) = &mut self.building else { return Ok(()) };
-        let as_far = match &self.active {
-            Some(active) => building.at >= active.track.at,
-            None => building.at >= self.args.shown.done(),
-        };
-        if !as_far || self.compared {
-            return Ok(());
-        }
-        // The database compares the checkpoints.
-        building.save(&self.lease, LEASE).await?;
-        let build = building.build();
-        match self.lease.documents.activate(P::NAME, build).await? {
-            Activation::Active => {
-                tracing::info!(projection = P::NAME, build, "switched");
-                self.args.shown.is_done(building.at);
-                self.active = self.building.take();
-                self.found = Found { active: self.found.building.take(), building: None };
-                self.standby = None;
-                self.unsound = None;
-                self.pruning = true;
-                self.args.shared.builds_changed();
-            }
-            Activation::Behind => {}
-            Activation::Unsound { parked, before } => {
-                self.compared = true;
-                let why = format!(
-                    "version {} is not switched in: {parked} of its documents stand still, \
-                     {before} of those in use; mend it, or retry or skip their events",
-                    P::VERSION
-                );
-                if self.unsound.as_ref() != Some(&why) {
-                    tracing::error!(projection = P::NAME, build, why);
-                }
-                self.unsound = Some(why);
-            }
-            Activation::Gone => {
-                let part = building.writer.part.to_string();
-                return Err(ProjectionError::Fenced { part });
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes some of what is no longer read. The first partition does it, on every node: builds
-    /// are retired by any node that is asked to.
-    async fn prune_some(&mut self) -> Result<(), ProjectionError> {
-        if self.pruning {
-            let ours = self.args.partition == 0;
-            self.pruning = ours && self.lease.documents.prune(P::NAME, PRUNE).await?;
-        }
-        Ok(())
-    }
-
-    /// Goes on at once while there is something to do, else when there may be.
-    fn wait(&mut self, cx: &Context<Self>) {
-        let mut head = self.args.head.clone();
-        let mut look = self.look.clone();
-        let tracks = || self.active.iter().chain(&self.building).map(|written| &written.track);
-        let stands_still = |track: &Track<P>| track.parked.full().is_some();
-        let stands_still_somewhere = tracks().any(stands_still);
+    /// Asks for what comes next.
+    fn go_on(&mut self, cx: &Context<Self>) {
         let paused = self.is_paused();
-        let due = !paused && tracks().any(|track| track.parked.due().is_some());
-        let at = tracks().filter(|track| !stands_still(track)).map(|track| track.at).min();
-        let at = at.filter(|_| !paused).unwrap_or_else(|| Position::new(u64::MAX));
+        let goes_on = |written: &Option<Written<P>>| written.as_ref().is_some_and(has_turns);
+        let turn = match self.turn {
+            Some(Which::Active) if goes_on(&self.active) => self.turn,
+            Some(Which::Building) if goes_on(&self.building) => self.turn,
+            _ => self.next_turn(Which::Active),
+        };
+        self.turn = turn;
+        for which in [Which::Active, Which::Building] {
+            let number = self.args.shared.next_number();
+            let Some(written) = self.written(which) else { continue };
+            let asks = !paused && (turn == Some(which) || written.is_stuck());
+            let limit = match &written.track {
+                Some(track) if asks && written.may_go_on() => track.limit,
+                _ => 0,
+            };
+            written.ask(written.cursor, limit, number, cx);
+        }
+        self.wait(cx);
+    }
+
+    /// Goes on when there may be something that is not in the log.
+    fn wait(&mut self, cx: &Context<Self>) {
+        let paused = self.is_paused();
+        let stands_still = self.tracks().any(|track| track.parked.full().is_some());
+        let due = !paused && self.tracks().any(|track| track.parked.due().is_some());
         // A build that is as far takes the place of the other also when no event comes any more.
         let may_switch =
-            self.building.is_some() && self.trouble.is_none() && !self.compared && !paused;
-        let soon = self.pruning || due || may_switch;
-        let awaited = self.active.is_none() && self.args.shown.is_awaited();
-        let again = if soon {
+            self.track(Which::Building).is_some() && !(stands_still || self.compared || paused);
+        let awaited = self.track(Which::Active).is_none() && self.args.shown.is_awaited();
+        // Where nobody else writes, nothing changes that is not told.
+        let others = self.lease.shared
+            || self.track(Which::Active).is_none()
+            || self.building.is_some()
+            || stands_still;
+        let again = if due {
+            Some(Duration::ZERO)
+        } else if self.pruning || may_switch {
             Some(FIRST_PAUSE)
         } else if awaited {
             Some(LOOK_SOON)
+        } else if self.tracks().any(Track::is_ahead) {
+            Some(SAVE_EVERY)
         } else {
-            // Where nobody else writes, nothing changes that is not told.
-            let others = self.lease.shared || self.active.is_none() || self.building.is_some();
-            (others || stands_still_somewhere).then_some(LOOK_EVERY)
+            others.then_some(LOOK_EVERY)
         };
-        let not_before = self.not_before;
-        self.waiting = Some(cx.spawn_tell(async move {
+        if self.waiting.as_ref().is_some_and(|(before, _)| *before == again) {
+            return;
+        }
+        let mut look = self.look.clone();
+        let task = cx.spawn_tell(async move {
             let again = async {
                 match again {
-                    Some(pause) => tokio::time::sleep(pause).await,
+                    Some(pause) => sleep(pause).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
-                // The senders live as long as the node; without them there is nothing to wait for.
-                _ = head.wait_for(|head| *head > at) => {}
+                // The sender lives as long as the node.
                 _ = look.changed() => {}
                 () = again => {}
             }
-            if let Some(at) = not_before {
-                sleep_until(at).await;
-            }
             ProjectionMessage::Continue
-        }));
-    }
-}
-
-/// A build, by what it has other than this program.
-fn described(build: &Build, ours: Wanted) -> String {
-    match build.version == ours.version {
-        true => format!("version {} in {} partitions", build.version, build.partitions),
-        false => format!("version {}", build.version),
+        });
+        self.waiting = Some((again, task));
     }
 }
 
@@ -584,7 +538,7 @@ impl<P: Projection> fmt::Debug for ProjectionActor<P> {
         f.debug_struct("ProjectionActor")
             .field("projection", &P::NAME)
             .field("partition", &self.args.partition)
-            .field("at", &self.active.as_ref().map(|active| active.track.at))
+            .field("at", &self.track(Which::Active).map(|track| track.at))
             .finish_non_exhaustive()
     }
 }
@@ -596,6 +550,11 @@ impl<P: Projection> fmt::Debug for ProjectionArgs<P> {
             .field("partition", &self.partition)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether it is a build's turn now and then.
+fn has_turns<P: Projection>(written: &Written<P>) -> bool {
+    written.may_go_on() && !written.is_stuck()
 }
 
 fn projection_failure(error: ProjectionError) -> Failure {

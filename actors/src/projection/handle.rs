@@ -410,7 +410,7 @@ impl ProjectionRef {
         for (name, number) in asked {
             let held = claims.place(&name).await.map_err(ProjectionError::from)?;
             if held.is_some_and(|place| place.held) {
-                let hears = wait_until_heard(claims, &name, number).await;
+                let hears = wait_until_heard(&*claims, &name, number).await;
                 heard &= hears.map_err(ProjectionError::from)?;
             }
         }

@@ -20,7 +20,7 @@ use crate::event::{Position, RecordedEvent};
 use crate::guarded::guarded;
 use crate::pool::Lease;
 use crate::store::StoreError;
-use crate::store::read_model::documents::{Changed, Document, Parked, ParkedQuery};
+use crate::store::read_model::documents::{Changed, Commit, Document, Parked, ParkedQuery};
 
 /// What is noted of an event before it is tried.
 pub(super) const TRYING: &str = "its process ended while it was tried again";
@@ -51,8 +51,23 @@ impl<P: Projection> Track<P> {
         lease: &Lease,
         until: Duration,
     ) -> Result<Option<Vec<Changed>>, ProjectionError> {
+        match self.try_again(projection, lease, until).await {
+            // Somebody was faster.
+            Err(ProjectionError::LeftOut { .. }) => {
+                self.look_for_parked(lease).await?;
+                Ok(Some(Vec::new()))
+            }
+            other => other,
+        }
+    }
+
+    async fn try_again(
+        &mut self,
+        projection: &P,
+        lease: &Lease,
+        until: Duration,
+    ) -> Result<Option<Vec<Changed>>, ProjectionError> {
         let Some(id) = self.parked.due().map(Arc::clone) else { return Ok(None) };
-        self.small = false;
         let query = ParkedQuery { id: Some(Arc::clone(&id)), after: None, limit: PAGE };
         let waiting = lease.documents.parked(self.build(), &query).await?;
         let Some(first) = waiting.first() else {
@@ -65,30 +80,34 @@ impl<P: Projection> Track<P> {
             attempts: 1,
             error: error.to_owned(),
         };
-        let mut commit = self.commit(self.at, until);
-        commit.park.push(tried(first.position, TRYING));
-        self.write(lease, commit).await?;
+        let commit = |track: &Self| Commit {
+            again: Some((Arc::clone(&id), first.position)),
+            ..track.commit(track.at, until)
+        };
+        let mut trying = commit(self);
+        trying.park.push(tried(first.position, TRYING));
+        self.write(lease, trying).await?;
 
         let mut again = self.again(projection, lease, &id, &waiting, false).await?;
         if again.fault.is_some() {
             // Up to the event that is to blame, which is found by writing after each.
             again = self.again(projection, lease, &id, &waiting, true).await?;
         }
-        let mut commit = self.commit(self.at, until);
+        let mut done = commit(self);
         if let Some((last, _)) = again.done {
-            commit.changes.push((Arc::clone(&id), again.data.take(), last));
-            commit.unpark.push((Arc::clone(&id), last));
+            done.changes.push((Arc::clone(&id), again.data.take(), last));
+            done.unpark.push((Arc::clone(&id), last));
         }
         if let Some((position, reason)) = &again.fault {
-            commit.park.push(tried(*position, reason));
+            done.park.push(tried(*position, reason));
         }
-        let changes = commit.changes.clone();
-        match self.write(lease, commit).await {
+        let changes = done.changes.clone();
+        match self.write(lease, done).await {
             Ok(()) => {}
             Err(ProjectionError::Refused { reason, .. }) => {
-                let mut commit = self.commit(self.at, until);
-                commit.park.push(tried(first.position, &reason));
-                self.write(lease, commit).await?;
+                let mut refused = commit(self);
+                refused.park.push(tried(first.position, &reason));
+                self.write(lease, refused).await?;
                 self.parked.tried(&id);
                 return Ok(Some(Vec::new()));
             }

@@ -1,11 +1,12 @@
 //! What is shown of a partition. It outlives the lives of its actor: whoever waits, waits through
 //! restarts, and on a node that stands by sees how far the other one is.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::event::Position;
+use crate::store::follow;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -15,11 +16,28 @@ pub(super) struct Shown {
     how: Mutex<How>,
 }
 
+impl How {
+    fn standby(&self) -> Option<String> {
+        let has_another = |shown: &Arc<follow::Shown>| shown.standing().standby;
+        let another = self.followers[0].as_ref().is_some_and(has_another);
+        let text = || another.then(|| "standby: another node has it".to_owned());
+        self.standby.clone().or_else(text)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let standing = self.followers.iter().flatten().map(|shown| shown.standing());
+        let trouble = || standing.filter_map(|one| one.trouble).next().map(|why| why.to_string());
+        self.trouble.clone().or_else(trouble)
+    }
+}
+
 /// How a partition lives.
 #[derive(Debug, Clone, Default)]
 pub(super) struct How {
-    /// Why this node does not write what is read.
+    /// Why this node does not write what is read, and would not if the claim was to be had.
     pub(super) standby: Option<String>,
+    /// Those who follow the log for the build that is read, and for the one that is made.
+    pub(super) followers: [Option<Arc<follow::Shown>>; 2],
     /// How far the build is that this node makes.
     pub(super) building: Option<Position>,
     /// Documents that stand still.
@@ -58,12 +76,14 @@ impl Shown {
 
     pub(super) fn trouble(&self) -> Option<String> {
         let how = self.how();
-        how.trouble.clone().or_else(|| how.standby.clone())
+        how.trouble().or_else(|| how.standby())
     }
 
     /// In one line, for a tree.
     pub(super) fn line(&self, head: Position) -> String {
-        let How { standby, building, parked, paused, trouble } = self.how().clone();
+        let how = self.how().clone();
+        let (standby, trouble) = (how.standby(), how.trouble());
+        let How { building, parked, paused, .. } = how;
         let mut text = match standby {
             Some(standby) => standby,
             None => {

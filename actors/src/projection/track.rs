@@ -1,4 +1,5 @@
-//! One build of a projection's documents, as a partition's actor writes it.
+//! One build of a projection's documents, as a partition's actor writes it: what becomes of the
+//! pages that a follower of the log has read.
 //!
 //! A page is applied in memory and committed at once. If an event cannot be applied the page is
 //! given up and begun again up to that event, which is then tried alone: nothing of a page is
@@ -18,25 +19,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::kept::Kept;
-use super::pages::{Page, Pages};
 use super::parked::{ParkedSet, UNKNOWN};
 use super::plan::{Ours, Target, To, Unclear, wanted};
 use super::{Projection, ProjectionError};
 use crate::event::{Position, RecordedEvent};
 use crate::guarded::guarded;
 use crate::pool::Lease;
-use crate::store::EventFilter;
-use crate::store::claims::{Claimed, Place, Save};
 use crate::store::follow::MOST_DEATHS;
-use crate::store::read_model::documents::builds::Found;
-use crate::store::read_model::documents::{Changed, Commit, Parked, Part, Writer};
+use crate::store::read_model::documents::{Changed, Commit, Parked, Writer};
 
 /// Events of one transaction at most: what a projection that is behind applies at a time, so that
 /// the changes of one document become one.
 pub(super) const PAGE: usize = 5_000;
 
 /// A page of fewer events is small, if there are no more of them.
-const FULL: usize = 500;
+pub(super) const FULL: usize = 500;
 
 /// Bytes of documents of one transaction; a page that makes more of them is made shorter.
 const MAX_COMMIT: usize = 16 * 1024 * 1024;
@@ -58,8 +55,6 @@ pub(super) const ATTEMPTS: u32 = 3;
 pub(super) enum Step {
     /// It was committed.
     Done(Vec<Changed>),
-    /// There was nothing.
-    Nothing,
     /// Go on at once, with a shorter page.
     Shorter,
     /// Its first event cannot be applied: try again later.
@@ -67,14 +62,18 @@ pub(super) enum Step {
         /// How often it was tried.
         attempts: u32,
     },
-    /// Too much is parked; the text says what.
-    StandsStill(String),
+}
+
+/// How many events the next page may have, after one that was applied.
+pub(super) fn longer(limit: usize) -> usize {
+    (limit * 2).min(PAGE)
 }
 
 /// See the [module](self).
 pub(super) struct Track<P: Projection> {
     pub(super) writer: Writer,
     ours: Ours,
+    /// Everything up to here is in the documents.
     pub(super) at: Position,
     /// The checkpoint in the database. It is behind `at` only by events that the projection does
     /// not want.
@@ -82,27 +81,14 @@ pub(super) struct Track<P: Projection> {
     saved_at: Instant,
     pub(super) kept: Kept<P::Document>,
     pub(super) parked: ParkedSet,
-    limit: usize,
-    /// The last page was all there is, and small.
-    pub(super) small: bool,
+    /// Events of the next page at most.
+    pub(super) limit: usize,
     attempts: u32,
     /// Why the event that is tried is parked without another try: the database did not take its
     /// changes, or processes died of it.
     refused: Option<String>,
-    /// Nothing is applied until it is resumed.
-    pub(super) paused: bool,
-    /// Requests that were heard.
-    heard: u64,
-    deaths: Deaths,
-}
-
-/// What is known of processes that died here.
-struct Deaths {
-    /// So many events come one at a time.
-    careful: u64,
-    /// The event that was tried by itself, and how many died of it.
-    trying: Position,
-    tries: u32,
+    /// They died of it even when it was to be parked.
+    deadly: bool,
 }
 
 /// An event that could not be applied to a document.
@@ -112,52 +98,28 @@ struct Poison {
 }
 
 impl<P: Projection> Track<P> {
-    /// Claims a partition of a build; or says who has it.
-    pub(super) async fn claim(
+    /// A build from a place on, as a writer who has claimed it.
+    pub(super) async fn begin(
         lease: &Lease,
-        part: Part,
+        writer: Writer,
         partitions: u16,
-        owner: &Arc<str>,
-        until: Duration,
-    ) -> Result<Result<Self, String>, ProjectionError> {
-        let name = part.to_string();
-        let claim = match lease.documents.claims().claim(&name, owner, until).await? {
-            Claimed::Yes(claim) => claim,
-            Claimed::Held(place) => return Ok(Err(place.owner.to_string())),
-        };
-        // Somebody may have retired it just before: then there is nothing to write.
-        let Found { active, building } = lease.documents.look(P::NAME).await?;
-        if [active, building].iter().flatten().all(|build| build.id != part.build) {
-            return Err(ProjectionError::Fenced { part: name });
-        }
-        let careful = claim.place.is_deadly();
-        let Place { position: checkpoint, paused, heard, deaths, trying, tries, .. } = claim.place;
-        if careful {
-            tracing::warn!(
-                projection = P::NAME, part = name, position = %checkpoint, deaths,
-                "its owners died here: events come one at a time"
-            );
-        }
-        let careful = if careful { PAGE as u64 } else { 0 };
-        let empty = checkpoint == Position::ZERO;
+        at: Position,
+    ) -> Result<Self, ProjectionError> {
         let mut track = Self {
-            writer: Writer { part, owner: Arc::clone(owner), epoch: claim.fence.epoch },
-            ours: Ours { partition: part.partition, partitions },
-            at: checkpoint,
-            saved: checkpoint,
+            ours: Ours { partition: writer.part.partition, partitions },
+            writer,
+            at,
+            saved: at,
             saved_at: Instant::now(),
-            kept: Kept::new(empty),
+            kept: Kept::new(at == Position::ZERO),
             parked: ParkedSet::default(),
             limit: PAGE,
-            small: false,
             attempts: 0,
             refused: None,
-            paused,
-            heard,
-            deaths: Deaths { careful, trying, tries },
+            deadly: false,
         };
         track.look_for_parked(lease).await?;
-        Ok(Ok(track))
+        Ok(track)
     }
 
     pub(super) const fn build(&self) -> i64 {
@@ -199,41 +161,24 @@ impl<P: Projection> Track<P> {
         Ok(())
     }
 
-    /// Applies the next page.
+    /// Applies a page, which comes after [`at`](Self::at) and goes to another place.
     pub(super) async fn step(
         &mut self,
         projection: &P,
-        filter: &EventFilter,
+        events: &[RecordedEvent],
+        to: Position,
         lease: &Lease,
-        pages: &Pages,
         until: Duration,
     ) -> Result<Step, ProjectionError> {
-        self.small = false;
-        if let Some(why) = self.parked.full() {
-            self.save(lease, until).await?;
-            return Ok(Step::StandsStill(why));
-        }
-        let limit = if self.deaths.careful > 0 { 1 } else { self.limit };
-        let page = match filter.is_all() {
-            true => pages.read(&*lease.store, self.at, limit, self.ours.partitions > 1).await?,
-            false => Page::matching(lease.store.read_matching(filter, self.at, limit).await?),
-        };
-        let whole = page.events().len() <= limit;
-        let events = &page.events()[..page.events().len().min(limit)];
-        let Some(last) = events.last() else {
-            return self.pass_over(page.scanned_to(), lease, until).await;
-        };
-        let to = if whole { page.scanned_to().max(last.position) } else { last.position };
-        if self.deaths.careful > 0 {
-            self.be_careful(last.position, lease, until).await?;
+        if events.is_empty() {
+            return self.pass_over(to, lease, until).await;
         }
         match self.page(projection, events, to, lease, until).await {
             Ok(Ok(changes)) => {
                 self.attempts = 0;
-                self.refused = None;
+                (self.refused, self.deadly) = (None, false);
                 // What made it short may come again soon.
-                self.limit = (self.limit * 2).min(PAGE);
-                self.small = whole && events.len() < limit.min(FULL) && self.at == to;
+                self.limit = longer(self.limit);
                 Ok(Step::Done(changes))
             }
             Ok(Err(poison)) => Ok(self.poisoned(events, poison)),
@@ -249,47 +194,20 @@ impl<P: Projection> Track<P> {
         }
     }
 
-    /// Before an event that may kill the process is tried, that is noted. One of which processes
-    /// have died is parked.
-    async fn be_careful(
+    /// Applies an event of which processes have died: it is parked.
+    pub(super) async fn poison(
         &mut self,
-        position: Position,
+        projection: &P,
+        event: &RecordedEvent,
+        deaths: u32,
         lease: &Lease,
         until: Duration,
-    ) -> Result<(), ProjectionError> {
-        let Deaths { trying, tries, .. } = self.deaths;
-        let tries = if trying == position { tries } else { 0 };
-        if tries >= MOST_DEATHS {
-            self.attempts = ATTEMPTS;
-            self.refused = Some(format!("{tries} processes ended while it was tried"));
-        }
-        let save = Save { trying: Some(position), durable: true, ..Save::renewal(until) };
-        lease.documents.claims().save(&self.writer.fence(), save).await?;
-        self.deaths.careful -= 1;
-        (self.deaths.trying, self.deaths.tries) = (position, tries);
-        Ok(())
-    }
-
-    /// Hears what is asked of the owner; a sign of life, too.
-    pub(super) async fn hear(
-        &mut self,
-        lease: &Lease,
-        until: Duration,
-    ) -> Result<(), ProjectionError> {
-        let (claims, fence) = (lease.documents.claims(), self.writer.fence());
-        let orders = claims.save(&fence, Save::renewal(until)).await?;
-        self.paused = orders.paused;
-        if self.heard < orders.asked {
-            // Whoever asked waits for this.
-            claims.save(&fence, Save { heard: orders.asked, ..Save::renewal(until) }).await?;
-            self.heard = orders.asked;
-        }
-        Ok(())
-    }
-
-    /// Gives the claim back.
-    pub(super) async fn release(&self, lease: &Lease) -> Result<(), ProjectionError> {
-        Ok(lease.documents.claims().release(&self.writer.fence()).await?)
+    ) -> Result<Step, ProjectionError> {
+        self.attempts = ATTEMPTS;
+        self.refused = Some(format!("{deaths} processes ended while it was tried"));
+        self.deadly = deaths > MOST_DEATHS;
+        let event = std::slice::from_ref(event);
+        self.step(projection, event, event[0].position, lease, until).await
     }
 
     /// A page was given up. The next one ends before the event that is to blame, or is that event.
@@ -325,9 +243,7 @@ impl<P: Projection> Track<P> {
         let mut commit = self.commit(to, until);
         let wanted = match &self.refused {
             // Not even its documents are asked for: that may be what they died of.
-            Some(reason) if self.deaths.tries > MOST_DEATHS => {
-                Err(Unclear { index: 0, reason: reason.clone() })
-            }
+            Some(reason) if self.deadly => Err(Unclear { index: 0, reason: reason.clone() }),
             _ => wanted(projection, events, self.ours, &mut self.kept, &self.parked),
         };
         match wanted {
@@ -373,10 +289,6 @@ impl<P: Projection> Track<P> {
         lease: &Lease,
         until: Duration,
     ) -> Result<Step, ProjectionError> {
-        if to <= self.at {
-            self.save_now_and_then(lease, until).await?;
-            return Ok(Step::Nothing);
-        }
         self.at = to;
         if to.get() - self.saved.get() >= PASSED_OVER {
             self.save(lease, until).await?;
@@ -385,7 +297,7 @@ impl<P: Projection> Track<P> {
         Ok(Step::Done(Vec::new()))
     }
 
-    async fn save_now_and_then(
+    pub(super) async fn save_now_and_then(
         &mut self,
         lease: &Lease,
         until: Duration,
@@ -396,13 +308,18 @@ impl<P: Projection> Track<P> {
         }
     }
 
+    /// Whether there is more than the checkpoint in the database says.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.saved < self.at
+    }
+
     /// Brings the checkpoint up to where the build is.
     pub(super) async fn save(
         &mut self,
         lease: &Lease,
         until: Duration,
     ) -> Result<(), ProjectionError> {
-        if self.saved < self.at {
+        if self.is_ahead() {
             let commit = self.commit(self.at, until);
             self.write(lease, commit).await?;
         }

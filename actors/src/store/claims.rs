@@ -21,6 +21,7 @@
 //! 2. A part is followed by [`Follower`](super::follow::Follower) with these claims and
 //!    [`own_place`](super::follow::Follow::own_place): it claims, renews, stands by, pauses and
 //!    counts deaths, and leaves the place alone.
+//!    Requests that would move it are refused.
 //! 3. The documents' transaction begins with `update … set position = $to where name = $name and
 //!    owner = $owner and epoch = $epoch` from [`Follower::fence`](super::follow::Follower::fence),
 //!    and is undone when that changes no row.
@@ -54,6 +55,9 @@ pub const RESERVED: char = '$';
 
 /// Notes of what was asked and is not done yet.
 pub(crate) const ASKED: &str = "$ask/";
+
+/// The note of what was asked last and refused.
+pub(crate) const REFUSED: &str = "$refused";
 
 /// What a writer shows with every write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,6 +243,14 @@ pub enum ClaimError {
         /// What was asked for.
         name: String,
     },
+    /// Its owner has heard what it was asked, and cannot do it.
+    #[error("{name} refuses what it was asked: {reason}")]
+    Refused {
+        /// What was claimed.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -250,7 +262,7 @@ impl ClaimError {
     pub const fn class(&self) -> ErrorClass {
         match self {
             Self::Lost { .. } => ErrorClass::Transient,
-            Self::Unknown { .. } => ErrorClass::User,
+            Self::Unknown { .. } | Self::Refused { .. } => ErrorClass::User,
             Self::Store(error) => error.class(),
         }
     }

@@ -16,7 +16,8 @@
 //! - Whoever stands by looks twice a second whether the claim is to be had, and shows the owner's
 //!   place meanwhile: [`Shown::wait_for`] works on every node.
 //! - Pausing, going back and skipping are requests in the store ([`Request`](super::claims::Request)): any node can make
-//!   them, and the owner hears them with its next renewal, or at once if it is this node.
+//!   them, and the owner hears them with its next renewal, or at once if it is this node. What it
+//!   cannot do, or cannot read, it refuses, and whoever asked learns why.
 //! - An event that kills the process is found by its deaths: after [`CAREFUL_AFTER`] owners that
 //!   died without progress, events come one at a time, each noted before it is handed out; one that
 //!   is noted for [`MOST_DEATHS`] deaths comes as [`Step::Poison`], to be put aside.
@@ -24,6 +25,17 @@
 //!   somebody moves the place.
 //!
 //! [`Follow::on_every_node`] follows without a claim: every node has its own place, in memory.
+//!
+//! # Projections
+//!
+//! A projection keeps its place with its documents, in one transaction, so that each event has its
+//! effect once ([`Follow::own_place`]). So it writes the place itself, and shows the
+//! [fence](Follower::fence) with it; everything else is the follower's: the claim and its renewal,
+//! standing by, pages and the wait for them, deadly events, pause and resume. A page is handed out
+//! whole and applied whole; the cursor is the user's, so that a page that could not be applied is
+//! read again, with fewer events ([`Cursor::after`]). Partitions read the same events and
+//! [share](Follow::sharing) their pages. Parked events of a projection are its own, because they
+//! belong to documents and not to a place, and so do those that are left out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mister_smith_supervisors::{Clock, ErrorClass, Failure};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use super::claims::{ClaimError, Claims, Fence};
@@ -41,12 +54,14 @@ use crate::pool::{Lease, store_failure};
 mod handle;
 mod keep;
 mod next;
+mod pages;
 mod place;
 mod shown;
 pub mod window;
 
 pub use handle::{Followers, FollowersError, Parked};
 pub(crate) use keep::wait_until_heard;
+pub use pages::{Page, Pages};
 pub use shown::{Shown, Standing};
 
 #[cfg(test)]
@@ -79,6 +94,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Requests of one page.
 const REQUESTS: usize = 100;
 
+/// Refused requests that are remembered.
+const REFUSALS: usize = 16;
+
 /// Notes of events that were put aside.
 const PARKED: &str = "$parked/";
 
@@ -97,6 +115,7 @@ pub struct Follow {
     claimed: bool,
     own_place: bool,
     repeats: u64,
+    pages: Option<Pages>,
 }
 
 impl Follow {
@@ -110,6 +129,7 @@ impl Follow {
             claimed: true,
             own_place: false,
             repeats: 2_000,
+            pages: None,
         }
     }
 
@@ -143,6 +163,14 @@ impl Follow {
         self.own_place = true;
         self
     }
+
+    /// What one of several followers has read, the others need not read: those of the same filter
+    /// that are mostly close together.
+    #[must_use]
+    pub fn sharing(mut self, pages: &Pages) -> Self {
+        self.pages = Some(pages.clone());
+        self
+    }
 }
 
 /// Where a follower reads, and where it keeps its claim.
@@ -171,6 +199,15 @@ pub struct Cursor {
     turn: u64,
     at: Position,
     paused: bool,
+    /// A page ended there: whatever comes behind it is announced.
+    read: bool,
+}
+
+/// A request that could not be done.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refusal {
+    number: u64,
+    reason: String,
 }
 
 impl Cursor {
@@ -190,7 +227,7 @@ impl Cursor {
     /// The same turn from another place, for users that know it better.
     #[must_use]
     pub const fn after(mut self, position: Position) -> Self {
-        self.at = position;
+        (self.at, self.read) = (position, false);
         self
     }
 }
@@ -217,7 +254,7 @@ pub enum Step {
     /// Begin nothing, or go on.
     Paused(bool, Cursor),
     /// Events; none if what was read is not wanted.
-    Page(Vec<RecordedEvent>, Cursor),
+    Page(Page, Cursor),
     /// An event of which so many owners have died. It is to be put aside and settled.
     Poison(Box<RecordedEvent>, u32, Cursor),
 }

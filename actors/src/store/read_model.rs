@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::claims::ClaimError;
 use crate::error::ErrorClass;
+use crate::event::Position;
 
 pub mod documents;
 pub mod query;
@@ -88,6 +89,22 @@ pub enum ProjectionError {
         /// What was asked for.
         projection: String,
     },
+    /// A parked event that was to be tried again is no longer the first of its document.
+    #[error("event {position} was parked of {id} and was left out since; look again")]
+    LeftOut {
+        /// The document.
+        id: String,
+        /// The event.
+        position: Position,
+    },
+    /// The node that writes it has heard what it was asked, and cannot do it.
+    #[error("{part} refuses what it was asked: {reason}")]
+    Asked {
+        /// Build and partition.
+        part: String,
+        /// Why.
+        reason: String,
+    },
     /// A document is not what the projection's type says.
     #[error("document {id} of {projection} cannot be read: {reason}; rebuild the projection")]
     Document {
@@ -108,6 +125,7 @@ impl From<ClaimError> for ProjectionError {
         match error {
             ClaimError::Lost { name } => Self::Fenced { part: name },
             ClaimError::Unknown { name } => Self::Unknown { projection: name },
+            ClaimError::Refused { name, reason } => Self::Asked { part: name, reason },
             ClaimError::Store(error) => Self::Store(error),
         }
     }
@@ -117,8 +135,10 @@ impl ProjectionError {
     /// How to react.
     pub const fn class(&self) -> ErrorClass {
         match self {
-            Self::Fenced { .. } => ErrorClass::Transient,
-            Self::Field { .. } | Self::Unknown { .. } | Self::Newer { .. } => ErrorClass::User,
+            Self::Fenced { .. } | Self::LeftOut { .. } => ErrorClass::Transient,
+            Self::Field { .. } | Self::Unknown { .. } | Self::Newer { .. } | Self::Asked { .. } => {
+                ErrorClass::User
+            }
             Self::Document { .. } | Self::Refused { .. } => ErrorClass::Permanent,
             Self::Store(error) => error.class(),
         }

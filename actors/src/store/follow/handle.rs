@@ -97,7 +97,14 @@ impl Followers {
         let after = format!("{PARKED}{:020}", after.get());
         let notes = self.claims().await?.notes(name, &after, limit).await?;
         let parked = notes.iter().take_while(|(id, _)| id.starts_with(PARKED));
-        Ok(parked.filter_map(|(_, note)| serde_json::from_slice(note).ok()).collect())
+        let read = |(id, note): &(Arc<str>, bytes::Bytes)| {
+            serde_json::from_slice(note).unwrap_or_else(|error| {
+                let position = id.strip_prefix(PARKED).and_then(|number| number.parse().ok());
+                let position = Position::new(position.unwrap_or_default());
+                Parked { position, reason: format!("its note cannot be read: {error}") }
+            })
+        };
+        Ok(parked.map(read).collect())
     }
 
     /// Asks its owner, and waits until it has heard; answers whether it has. Where nobody has it,

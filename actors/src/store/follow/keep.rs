@@ -6,11 +6,14 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    AGAIN, ASK_DEADLINE, Follow, Follower, LEASE, LOOK_EVERY, MARK, RENEW_EVERY, REQUESTS,
+    AGAIN, ASK_DEADLINE, Follow, Follower, LEASE, LOOK_EVERY, MARK, REFUSALS, RENEW_EVERY,
+    REQUESTS, Refusal,
 };
 use crate::error::ErrorClass;
 use crate::event::Position;
-use crate::store::claims::{ASKED, ClaimError, Claimed, Claims, Fence, Note, Place, Request, Save};
+use crate::store::claims::{
+    ASKED, ClaimError, Claimed, Claims, Fence, Note, Place, REFUSED, Request, Save,
+};
 
 impl Follower {
     /// Takes the claim as soon as it is to be had, renews it, and hears requests. To be run in a
@@ -42,7 +45,8 @@ impl Follower {
             };
             let idle = {
                 let state = self.state();
-                !poked && !self.0.source.shared && state.settled == state.saved
+                let kept = self.0.follow.own_place || state.settled == state.saved;
+                !poked && !self.0.source.shared && kept
             };
             if idle || !self.0.follow.claimed {
                 continue;
@@ -110,6 +114,11 @@ impl Follower {
         let at = self.state().settled;
         self.begin(at);
         Ok(())
+    }
+
+    /// Hears requests now, and not with the next renewal: somebody of this node has made one.
+    pub fn hear_now(&self) {
+        self.0.poke.notify_one();
     }
 
     pub(super) fn begin(&self, at: Position) {
@@ -183,7 +192,7 @@ impl Follower {
             let mut others = false;
             for (id, data) in page {
                 match id.starts_with(ASKED) {
-                    true => self.obey(id, serde_json::from_slice(&data).ok()).await?,
+                    true => self.obey(id, serde_json::from_slice(&data)).await?,
                     false => others = true,
                 }
             }
@@ -195,10 +204,18 @@ impl Follower {
         Ok(())
     }
 
-    async fn obey(&self, id: Arc<str>, request: Option<Request>) -> Result<(), ClaimError> {
+    async fn obey(
+        &self,
+        id: Arc<str>,
+        request: serde_json::Result<Request>,
+    ) -> Result<(), ClaimError> {
         match request {
-            Some(Request::GoTo(to)) => self.go_to(to, [(id, None)]).await,
-            Some(Request::Skip(at)) => {
+            Ok(Request::GoTo(_) | Request::Skip(_)) if self.0.follow.own_place => {
+                let reason = "its place moves with what it makes of the events, and not without";
+                self.refuse(id, reason.to_owned()).await
+            }
+            Ok(Request::GoTo(to)) => self.go_to(to, [(id, None)]).await,
+            Ok(Request::Skip(at)) => {
                 let again = {
                     let mut state = self.state();
                     // Those that were passed are removed with the next save.
@@ -212,13 +229,34 @@ impl Follower {
                 }
                 Ok(())
             }
-            // A request of a newer program, or none.
-            _ => {
+            // They need no note: their column says it.
+            Ok(Request::Pause | Request::Resume) => {
                 let _saving = self.0.saving.lock().await;
                 let save = self.place_of(&self.state());
                 self.write(save.notes([(id, None)])).await
             }
+            Err(error) => {
+                let reason = format!(
+                    "its owner cannot read it ({error}), and may be older than the program that \
+                     asked; ask again once it is replaced"
+                );
+                self.refuse(id, reason).await
+            }
         }
+    }
+
+    /// Puts a request aside that cannot be done, where whoever asked finds out why.
+    async fn refuse(&self, id: Arc<str>, reason: String) -> Result<(), ClaimError> {
+        let (name, claims) = (&*self.0.follow.name, &self.0.source.claims);
+        tracing::error!(follower = name, request = &*id, reason, "refused what was asked");
+        let number = id.strip_prefix(ASKED).and_then(|number| number.parse().ok());
+        let _saving = self.0.saving.lock().await;
+        let mut refusals = refusals(&**claims, name).await?;
+        refusals.push(Refusal { number: number.unwrap_or_default(), reason });
+        let last = refusals.len().saturating_sub(REFUSALS);
+        let note = serde_json::to_vec(&refusals[last..]).unwrap_or_default();
+        let save = self.place_of(&self.state());
+        self.write(save.notes([(id, None), (REFUSED.into(), Some(note.into()))])).await
     }
 
     /// Moves the place. What was handed out is to be forgotten; [`next`](Self::next) says so.
@@ -260,12 +298,22 @@ impl Follower {
                 other => break other?,
             }
         };
-        self.0.poke.notify_one();
+        self.hear_now();
         wait_until_heard(&*self.0.source.claims, name, number).await
     }
 }
 
+/// What was refused of late.
+async fn refusals(claims: &dyn Claims, name: &str) -> Result<Vec<Refusal>, ClaimError> {
+    let note = claims.note(name, REFUSED).await?;
+    // Only those who wait now read it.
+    Ok(note.and_then(|note| serde_json::from_slice(&note).ok()).unwrap_or_default())
+}
+
 /// Waits until the owner of a name has heard a request; answers whether it has, in time.
+///
+/// # Errors
+/// It has, and [refuses](ClaimError::Refused); or the store failed.
 pub(crate) async fn wait_until_heard(
     claims: &dyn Claims,
     name: &str,
@@ -274,12 +322,16 @@ pub(crate) async fn wait_until_heard(
     let heard = async {
         loop {
             match claims.place(name).await? {
-                Some(place) if place.heard >= number => return Ok(true),
+                Some(place) if place.heard >= number => break,
                 // It was taken out of use meanwhile: nobody is left to hear it.
                 None => return Ok(true),
                 _ => sleep(AGAIN / 4).await,
             }
         }
+        let refused = refusals(claims, name).await?.into_iter().find(|one| one.number == number);
+        refused.map_or(Ok(true), |Refusal { reason, .. }| {
+            Err(ClaimError::Refused { name: name.to_owned(), reason })
+        })
     };
     tokio::time::timeout(ASK_DEADLINE, heard).await.unwrap_or(Ok(false))
 }

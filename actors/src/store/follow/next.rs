@@ -4,8 +4,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::place::parked;
-use super::{AGAIN, Cursor, Follower, LOOK_AGAIN, MOST_DEATHS, Source, Step};
-use crate::event::{Position, RecordedEvent};
+use super::{AGAIN, Cursor, Follower, LOOK_AGAIN, MOST_DEATHS, Page, Source, Step};
+use crate::event::Position;
 use crate::store::claims::{ClaimError, Save};
 use crate::store::{MatchingPage, StoreError};
 
@@ -36,9 +36,8 @@ impl Follower {
                 continue;
             }
             let mut head = self.0.head.clone();
-            if *head.borrow_and_update() <= cursor.at {
-                // The log is asked when it is said to be longer, and not before: other nodes write
-                // to it too, so that memory alone cannot tell that nothing has come.
+            if cursor.read && *head.borrow() <= cursor.at {
+                // What is behind the last page is announced when it is there.
                 tokio::select! {
                     biased;
                     () = wait(&mut changes) => {}
@@ -47,11 +46,11 @@ impl Follower {
                 continue;
             }
             self.assure().await?;
-            let careful = self.state().careful > 0;
+            let careful = self.is_careful();
             let page = match self.read(cursor.at, if careful { 1 } else { limit }).await {
                 Ok(page) => page,
                 Err(error @ StoreError::Archived { .. }) => {
-                    self.0.shown.stands_still(&error);
+                    self.0.shown.stands_still(error.to_string());
                     tokio::select! {
                         biased;
                         () = wait(&mut changes) => {}
@@ -62,20 +61,26 @@ impl Follower {
                 Err(error) => return Err(error.into()),
             };
             self.0.shown.reads();
-            if page.scanned_to <= cursor.at {
+            if page.scanned_to() <= cursor.at {
                 // Once it is a commit that came meanwhile. More often the log is shorter than was
                 // announced: a server that lost its last commits.
-                in_vain += 1;
+                in_vain += u32::from(*head.borrow() > cursor.at);
                 if in_vain > IN_VAIN {
                     tokio::select! {
                         biased;
                         () = wait(&mut changes) => {}
                         () = sleep(AGAIN) => {}
                     }
+                    continue;
+                }
+                tokio::select! {
+                    biased;
+                    () = wait(&mut changes) => {}
+                    () = grown(&mut head, cursor.at) => {}
                 }
                 continue;
             }
-            let cursor = Cursor { at: page.scanned_to, ..cursor };
+            let cursor = Cursor { at: page.scanned_to(), read: true, ..cursor };
             return self.hand_out(page, cursor, careful).await;
         }
     }
@@ -87,8 +92,8 @@ impl Follower {
             return None;
         }
         if state.turn != cursor.turn {
-            let paused = false;
-            return Some(Step::Begin(Cursor { turn: state.turn, at: state.settled, paused }));
+            let cursor = Cursor { turn: state.turn, at: state.settled, ..Cursor::default() };
+            return Some(Step::Begin(cursor));
         }
         let paused = state.paused;
         (paused != cursor.paused).then_some(Step::Paused(paused, Cursor { paused, ..cursor }))
@@ -101,45 +106,63 @@ impl Follower {
         held && alone && !state.paused && limit > 0
     }
 
+    /// Whether events come one at a time, because owners have died here.
+    #[must_use]
+    pub fn is_careful(&self) -> bool {
+        self.state().careful > 0
+    }
+
+    /// Whether nothing is to be begun. [`next`](Self::next) says when that changes; this is for
+    /// what it has handed out before.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.state().paused
+    }
+
     /// The one place where followers read the log.
-    async fn read(&self, after: Position, limit: usize) -> Result<MatchingPage, StoreError> {
+    async fn read(&self, after: Position, limit: usize) -> Result<Page, StoreError> {
         let (Source { store, .. }, follow) = (&self.0.source, &self.0.follow);
-        if !follow.filter.is_all() {
-            return store.read_matching(&follow.filter, after, limit).await;
+        let read = async {
+            if !follow.filter.is_all() {
+                return store.read_matching(&follow.filter, after, limit).await;
+            }
+            let events = store.read_all(after, limit).await?;
+            let scanned_to = events.last().map_or(after, |event| event.position);
+            Ok(MatchingPage { events, scanned_to })
+        };
+        match &follow.pages {
+            Some(pages) => pages.read(after, limit, read).await,
+            None => Ok(read.await?.into()),
         }
-        let events = store.read_all(after, limit).await?;
-        let scanned_to = events.last().map_or(after, |event| event.position);
-        Ok(MatchingPage { events, scanned_to })
     }
 
     async fn hand_out(
         &self,
-        mut page: MatchingPage,
+        mut page: Page,
         cursor: Cursor,
         careful: bool,
     ) -> Result<Step, ClaimError> {
         let skipped: Vec<Position> = {
             let state = self.state();
             let skips = &state.skips;
-            let hit = |event: &&RecordedEvent| skips.contains_key(&event.position);
-            page.events.iter().filter(hit).map(|event| event.position).collect()
+            let positions = page.iter().map(|event| event.position);
+            positions.filter(|at| !skips.is_empty() && skips.contains_key(at)).collect()
         };
         if !skipped.is_empty() {
-            page.events.retain(|event| !skipped.contains(&event.position));
+            page = page.without(&skipped);
             tracing::warn!(follower = &*self.0.follow.name, ?skipped, "left out, as was asked");
             let notes = skipped.into_iter().map(|at| parked(at, "left out, as was asked"));
             self.put(cursor, None, notes.collect(), true).await?;
         }
-        let Some(event) = page.events.first().filter(|_| careful) else {
-            return Ok(Step::Page(page.events, cursor));
+        let Some(event) = page.first().filter(|_| careful) else {
+            return Ok(Step::Page(page, cursor));
         };
         let (position, deaths) = {
             let state = self.state();
             (event.position, if state.trying == event.position { state.tries } else { 0 })
         };
         if deaths >= MOST_DEATHS {
-            let event = page.events.swap_remove(0);
-            return Ok(Step::Poison(Box::new(event), deaths, cursor));
+            return Ok(Step::Poison(Box::new(event.clone()), deaths, cursor));
         }
         {
             let _saving = self.0.saving.lock().await;
@@ -150,7 +173,7 @@ impl Follower {
             state.careful = state.careful.saturating_sub(1);
             (state.trying, state.tries) = (position, deaths);
         });
-        Ok(Step::Page(page.events, cursor))
+        Ok(Step::Page(page, cursor))
     }
 }
 

@@ -55,7 +55,8 @@ impl Follower {
         self.put(cursor, Some(position), notes.into_iter().collect(), true).await
     }
 
-    /// The same for notes that are as good as the place: a crash of the database may take both.
+    /// [`save_at`](Self::save_at) for notes that are as good as the place: a crash of the database
+    /// may take both.
     ///
     /// # Errors
     /// See [`save`](Self::save).
@@ -65,9 +66,10 @@ impl Follower {
     pub async fn save_lightly(
         &self,
         cursor: Cursor,
+        position: Position,
         notes: impl IntoIterator<Item = Note>,
     ) -> Result<(), ClaimError> {
-        self.put(cursor, None, notes.into_iter().collect(), false).await
+        self.put(cursor, Some(position), notes.into_iter().collect(), false).await
     }
 
     pub(super) async fn put(

@@ -8,7 +8,6 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::event::Position;
-use crate::store::StoreError;
 use crate::store::claims::Place;
 
 /// How a follower stands.
@@ -116,15 +115,17 @@ impl Shown {
         self.standing.send_modify(|one| one.paused = paused);
     }
 
-    pub(super) fn stands_still(&self, error: &StoreError) {
+    /// It does not go on, and says why until it reads again, or begins anew.
+    pub(crate) fn stands_still(&self, reason: String) {
         let changed = self.standing.send_if_modified(|one| {
-            let now = Some(error.to_string().into());
-            let changed = one.trouble != now;
-            one.trouble = now;
+            let changed = one.trouble.as_deref() != Some(&reason);
+            if changed {
+                one.trouble = Some(reason.as_str().into());
+            }
             changed
         });
         if changed {
-            tracing::error!(%error, "a follower stands still");
+            tracing::error!(reason, "a follower stands still");
         }
     }
 

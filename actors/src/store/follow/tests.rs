@@ -7,7 +7,7 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::store::claims::memory::MemoryClaims;
-use crate::store::claims::{Note, Place, Request};
+use crate::store::claims::{Note, Place, REFUSED, Request, Save, asked};
 use crate::store::memory::MemoryStore;
 use crate::store::probe::Probe;
 use crate::store::{Append, ExpectedVersion, conformance};
@@ -269,6 +269,83 @@ async fn any_node_can_move_the_place_also_while_none_runs() {
     assert_eq!(town.place().await.heard, number);
 }
 
+/// A request that its owner could not read was taken for done.
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_what_the_owner_cannot_do_learns_so() {
+    let town = Town::new();
+    town.append("a-1", 3).await;
+    let mut one = town.node("one");
+    one.begins().await;
+    one.events().await;
+    let claims = &town.source.claims;
+    // A newer program asks for what there is not yet.
+    let number = claims.ask("f", Request::GoTo(Position::new(1))).await.unwrap();
+    let newer = (asked(number), Some(bytes::Bytes::from_static(br#"{"fly":"high"}"#)));
+    let fence = one.follower.fence().unwrap();
+    claims.save(&fence, Save::renewal(LEASE).notes([newer])).await.unwrap();
+    let refused = wait_until_heard(&**claims, "f", number).await.unwrap_err();
+    assert_eq!(refused.class(), ErrorClass::User);
+    let says = "f refuses what it was asked: its owner cannot read it (unknown variant `fly`";
+    assert!(refused.to_string().starts_with(says), "{refused}");
+    // It goes on, and hears what comes after it.
+    assert!(one.follower.ask(Request::Pause).await.unwrap());
+    assert!(matches!(one.step().await, Step::Paused(true, _)));
+    assert!(one.follower.ask(Request::GoTo(Position::new(2))).await.unwrap());
+    assert_eq!(one.begins().await, 2);
+    // They are few, however many are made.
+    for _ in 0..2 * REFUSALS {
+        let number = claims.ask("f", Request::Skip(Position::new(9))).await.unwrap();
+        let broken = (asked(number), Some(bytes::Bytes::from_static(b"?")));
+        claims.save(&fence, Save::renewal(LEASE).notes([broken])).await.unwrap();
+        assert!(wait_until_heard(&**claims, "f", number).await.is_err());
+    }
+    let notes = claims.notes("f", "", 10).await.unwrap();
+    assert_eq!(notes.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), [REFUSED]);
+    let kept: Vec<Refusal> = serde_json::from_slice(&notes[0].1).unwrap();
+    assert_eq!(kept.len(), REFUSALS);
+}
+
+/// Whoever keeps the place with what it makes of the events moves it with that only.
+#[tokio::test(start_paused = true)]
+async fn a_place_of_the_users_own_is_not_moved_by_others() {
+    let town = Town::new();
+    town.append("a-1", 3).await;
+    let mut one = town.node_as(Follow::new("f", "one").own_place());
+    one.begins().await;
+    one.events().await;
+    one.settle();
+    for request in [Request::GoTo(Position::new(1)), Request::Skip(Position::new(2))] {
+        let refused = one.follower.ask(request).await;
+        assert!(matches!(refused, Err(ClaimError::Refused { .. })), "{refused:?}");
+    }
+    assert!(one.follower.ask(Request::Pause).await.unwrap());
+    assert!(matches!(one.step().await, Step::Paused(true, _)));
+    one.follower.release().await;
+    assert_eq!(town.place().await.position, Position::ZERO, "it is not the follower's");
+    let mut two = town.node("two");
+    assert_eq!(two.begins().await, 0);
+}
+
+/// A page ends there, and nothing more is announced: a follower at the end asked once more.
+#[tokio::test(start_paused = true)]
+async fn who_is_at_the_end_reads_nothing() {
+    let store = Arc::new(Probe::<MemoryStore>::default());
+    let mut town = Town::new();
+    town.source.store = Arc::clone(&store) as _;
+    town.append("a-1", 3).await;
+    let mut one = town.node("one");
+    assert_eq!(one.begins().await, 0);
+    assert_eq!(one.events().await, [1, 2, 3]);
+    store.reads();
+    one.waits().await;
+    assert_eq!(store.reads(), 0);
+    town.append("a-1", 1).await;
+    assert_eq!(one.events().await, [4]);
+    // What was read before it is read again where its user says so.
+    one.cursor = one.cursor.after(Position::new(2));
+    assert_eq!(one.events().await, [3, 4]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_event_is_left_out_when_somebody_says_so() {
     let town = Town::new();
@@ -286,6 +363,16 @@ async fn an_event_is_left_out_when_somebody_says_so() {
     let notes = town.source.claims.notes("f", "", 10).await.unwrap();
     let ids: Vec<_> = notes.iter().map(|(id, _)| id.to_string()).collect();
     assert_eq!(ids, [format!("$parked/{:020}", 2)], "it is shown, and the request is done");
+    let all = Followers::over(Arc::clone(&town.source.claims));
+    let parked = async || all.parked("f", Position::ZERO, 10).await.unwrap();
+    let left_out =
+        Parked { position: Position::new(2), reason: "left out, as was asked".to_owned() };
+    assert_eq!(parked().await, [left_out]);
+    let broken = (ids[0].as_str().into(), Some(bytes::Bytes::from_static(b"?")));
+    one.follower.save(one.cursor, [broken]).await.unwrap();
+    let shown = parked().await;
+    assert_eq!((shown.len(), shown[0].position), (1, Position::new(2)));
+    assert!(shown[0].reason.starts_with("its note cannot be read"), "{shown:?}");
     assert_eq!(one.follower.notes(None, 10).await.unwrap(), [], "it is no note of the user's");
 }
 
@@ -392,11 +479,18 @@ async fn a_place_and_its_notes_are_settled_together_or_not_at_all() {
     advance(LEASE * 2).await;
     let mut two = town.node("two");
     assert_eq!(two.begins().await, 2);
-    let lost = one.follower.save_at(cursor, at, note("b")).await;
-    assert!(matches!(lost, Err(ClaimError::Lost { .. })));
+    let durably = one.follower.save_at(cursor, at, note("b")).await;
+    let lightly = one.follower.save_lightly(cursor, at, note("b")).await;
+    for lost in [durably, lightly] {
+        assert!(matches!(lost, Err(ClaimError::Lost { .. })));
+    }
     assert_eq!(one.follower.shown().position(), Position::new(2), "nothing is settled");
     assert_eq!(town.place().await.position, Position::new(2));
     assert!(one.follower.note("b").await.unwrap().is_none());
+    two.events().await;
+    two.follower.save_lightly(two.cursor, at, note("b")).await.unwrap();
+    assert_eq!(town.place().await.position, at);
+    assert!(two.follower.note("b").await.unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -141,6 +141,9 @@ pub struct Commit {
     pub park: Vec<Parked>,
     /// Parked events that are done: those of a document up to a position.
     pub unpark: Vec<(Arc<str>, Position)>,
+    /// It is of parked events that are tried again, and of this document the first that is parked
+    /// is this one. If it is not, because somebody has left it out meanwhile, nothing is written.
+    pub again: Option<(Arc<str>, Position)>,
 }
 
 /// A document after a page, and the last event that changed it. Without data it is removed.
@@ -156,7 +159,7 @@ impl Commit {
         to: Position,
     ) -> Self {
         let (changes, park, unpark) = (Vec::new(), Vec::new(), Vec::new());
-        Self { writer, lease, from, to, changes, park, unpark }
+        Self { writer, lease, from, to, changes, park, unpark, again: None }
     }
 }
 
@@ -264,7 +267,7 @@ pub trait Documents: Send + Sync + fmt::Debug {
     /// [displayed](Part): taken, renewed, given back, paused, and asked for as those of all who
     /// follow the log. Their place is moved by [`commit`](Self::commit) only. A claim on a build
     /// that was retired is granted, too: whoever has it looks whether there is such a build.
-    fn claims(&self) -> &dyn Claims;
+    fn claims(&self) -> Arc<dyn Claims>;
 
     /// The documents of a build by id; those that there are, in any order.
     ///
@@ -281,7 +284,7 @@ pub trait Documents: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`Fenced`](ProjectionError::Fenced); [`Refused`](ProjectionError::Refused) if the database
-    /// cannot hold what is to be written; or it failed.
+    /// cannot hold what is to be written; [`LeftOut`](ProjectionError::LeftOut); or it failed.
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), ProjectionError>>;
 
     /// Throws the documents away and lets the active build begin again, as `wanted`; whoever

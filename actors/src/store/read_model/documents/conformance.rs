@@ -170,9 +170,20 @@ pub async fn a_build_takes_the_place_of_another_when_it_is_as_far(documents: &dy
     assert!(matches!(fenced, Err(ProjectionError::Fenced { .. })));
     // A claim that was under way brings its place back, and that goes with the rest.
     let (claims, name) = (documents.claims(), old.to_string());
-    claims.claim(&name, "late", LEASE).await.expect("writable");
-    while documents.prune("p", 1).await.expect("writable") {}
-    assert_eq!(claims.place(&name).await.expect("readable"), None);
+    for _ in 0..2 {
+        // The second time it comes when nothing else is left of the build.
+        let Claimed::Yes(late) = claims.claim(&name, "late", LEASE).await.expect("writable") else {
+            panic!("nobody holds it")
+        };
+        let note = Save::renewal(LEASE).notes([("n".into(), Some(b"1".as_slice().into()))]);
+        claims.save(&late.fence, note).await.expect("writable");
+        while documents.prune("p", 1).await.expect("writable") {}
+        assert_eq!(claims.place(&name).await.expect("readable"), None);
+        assert_eq!(claims.note(&name, "n").await.expect("readable"), None);
+    }
+    for part in parts {
+        assert!(claims.place(&part.to_string()).await.expect("readable").is_some());
+    }
     assert_eq!(documents.load(old.build, &["d".into()]).await.expect("readable"), []);
     assert_eq!(read(documents, "d").await, Some(json!("new")));
 }
@@ -300,6 +311,21 @@ pub async fn parked_events_stay_in_order(documents: &dyn Documents) {
     documents.commit(write).await.expect("writable");
     let left = [parked("a", 8, 0, ""), parked("c", 9, 1, "bad again")];
     assert_eq!(all_parked(documents, build).await, left);
+    // What is tried again was left out meanwhile: nothing of it is written.
+    for (id, at) in [("a", 7), ("b", 9)] {
+        let mut write = commit(part, epoch, 9);
+        write.again = Some((id.into(), Position::new(at)));
+        write.park = vec![parked(id, at, 1, "again")];
+        write.changes = vec![put(id, &json!(1), at)];
+        let late = documents.commit(write).await;
+        assert!(matches!(&late, Err(ProjectionError::LeftOut { id: of, .. }) if of == id));
+    }
+    assert_eq!(all_parked(documents, build).await, left);
+    let mut write = commit(part, epoch, 9);
+    write.again = Some(("a".into(), Position::new(8)));
+    write.unpark = vec![("a".into(), Position::new(8))];
+    documents.commit(write).await.expect("writable");
+    assert_eq!(all_parked(documents, build).await, left[1..]);
 }
 
 /// Law: a list is what a filter over all documents gives.

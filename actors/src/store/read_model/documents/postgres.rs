@@ -29,7 +29,7 @@ mod text;
 #[derive(Debug)]
 pub struct PgDocuments {
     database: Arc<PgDatabase>,
-    claims: PgClaims,
+    claims: Arc<PgClaims>,
 }
 
 /// A transaction that did not commit: refused by a rule, or failed by the database.
@@ -61,7 +61,8 @@ impl PgDocuments {
     #[must_use]
     pub fn new(database: Arc<PgDatabase>) -> Self {
         let tables = ("ms_framework.checkpoints", "ms_projections.projection_notes");
-        Self { claims: PgClaims::in_tables(Arc::clone(&database), tables.0, tables.1), database }
+        let claims = PgClaims::in_tables(Arc::clone(&database), tables.0, tables.1);
+        Self { claims: Arc::new(claims), database }
     }
 
     async fn write<T>(
@@ -174,8 +175,8 @@ impl Documents for PgDocuments {
         .boxed()
     }
 
-    fn claims(&self) -> &dyn Claims {
-        &self.claims
+    fn claims(&self) -> Arc<dyn Claims> {
+        Arc::clone(&self.claims) as _
     }
 
     fn load<'a>(
@@ -202,13 +203,25 @@ impl Documents for PgDocuments {
         async move {
             let done = async {
                 let pool = self.database.pool()?;
-                if commit.park.is_empty() && commit.unpark.is_empty() {
+                let parks = !(commit.park.is_empty() && commit.unpark.is_empty());
+                if !parks && commit.again.is_none() {
                     return Ok(put::put(pool, &commit).await);
                 }
                 let mut transaction = match pool.begin().await {
                     Ok(transaction) => transaction,
                     Err(error) => return Ok(Err(error)),
                 };
+                if let Some((id, position)) = &commit.again {
+                    let build = commit.writer.part.build;
+                    match put::is_first(&mut transaction, build, id, *position).await {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            let (id, position) = (id.to_string(), *position);
+                            return Err(ProjectionError::LeftOut { id, position });
+                        }
+                        Err(error) => return Ok(Err(error)),
+                    }
+                }
                 let all = async {
                     let moved = put::put(&mut *transaction, &commit).await?;
                     if moved {

@@ -35,7 +35,7 @@ mod switch;
 #[derive(Debug)]
 pub struct SqliteDocuments {
     database: Arc<Database>,
-    claims: SqliteClaims,
+    claims: Arc<SqliteClaims>,
     statements: Statements,
     /// Taken out for each write and put back after its commit, as in the store.
     writer: Mutex<Option<SqliteConnection>>,
@@ -73,6 +73,7 @@ impl SqliteDocuments {
     pub fn new(database: Arc<Database>) -> Self {
         let claims =
             SqliteClaims::in_tables(Arc::clone(&database), "checkpoints", "projection_notes");
+        let claims = Arc::new(claims);
         Self { database, claims, statements: Statements::default(), writer: Mutex::new(None) }
     }
 
@@ -183,8 +184,8 @@ impl Documents for SqliteDocuments {
         .boxed()
     }
 
-    fn claims(&self) -> &dyn Claims {
-        &self.claims
+    fn claims(&self) -> Arc<dyn Claims> {
+        Arc::clone(&self.claims) as _
     }
 
     fn load<'a>(
@@ -214,6 +215,12 @@ impl Documents for SqliteDocuments {
             let done = self.write(async move |connection| {
                 if !put::fence(connection, &commit).await? {
                     return Err(fenced(part));
+                }
+                if let Some((id, position)) = &commit.again
+                    && !put::is_first(connection, part.build, id, *position).await?
+                {
+                    let (id, position) = (id.to_string(), *position);
+                    return Err(Failure::Refused(ProjectionError::LeftOut { id, position }));
                 }
                 put::write(connection, &self.statements, &commit).await.map_err(|error| {
                     match put::refusal(&error) {

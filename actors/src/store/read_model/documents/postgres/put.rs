@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Postgres, postgres::PgArguments, query::
 use super::super::Commit;
 use super::super::rows::{self, counter};
 use super::text;
+use crate::event::Position;
 use crate::store::read_model::query::ListQuery;
 
 /// One statement: the checkpoint moves if the claim is the latest, and the documents with it.
@@ -57,6 +58,25 @@ pub(super) async fn put<'c>(
         .fetch_one(executor)
         .await?;
     Ok(moved == 1)
+}
+
+/// Whether an event is the first that is parked of a document. Nobody leaves it out then before
+/// this transaction has ended.
+pub(super) async fn is_first(
+    connection: &mut PgConnection,
+    build: i64,
+    id: &str,
+    position: Position,
+) -> sqlx::Result<bool> {
+    let first: Option<i64> = sqlx::query_scalar(
+        "select position from parked where build = $1 and id = $2 \
+          order by position limit 1 for update",
+    )
+    .bind(build)
+    .bind(text::stored(id))
+    .fetch_optional(connection)
+    .await?;
+    Ok(first == Some(counter(position.get())))
 }
 
 /// Writes what is parked, and removes what no longer is.

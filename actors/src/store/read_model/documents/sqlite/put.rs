@@ -10,6 +10,7 @@ use sqlx::{
 };
 
 use super::super::{Commit, rows};
+use crate::event::Position;
 use crate::store::read_model::query::{Compare, Filter, ListQuery};
 use crate::store::sqlite::statement::{Row, Sized, saturated};
 
@@ -56,6 +57,22 @@ pub(super) async fn fence(
     .execute(connection)
     .await?;
     Ok(moved.rows_affected() == 1)
+}
+
+/// Whether an event is the first that is parked of a document.
+pub(super) async fn is_first(
+    connection: &mut SqliteConnection,
+    build: i64,
+    id: &str,
+    position: Position,
+) -> sqlx::Result<bool> {
+    let first: Option<i64> =
+        sqlx::query_scalar("select min(position) from parked where build = ? and id = ?")
+            .bind(build)
+            .bind(id)
+            .fetch_one(connection)
+            .await?;
+    Ok(first == Some(rows::counter(position.get())))
 }
 
 /// Writes documents and parked events.

@@ -133,7 +133,18 @@ pub(super) async fn prune(
     .bind(projection)
     .fetch_optional(&mut *connection)
     .await?;
-    let Some(build) = retired else { return Ok(false) };
+    let Some(build) = retired else {
+        // Whoever waited for a claim may have got it since: on a build that is gone.
+        for text in [
+            "delete from checkpoints where name like 'build %' and not exists \
+             (select 1 from projection_builds b where checkpoints.name like 'build ' || b.id || '/%')",
+            "delete from projection_notes where not exists \
+             (select 1 from checkpoints c where c.name = projection_notes.name)",
+        ] {
+            sqlx::query(text).execute(&mut *connection).await?;
+        }
+        return Ok(false);
+    };
     let deleted = sqlx::query(
         "delete from documents where build = ?1 and id in \
          (select id from documents where build = ?1 limit ?2)",
