@@ -19,6 +19,7 @@ use mister_smith::SystemCore;
 use mister_smith::actors::aggregate::actor::AggregateMessage;
 use mister_smith::actors::event::{Decoder, Position, RecordedEvent};
 use mister_smith::actors::projection::{Projection, ProjectionFault};
+use mister_smith::actors::store::EventFilter;
 use mister_smith::actors::store::replay::{Replay, ReplayFrom};
 use mister_smith::prelude::*;
 use mister_smith_testkit::Postgres;
@@ -177,6 +178,7 @@ async fn run(plan: Plan) {
             }
         }
         half_load(&core, plan.cell).await;
+        followers(&core, plan.rounds, plan.cell).await;
 
         let mut filled = core.head().get();
         for goal in [plan.log / 100, plan.log / 10, plan.log] {
@@ -330,6 +332,39 @@ async fn half_load(core: &SystemCore, time: Duration) {
         all[all.len() / 2],
         all[all.len() * 99 / 100]
     );
+}
+
+/// What twenty followers at the head cost, none of which wants what is written.
+async fn followers(core: &SystemCore, rounds: usize, time: Duration) {
+    let mut alone = Vec::new();
+    for _ in 0..rounds {
+        alone.push((commands(core, 64, 1, time).await, 0.0));
+    }
+    for n in 0..20 {
+        let consumer = Consumer::new(format!("follower-{n}"), |_| async { Outcome::Ack })
+            .filter(EventFilter::ALL.categories([format!("other{n}")]))
+            .begin(Begin::End);
+        core.consumers().start(consumer).await.unwrap();
+    }
+    let mut beside = Vec::new();
+    for _ in 0..rounds {
+        beside.push((commands(core, 64, 1, time).await, 0.0));
+    }
+    let middle = |cells: &[(Cell, f64)]| {
+        let mut rates: Vec<_> = cells.iter().map(|(cell, _)| cell.rate).collect();
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    };
+    let (alone, beside) = (middle(&alone), middle(&beside));
+    println!(
+        "20 followers at the head: {:.1} k/s at 64, without them {:.1}; ratio {:.2}",
+        beside / 1e3,
+        alone / 1e3,
+        beside / alone
+    );
+    for n in 0..20 {
+        core.consumers().stop(&format!("follower-{n}")).await.unwrap();
+    }
 }
 
 /// Fills the log with the streams of many accounts.
