@@ -177,8 +177,8 @@ async fn run(plan: Plan) {
                 report(&format!("{at_once} aggregates at once"), &cells);
             }
         }
-        half_load(&core, plan.cell).await;
         followers(&core, plan.rounds, plan.cell).await;
+        half_load(&core, plan.cell).await;
 
         let mut filled = core.head().get();
         for goal in [plan.log / 100, plan.log / 10, plan.log] {
@@ -336,35 +336,21 @@ async fn half_load(core: &SystemCore, time: Duration) {
 
 /// What twenty followers at the head cost, none of which wants what is written.
 async fn followers(core: &SystemCore, rounds: usize, time: Duration) {
-    let mut alone = Vec::new();
+    let mut cells = Vec::new();
     for _ in 0..rounds {
-        alone.push((commands(core, 64, 1, time).await, 0.0));
+        let alone = commands(core, 64, 1, time).await.rate;
+        for n in 0..20 {
+            let consumer = Consumer::new(format!("follower-{n}"), |_| async { Outcome::Ack })
+                .filter(EventFilter::ALL.categories([format!("other{n}")]))
+                .begin(Begin::End);
+            core.consumers().start(consumer).await.unwrap();
+        }
+        cells.push((commands(core, 64, 1, time).await, alone));
+        for n in 0..20 {
+            core.consumers().stop(&format!("follower-{n}")).await.unwrap();
+        }
     }
-    for n in 0..20 {
-        let consumer = Consumer::new(format!("follower-{n}"), |_| async { Outcome::Ack })
-            .filter(EventFilter::ALL.categories([format!("other{n}")]))
-            .begin(Begin::End);
-        core.consumers().start(consumer).await.unwrap();
-    }
-    let mut beside = Vec::new();
-    for _ in 0..rounds {
-        beside.push((commands(core, 64, 1, time).await, 0.0));
-    }
-    let middle = |cells: &[(Cell, f64)]| {
-        let mut rates: Vec<_> = cells.iter().map(|(cell, _)| cell.rate).collect();
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    };
-    let (alone, beside) = (middle(&alone), middle(&beside));
-    println!(
-        "20 followers at the head: {:.1} k/s at 64, without them {:.1}; ratio {:.2}",
-        beside / 1e3,
-        alone / 1e3,
-        beside / alone
-    );
-    for n in 0..20 {
-        core.consumers().stop(&format!("follower-{n}")).await.unwrap();
-    }
+    report("20 followers (of none)", &cells);
 }
 
 /// Fills the log with the streams of many accounts.
