@@ -5,18 +5,19 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use mister_smith::SystemCore;
 use mister_smith::actors::event::ContentType;
-use mister_smith::actors::event::{Decoder, StreamId, Version};
+use mister_smith::actors::event::{Decoder, StreamId, Timestamp, Version};
 use mister_smith::actors::ingest::{Incoming, Refused};
-use mister_smith::actors::store::IdempotencyKey;
-use mister_smith::actors::store::notes::conformance;
+use mister_smith::actors::store::notes::{Notes as _, conformance};
+use mister_smith::actors::store::{EventStore as _, IdempotencyKey};
 use mister_smith::prelude::*;
 use mister_smith_testkit::Postgres;
 use proptest::prelude::*;
 use proptest::strategy::{Strategy as _, ValueTree};
 use proptest::test_runner::TestRunner;
 use serde::{Deserialize, Serialize};
+use sqlx::{Connection as _, PgConnection};
 
-use crate::server::{database, store};
+use crate::server::{database, numbered, open, store};
 
 /// A switch that is turned on and off, and says how often it was.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -260,4 +261,32 @@ async fn what_one_node_owns_the_other_does_not_let_in() {
     for core in [gate, works] {
         core.stop(Duration::from_secs(20)).await;
     }
+}
+
+/// `analyze`, and the check of a partition that is put back, keep the log from a new owner for
+/// minutes. Appends waited behind it all that time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_owner_that_has_to_wait_lets_appends_through() {
+    let server = Postgres::start().await;
+    let url = database(&server).await;
+    let store = open(&url).await;
+    let mut analyzes = PgConnection::connect(&url).await.unwrap();
+    let lock = "begin; lock table only ms_framework.events in share update exclusive mode";
+    sqlx::raw_sql(lock).execute(&mut analyzes).await.unwrap();
+    let owning = store.own("order", "somebody", Timestamp::from_micros(0));
+    let append = async {
+        let mut looks = PgConnection::connect(&url).await.unwrap();
+        let waiting = "select exists (select from pg_locks where not granted \
+                       and mode = 'ShareLock' and relation = 'ms_framework.events'::regclass)";
+        while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut looks).await.unwrap() {}
+        store.append_batch([numbered("free-1", 1)].into()).await
+    };
+    tokio::pin!(owning);
+    tokio::select! {
+        biased;
+        owned = &mut owning => panic!("it did not wait any longer: {owned:?}"),
+        written = append => assert!(written.unwrap()[0].is_ok()),
+    }
+    sqlx::raw_sql("rollback").execute(&mut analyzes).await.unwrap();
+    assert_eq!(owning.await.unwrap(), "somebody");
 }

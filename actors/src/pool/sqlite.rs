@@ -15,19 +15,20 @@ use crate::store::{EventStore as _, StoreError};
 #[derive(Debug)]
 pub(super) struct SqliteConnect {
     path: PathBuf,
+    options: SqliteOptions,
 }
 
 impl SqliteConnect {
     pub(super) fn new(url: &str) -> Self {
-        Self { path: PathBuf::from(url) }
+        Self { path: PathBuf::from(url), options: SqliteOptions::default() }
     }
 }
 
 impl Connect for SqliteConnect {
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Connections>, StoreError>> {
         async {
-            let store = SqliteStore::open(&self.path, SqliteOptions::default()).await?;
-            let read_models = Database::read_models(&self.path, SqliteOptions::default())?;
+            let store = SqliteStore::open(&self.path, self.options.clone()).await?;
+            let read_models = Database::read_models(&self.path, self.options.clone())?;
             match read_models.belong_to(store.store_id(), store.head()).await {
                 Ok(true) => {}
                 Ok(false) => {

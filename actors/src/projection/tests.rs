@@ -13,10 +13,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::handle::{Node, PlanArgs, ProjectionRef, Retried, register};
-use super::{Compare, ListQuery, Parked, ParkedQuery, Projection, ProjectionFault};
+use super::{
+    Compare, ListQuery, Parked, ParkedQuery, Progress, Projection, ProjectionFault, Wanted,
+};
 use crate::event::{Position, RecordedEvent};
 use crate::pool::{Lease, Pool, PoolArgs, PoolHandle, PoolMessage, connector};
+use crate::store::claims::Request;
 use crate::store::committer::{Committer, CommitterArgs, CommitterHandle, CommitterMessage};
+use crate::store::read_model::documents::Part;
 use crate::store::sqlite::tests::Home;
 use crate::store::{ExpectedVersion, conformance};
 
@@ -409,6 +413,28 @@ async fn what_is_paused_stands_still_over_restarts() {
     world.rebuilt().await;
     assert_eq!(world.documents().await, folded(&world.log().await, 1));
     assert!(!world.projection.status().await.unwrap().paused);
+}
+
+/// A request that was made together with a new build was heard with the next one only: what had been
+/// resumed stood still.
+#[tokio::test]
+async fn what_is_asked_together_with_a_rebuild_is_heard() {
+    let mut world = World::new(whole::<1, 1>()).await;
+    world.append(&[1]).await;
+    world.caught_up().await;
+    assert!(world.projection.pause().await.unwrap());
+    let position = world.append(&[2]).await;
+    let documents = world.lease().await.documents;
+    documents.begin_build("mixed", Wanted { version: 1, partitions: 1 }).await.unwrap();
+    for Progress { build, partition, .. } in documents.progress("mixed").await.unwrap() {
+        let part = Part { build, partition }.to_string();
+        documents.claims().ask(&part, Request::Resume).await.unwrap();
+    }
+    // One look for both.
+    assert!(!world.projection.skip("none").await.unwrap());
+    world.until(async || world.projection.position() >= position).await;
+    world.rebuilt().await;
+    assert_eq!(world.documents().await, folded(&world.log().await, 1));
 }
 
 #[tokio::test]

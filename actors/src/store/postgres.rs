@@ -56,6 +56,7 @@ mod statement;
 mod types;
 
 pub use database::PgDatabase;
+pub(in crate::store) use fault::is_undone;
 pub use options::{PgOptions, Wake};
 pub use partition::Partition;
 

@@ -108,6 +108,12 @@ impl<P: Projection> ProjectionActor<P> {
         self.look.mark_unchanged();
         self.looked_at = Instant::now();
         self.compared = false;
+        if told {
+            // Of a build that stays, too, when others have changed: on a store that is this node's
+            // alone nobody asks again.
+            let written = self.active.iter().chain(&self.building);
+            written.for_each(|written| written.follower.hear_now());
+        }
         let found = self.lease.documents.look(P::NAME).await?;
         if found != self.found {
             self.args.shared.cache.clear();
@@ -115,9 +121,6 @@ impl<P: Projection> ProjectionActor<P> {
         }
         for written in [&mut self.active, &mut self.building].into_iter().flatten() {
             let Some(track) = &mut written.track else { continue };
-            if told {
-                written.follower.hear_now();
-            }
             if !track.parked.is_empty() {
                 track.look_for_parked(&self.lease).await?;
             }

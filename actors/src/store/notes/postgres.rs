@@ -1,16 +1,60 @@
 //! The notes in a PostgreSQL database.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgPool, Row as _};
+use tokio::time::sleep;
 
 use super::{Notes, Skipped};
 use crate::event::{Position, StreamId, Timestamp, Version};
 use crate::store::StoreError;
-use crate::store::postgres::PgStore;
+use crate::store::postgres::{PgStore, is_undone};
 
 const OWNER: &str = "select owner from ms_framework.category_owners where category = $1";
+
+/// How long a new owner waits for the log at first, doubled with each try. Appends wait behind it:
+/// in between they have as long for themselves, also while somebody else keeps the log for minutes
+/// (`analyze`, a partition that is put back).
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The longest that it waits: a commit may take as long.
+const MOST_PATIENCE: Duration = Duration::from_millis(1_600);
+
+/// Notes who owns a category, unless somebody has; answers who does. What is dropped halfway is
+/// rolled back.
+async fn note(
+    pool: &PgPool,
+    category: &str,
+    owner: &str,
+    at: Timestamp,
+    patience: Duration,
+) -> sqlx::Result<String> {
+    let mut transaction = pool.begin().await?;
+    // Appends look for the owner in the statement that writes. Those under way may not see the row,
+    // so they are waited for, and those that come later wait for the row.
+    let lock = format!(
+        "set local synchronous_commit to on; set local lock_timeout to {}; \
+         lock table only ms_framework.events in share mode",
+        patience.as_millis()
+    );
+    sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
+    sqlx::query(
+        "insert into ms_framework.category_owners (category, owner, since) \
+         values ($1, $2, $3) on conflict do nothing",
+    )
+    .bind(category)
+    .bind(owner)
+    .bind(at.as_micros())
+    .execute(&mut *transaction)
+    .await?;
+    // A statement of its own: one that meets somebody else's row does not see it.
+    let owner = sqlx::query_scalar(OWNER).bind(category).fetch_one(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(owner)
+}
 
 impl Notes for PgStore {
     fn own<'a>(
@@ -29,32 +73,16 @@ impl Notes for PgStore {
             if let Some(owner) = noted {
                 return Ok(owner);
             }
-            // What is dropped halfway is rolled back.
-            let mut transaction = self.database().pool()?.begin().await.map_err(fault)?;
-            // Appends look for the owner in the statement that writes. Those under way may not see
-            // the row, so they are waited for, and those that come later wait for the row.
-            sqlx::raw_sql(
-                "set local synchronous_commit to on; set local lock_timeout to '5s'; \
-                 lock table only ms_framework.events in share mode",
-            )
-            .execute(&mut *transaction)
-            .await
-            .map_err(fault)?;
-            sqlx::query(
-                "insert into ms_framework.category_owners (category, owner, since) \
-                 values ($1, $2, $3) on conflict do nothing",
-            )
-            .bind(category)
-            .bind(owner)
-            .bind(at.as_micros())
-            .execute(&mut *transaction)
-            .await
-            .map_err(fault)?;
-            // A statement of its own: one that meets somebody else's row does not see it.
-            let owner = sqlx::query_scalar(OWNER).bind(category).fetch_one(&mut *transaction).await;
-            let owner = owner.map_err(fault)?;
-            transaction.commit().await.map_err(fault)?;
-            Ok(owner)
+            let mut patience = PATIENCE;
+            loop {
+                match note(self.database().pool()?, category, owner, at, patience).await {
+                    Err(error) if is_undone(&error) && patience < MOST_PATIENCE => {
+                        sleep(patience).await;
+                        patience *= 2;
+                    }
+                    noted => return noted.map_err(fault),
+                }
+            }
         }
         .boxed()
     }

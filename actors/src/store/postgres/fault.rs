@@ -11,7 +11,7 @@ pub(super) fn is_missing_partition(error: &sqlx::Error) -> bool {
 
 /// The transaction was undone, and may be tried again: serialization failure, deadlock, lock not
 /// available.
-pub(super) fn is_undone(error: &sqlx::Error) -> bool {
+pub(in crate::store) fn is_undone(error: &sqlx::Error) -> bool {
     matches!(code(error).as_deref(), Some("40001" | "40P01" | "55P03"))
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::steady::SteadyClock;
+
 /// What "written" means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -28,12 +30,14 @@ pub struct SqliteOptions {
     /// [`Exhausted`](crate::store::StoreError::Exhausted); default: 30 s.
     pub acquire_timeout: Duration,
     /// How long an idempotency key is known, by the times of the log's events and the machine's
-    /// clock, whichever is behind; default: 7 days. A clock that is set wrong makes it longer, and
-    /// not shorter.
+    /// clock, whichever is behind; default: 7 days. A clock that is set wrong while these options, or
+    /// a clone of them, are in use makes it longer, and not shorter.
     pub keys_for: Duration,
     /// The most idempotency keys that are known at a time, the newest ones; default: 4,000,000.
     /// They are kept in memory, at about 22 bytes each.
     pub max_keys: usize,
+    /// By which keys grow old.
+    pub(super) clock: SteadyClock,
 }
 
 impl Default for SqliteOptions {
@@ -45,6 +49,7 @@ impl Default for SqliteOptions {
             acquire_timeout: Duration::from_secs(30),
             keys_for: Duration::from_secs(7 * 24 * 60 * 60),
             max_keys: 4_000_000,
+            clock: SteadyClock::new(),
         }
     }
 }

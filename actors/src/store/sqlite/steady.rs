@@ -6,6 +6,7 @@
 //! is ahead of that since the process began is believed when it has stayed so for as long as keys
 //! are kept, since by then they are old enough by either. What goes back is believed at once.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -13,12 +14,13 @@ use rusqlite::Connection;
 /// What it may go ahead at once: clocks drift, and are set right.
 const STEP_US: i64 = 60 * 60 * 1_000_000;
 
-/// See the [module](self).
-#[derive(Debug)]
+/// See the [module](self). All clones are one: a file that is opened again is no reason to believe
+/// a clock that was not believed before.
+#[derive(Debug, Clone)]
 pub(super) struct SteadyClock {
     began: Instant,
     /// Since it was first asked.
-    believed: Option<Believed>,
+    believed: Arc<Mutex<Option<Believed>>>,
 }
 
 /// How far the time of day is ahead of what was counted, in microseconds.
@@ -31,18 +33,27 @@ struct Believed {
 
 impl SteadyClock {
     pub(super) fn new() -> Self {
-        Self { began: Instant::now(), believed: None }
+        Self { began: Instant::now(), believed: Arc::default() }
+    }
+
+    /// One that was first asked at another time of day, in microseconds.
+    #[cfg(test)]
+    pub(super) fn first_asked_at(wall: i64) -> Self {
+        let believed = Believed { ahead: wall, said: None };
+        Self { began: Instant::now(), believed: Arc::new(Mutex::new(Some(believed))) }
     }
 
     /// Microseconds since 1970, for what is kept for `age`. The time of day is what SQLite takes for
     /// it.
-    pub(super) fn now(&mut self, connection: &Connection, age: Duration) -> rusqlite::Result<i64> {
+    pub(super) fn now(&self, connection: &Connection, age: Duration) -> rusqlite::Result<i64> {
         let wall: i64 = connection
             .prepare_cached("select cast(unixepoch('subsec') * 1000000 as integer)")?
             .query_row((), |row| row.get(0))?;
         let counted = self.began.elapsed();
         let ahead = wall.saturating_sub(micros(counted));
-        let believed = self.believed.get_or_insert(Believed { ahead, said: None });
+        // Nothing below panics while it holds the lock.
+        let mut believed = self.believed.lock().unwrap_or_else(PoisonError::into_inner);
+        let believed = believed.get_or_insert(Believed { ahead, said: None });
         Ok(believed.now(wall, counted, age))
     }
 }

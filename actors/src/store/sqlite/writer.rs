@@ -12,7 +12,6 @@ use crate::{
 use super::{
     memory::Memory,
     options::{Durability, SqliteOptions},
-    steady::SteadyClock,
     threads::State,
     wal::{LONG_BYTES, Upkeep},
 };
@@ -31,22 +30,13 @@ pub(super) struct Writer {
     durability: Option<Durability>,
     pub(super) memory: Memory,
     upkeep: Upkeep,
-    clock: SteadyClock,
 }
 
 impl Writer {
     pub(super) fn new(path: PathBuf, options: SqliteOptions) -> Self {
         let upkeep = Upkeep::new(path.clone(), options.clone());
         let memory = Memory::new(options.max_keys);
-        Self {
-            path,
-            options,
-            connection: None,
-            durability: None,
-            memory,
-            upkeep,
-            clock: SteadyClock::new(),
-        }
+        Self { path, options, connection: None, durability: None, memory, upkeep }
     }
 
     /// Opens the connection, unless it is open. The file has to exist; whether it is a database
@@ -54,7 +44,7 @@ impl Writer {
     pub(super) fn open(&mut self) -> rusqlite::Result<&Connection> {
         if self.connection.is_none() {
             let connection = open(&self.path, &self.options)?;
-            self.clock.now(&connection, self.options.keys_for)?;
+            self.options.clock.now(&connection, self.options.keys_for)?;
             self.connection = Some(connection);
             self.durability = None;
         }
@@ -134,7 +124,7 @@ impl Writer {
         let age = self.options.keys_for;
         self.open()?;
         let connection = self.connection.as_ref().expect("it was opened above");
-        let now = self.clock.now(connection, age)?;
+        let now = self.options.clock.now(connection, age)?;
         let more = self.transact(Durability::Normal, |connection, memory| {
             memory.expire(connection, now, age, limit).map(Some)
         })?;

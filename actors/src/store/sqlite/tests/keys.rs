@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::sqlite::steady::SteadyClock;
 
 fn keyed(n: u64) -> Append {
     let key = Some(IdempotencyKey::of([n.to_le_bytes()]));
@@ -64,6 +65,28 @@ async fn a_clock_that_jumps_ahead_and_back_takes_no_key_with_it() {
     }
     for n in 0..8 {
         assert_eq!(known(&store, n).await, n > 0, "{n}");
+    }
+}
+
+/// A pool that opened its file again while the clock was ahead believed it.
+#[tokio::test]
+async fn a_file_that_is_opened_again_believes_no_clock_that_was_not_believed_before() {
+    let home = Home::new();
+    let path = home.file().await;
+    let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let ahead = i64::try_from(ahead.as_micros()).unwrap();
+    let day = 24 * 3_600_000_000;
+    let right = ahead - 30 * day;
+    let clock = SteadyClock::first_asked_at(right);
+    let options = SqliteOptions { clock, ..SqliteOptions::default() };
+    for (n, at) in [right - day, right, ahead, ahead].into_iter().enumerate() {
+        let store = SqliteStore::open(&path, options.clone()).await.unwrap();
+        let mut append = keyed(n as u64);
+        append.events[0].recorded_at = Timestamp::from_micros(at);
+        store.append_batch([append].into()).await.unwrap();
+        store.expire_keys().await.unwrap();
+        assert!(known(&store, 0).await, "{n}");
+        store.close().await;
     }
 }
 
