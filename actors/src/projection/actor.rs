@@ -22,6 +22,8 @@
 //! | the same, claimed by another node | stands by, and shows how far that one is |
 //! | an older version | makes its own beside it; switched in when it is as far and as sound |
 //! | a newer version | stands by, and shows so |
+//!
+//! [`Follower`]: crate::store::follow::Follower
 
 use std::fmt;
 use std::sync::Arc;
