@@ -22,7 +22,7 @@ use crate::bus::Subject;
 use crate::component;
 use crate::event::{Position, RecordedEvent};
 use crate::guarded::guarded;
-use crate::pool::lease_at_start;
+use crate::pool::{lease_at_start, store_failure};
 use crate::store::EventFilter;
 use crate::store::claims::{ClaimError, Note};
 use crate::store::follow::{Cursor, Follow, Follower, Page, Shown, Step, failure};
@@ -114,6 +114,7 @@ impl Actor for Relay {
         let follow = if owner.is_some() { follow } else { follow.on_every_node() };
         let (head, shown) = (args.head.clone(), Arc::clone(&args.shown));
         let follower = Follower::new(follow, &lease, head.clone(), cx.clock(), Arc::clone(&shown));
+        follower.begin_here().await.map_err(store_failure)?;
         let trouble = Arc::<Mutex<Option<String>>>::default();
         let status = Arc::clone(&trouble);
         cx.describe(move || {

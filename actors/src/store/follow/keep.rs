@@ -11,6 +11,7 @@ use super::{
 };
 use crate::error::ErrorClass;
 use crate::event::Position;
+use crate::store::StoreError;
 use crate::store::claims::{
     ASKED, ClaimError, Claimed, Claims, Fence, Note, Place, REFUSED, Request, Save,
 };
@@ -35,7 +36,7 @@ impl Follower {
     async fn kept(&self) -> Result<std::convert::Infallible, ClaimError> {
         match self.0.follow.claimed {
             true => self.take().await?,
-            false => self.take_own().await?,
+            false => self.begin_here().await?,
         }
         loop {
             let poked = tokio::select! {
@@ -66,7 +67,19 @@ impl Follower {
     }
 
     /// A place in memory.
-    async fn take_own(&self) -> Result<(), ClaimError> {
+    /// Lets a follower of every node begin at the end of the log, or where an earlier life of it
+    /// was, if it has not begun. An owner that waits for this in its start misses nothing that is
+    /// appended when it has started. One with a claim begins where the store says.
+    ///
+    /// # Errors
+    /// The store failed.
+    ///
+    /// # Cancel safety
+    /// A dropped call has begun or not.
+    pub async fn begin_here(&self) -> Result<(), StoreError> {
+        if self.0.follow.claimed || self.state().turn > 0 {
+            return Ok(());
+        }
         let at = match self.0.shown.started() {
             Some(at) => at,
             None => self.0.source.store.head().await?,
