@@ -30,6 +30,7 @@ const NOTHING: Duration = Duration::from_millis(100);
 pub async fn run(open: Open<'_>) {
     in_order_and_byte_for_byte(open).await;
     what_is_acknowledged_is_gone(open).await;
+    what_somebody_has_no_other_gets(open).await;
     what_is_not_acknowledged_comes_again(open).await;
     what_is_rejected_comes_later_or_never(open).await;
     more_time_is_given(open).await;
@@ -95,12 +96,20 @@ async fn what_is_acknowledged_is_gone(open: Open<'_>) {
     assert_eq!(queue.waiting().await.expect("it is reachable"), 0);
 }
 
+async fn what_somebody_has_no_other_gets(open: Open<'_>) {
+    // Time enough for the slowest machine.
+    let queue = open(QueueOptions::new("held", "g").ack_within(WAIT)).await;
+    queue.send(&messages("held", 0..1)).await.expect("it is reachable");
+    let held = take(&*queue, 1).await;
+    nothing(&*queue, "what somebody has, no other gets").await;
+    queue.ack(&held[0].receipt).await.expect("it is reachable");
+}
+
 async fn what_is_not_acknowledged_comes_again(open: Open<'_>) {
     let queue = open(QueueOptions::new("unacked", "g").ack_within(SHORT)).await;
     queue.send(&messages("unacked", 0..2)).await.expect("it is reachable");
     let first = take(&*queue, 2).await;
     queue.ack(&first[0].receipt).await.expect("it is reachable");
-    nothing(&*queue, "what somebody has, no other gets").await;
     let again = take(&*queue, 1).await;
     assert_eq!(again[0].message, first[1].message, "it comes again when its time is over");
     assert_eq!(again[0].delivered, 2, "deliveries are counted");
