@@ -38,11 +38,7 @@ impl Follower {
             let mut head = self.0.head.clone();
             if cursor.read && *head.borrow() <= cursor.at {
                 // What is behind the last page is announced when it is there.
-                tokio::select! {
-                    biased;
-                    () = wait(&mut changes) => {}
-                    () = grown(&mut head, cursor.at) => {}
-                }
+                wait_or(&mut changes, grown(&mut head, cursor.at)).await;
                 continue;
             }
             self.assure().await?;
@@ -51,11 +47,7 @@ impl Follower {
                 Ok(page) => page,
                 Err(error @ StoreError::Archived { .. }) => {
                     self.0.shown.stands_still(error.to_string());
-                    tokio::select! {
-                        biased;
-                        () = wait(&mut changes) => {}
-                        () = sleep(LOOK_AGAIN) => {}
-                    }
+                    wait_or(&mut changes, sleep(LOOK_AGAIN)).await;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -65,18 +57,9 @@ impl Follower {
                 // Once it is a commit that came meanwhile. More often the log is shorter than was
                 // announced: a server that lost its last commits.
                 in_vain += u32::from(*head.borrow() > cursor.at);
-                if in_vain > IN_VAIN {
-                    tokio::select! {
-                        biased;
-                        () = wait(&mut changes) => {}
-                        () = sleep(AGAIN) => {}
-                    }
-                    continue;
-                }
-                tokio::select! {
-                    biased;
-                    () = wait(&mut changes) => {}
-                    () = grown(&mut head, cursor.at) => {}
+                match in_vain > IN_VAIN {
+                    true => wait_or(&mut changes, sleep(AGAIN)).await,
+                    false => wait_or(&mut changes, grown(&mut head, cursor.at)).await,
                 }
                 continue;
             }
@@ -182,6 +165,15 @@ async fn grown(head: &mut watch::Receiver<Position>, after: Position) {
     if ended {
         // The node is ending.
         std::future::pending::<()>().await;
+    }
+}
+
+/// Waits for a change of the follower, or for something else.
+async fn wait_or(changes: &mut watch::Receiver<u64>, other: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = wait(changes) => {}
+        () = other => {}
     }
 }
 

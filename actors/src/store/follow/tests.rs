@@ -326,9 +326,8 @@ async fn a_place_of_the_users_own_is_not_moved_by_others() {
     assert_eq!(two.begins().await, 0);
 }
 
-/// A page ends there, and nothing more is announced: a follower at the end asked once more.
-#[tokio::test(start_paused = true)]
-async fn who_is_at_the_end_reads_nothing() {
+/// A follower that has read the three events there are, from a store that counts reads.
+async fn at_the_end() -> (Town, Arc<Probe<MemoryStore>>, Node) {
     let store = Arc::new(Probe::<MemoryStore>::default());
     let mut town = Town::new();
     town.source.store = Arc::clone(&store) as _;
@@ -336,6 +335,13 @@ async fn who_is_at_the_end_reads_nothing() {
     let mut one = town.node("one");
     assert_eq!(one.begins().await, 0);
     assert_eq!(one.events().await, [1, 2, 3]);
+    (town, store, one)
+}
+
+/// A page ends there, and nothing more is announced: a follower at the end asked once more.
+#[tokio::test(start_paused = true)]
+async fn who_is_at_the_end_reads_nothing() {
+    let (town, store, mut one) = at_the_end().await;
     store.reads();
     one.waits().await;
     assert_eq!(store.reads(), 0);
@@ -424,13 +430,7 @@ async fn an_event_that_kills_is_found_and_put_aside() {
 /// A server that was replaced by one with a shorter log: what was announced is not there.
 #[tokio::test(start_paused = true)]
 async fn a_head_that_the_log_does_not_reach_is_not_chased() {
-    let store = Arc::new(Probe::<MemoryStore>::default());
-    let mut town = Town::new();
-    town.source.store = Arc::clone(&store) as _;
-    town.append("a-1", 3).await;
-    let mut one = town.node("one");
-    assert_eq!(one.begins().await, 0);
-    assert_eq!(one.events().await, [1, 2, 3]);
+    let (town, store, mut one) = at_the_end().await;
     town.head.send_replace(Position::new(10));
     store.reads();
     one.waits().await;

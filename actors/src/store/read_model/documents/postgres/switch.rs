@@ -70,7 +70,7 @@ async fn make(
     .bind(text::stored(projection))
     .bind(i64::from(version))
     .bind(i32::from(partitions))
-    .bind(i16::try_from(rows::state_of(role)).unwrap_or_default())
+    .bind(rows::state_of(role))
     .fetch_one(&mut *connection)
     .await?;
     sqlx::query(
