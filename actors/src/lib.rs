@@ -9,6 +9,7 @@
 //! | 2 | [`store`] | the log: append and read; [`store::committer`], the actor that groups commits |
 //! | 2 | [`store::read_model`] | what a read model is written and read through |
 //! | 2 | [`bus`] | messages between actors, by subject |
+//! | 2 | [`settle`] | how a message is handled, tried again, and buried: the same for bus, queues and log |
 //! | 2 | [`pool`] | the actor that owns the connections |
 //! | 3 | [`aggregate`] | state that changes by events only, one actor for each that is live |
 //! | 3 | [`command`], [`query`] | typed commands to aggregates, typed questions to whoever answers |
@@ -39,6 +40,7 @@ pub mod process;
 pub mod projection;
 pub mod query;
 pub mod saga;
+pub mod settle;
 pub mod store;
 
 #[cfg(test)]

@@ -191,8 +191,8 @@ async fn node(url: &str) -> SystemCore {
         .await
         .unwrap();
     core.processes().start::<Shadow>(ProcessOptions::default()).await.unwrap();
-    let picky = Consumer::new("picky", |consumed: Consumed| async move {
-        match consumed.event.version.get() == 3 && !mended() {
+    let picky = Consumer::new("picky", |delivery: Delivery| async move {
+        match delivery.recorded().unwrap().version.get() == 3 && !mended() {
             true => Outcome::fail("not yet"),
             false => Outcome::Ack,
         }

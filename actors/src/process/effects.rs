@@ -3,9 +3,8 @@
 use std::marker::PhantomData;
 
 use super::{EffectContext, Kind, Process, id_of, key_of, outcome_of};
-use crate::bus::Outcome;
+use crate::bus::{Delivery, Handled, Handler, Outcome};
 use crate::command::{CommandBus, CommandEnvelope};
-use crate::consumer::{Consumed, EventHandler};
 use crate::error::ErrorClass;
 use crate::event::{Decoder, EventCodecError, RecordedEvent};
 
@@ -15,21 +14,14 @@ pub(super) struct Effects<P: Process> {
     pub(super) process: PhantomData<fn() -> P>,
 }
 
-impl<P: Process> EventHandler for Effects<P> {
+impl<P: Process> Handler for Effects<P> {
     /// All effects of an event, one after the other. When one has to be tried again, those before
     /// it are too, under their names.
-    async fn handle(&self, consumed: Consumed) -> Outcome {
-        let effects = match effects_of::<P>(&consumed.event) {
-            Ok(effects) => effects,
-            Err(error) => return Outcome::fail(error),
-        };
-        for (index, kind) in effects.into_iter().enumerate() {
-            let outcome = self.have(index, kind, &consumed.event).await;
-            if outcome != Outcome::Ack {
-                return outcome;
-            }
+    async fn handle(&self, delivery: Delivery) -> Handled {
+        match delivery.recorded() {
+            Some(event) => self.have_all(event).await.into(),
+            None => Outcome::fail("effects follow from events of the log").into(),
         }
-        Outcome::Ack
     }
 }
 
@@ -42,6 +34,20 @@ pub(super) fn effects_of<P: Process>(
 }
 
 impl<P: Process> Effects<P> {
+    async fn have_all(&self, event: &RecordedEvent) -> Outcome {
+        let effects = match effects_of::<P>(event) {
+            Ok(effects) => effects,
+            Err(error) => return Outcome::fail(error),
+        };
+        for (index, kind) in effects.into_iter().enumerate() {
+            let outcome = self.have(index, kind, event).await;
+            if outcome != Outcome::Ack {
+                return outcome;
+            }
+        }
+        Outcome::Ack
+    }
+
     async fn have(&self, index: usize, kind: Kind<P>, event: &RecordedEvent) -> Outcome {
         let key = key_of::<P>(event, index);
         let cx = EffectContext { key: key.clone(), event: event.clone() };

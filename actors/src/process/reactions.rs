@@ -3,9 +3,8 @@
 use std::marker::PhantomData;
 
 use super::{Process, outcome_of};
-use crate::bus::Outcome;
+use crate::bus::{Delivery, Handled, Handler, Outcome};
 use crate::command::{CommandBus, CommandEnvelope};
-use crate::consumer::{Consumed, EventHandler};
 use crate::event::{ContentType, EventId, NewEvent, RecordedEvent, StreamId};
 use crate::pool::PoolHandle;
 use crate::store::committer::CommitterHandle;
@@ -22,16 +21,24 @@ pub(super) struct Reactions<P> {
     pub(super) process: PhantomData<fn() -> P>,
 }
 
-impl<P: Process> EventHandler for Reactions<P> {
-    async fn handle(&self, consumed: Consumed) -> Outcome {
-        let event = &consumed.event;
+impl<P: Process> Handler for Reactions<P> {
+    async fn handle(&self, delivery: Delivery) -> Handled {
+        match delivery.recorded() {
+            Some(event) => self.react(event, delivery.redelivered).await.into(),
+            None => Outcome::fail("processes react to events of the log").into(),
+        }
+    }
+}
+
+impl<P: Process> Reactions<P> {
+    async fn react(&self, event: &RecordedEvent, redelivered: bool) -> Outcome {
         let (id, command) = match P::on(event) {
             Ok(Some(heard)) => heard,
             Ok(None) => return Outcome::Ack,
             Err(error) => return Outcome::fail(error),
         };
         let passed = IdempotencyKey::of([PASSED, P::CATEGORY, &event.position.to_string()]);
-        if consumed.redelivered {
+        if redelivered {
             match self.has_passed(passed).await {
                 Ok(false) => {}
                 Ok(true) => return Outcome::Ack,
@@ -46,9 +53,7 @@ impl<P: Process> EventHandler for Reactions<P> {
             Err(error) => outcome_of(&error),
         }
     }
-}
 
-impl<P: Process> Reactions<P> {
     async fn has_passed(&self, key: IdempotencyKey) -> Result<bool, String> {
         let lease = self.pool.lease().await.map_err(|error| error.to_string())?;
         let answer = lease.store.answer(key).await.map_err(|error| error.to_string())?;

@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicUsize;
 use mister_smith_supervisors::Backoff;
 
 use super::super::queue::in_process::Broker;
-use super::super::queue::processor::{Processed, ProcessorOptions};
+use super::super::queue::processor::ProcessorOptions;
 use super::super::queue::replay::ReplayGuard;
 use super::super::queue::{MessageQueue, QueueOptions};
 use super::super::wire::WireMessage;
@@ -56,7 +56,7 @@ async fn so_many_at_once_and_no_more_and_results_go_out() {
                 let n = number_of(&delivery);
                 let subject = Subject::of(["results", "done"]);
                 let done = WireMessage::new(&subject, format!("done-{n}"), (n * 2).to_string());
-                Processed::with(vec![done])
+                Handled::with(vec![done])
             }
         })
         .await
@@ -82,7 +82,6 @@ async fn what_takes_long_is_kept_and_what_takes_too_long_is_a_dead_letter() {
     let given = runs.clone();
     let options = ProcessorOptions::default()
         .deadline(Duration::from_secs(20))
-        .extend_every(Duration::from_secs(2))
         .retry(quick(2));
     town.bus
         .process("worker", Arc::clone(&queue), options, move |delivery: Delivery| {
@@ -99,7 +98,7 @@ async fn what_takes_long_is_kept_and_what_takes_too_long_is_a_dead_letter() {
         .unwrap();
     let kept = town.office.wait_for(1).await;
     assert_eq!((kept[0].cause, kept[0].attempts), (FailureCause::Exhausted, 2));
-    assert_eq!(kept[0].reason, "the processor took longer than 20s");
+    assert_eq!(kept[0].reason, "the handler was given up: it took longer than 20s");
     empty(&*queue).await;
     let mut runs = runs.now();
     runs.sort_unstable();
