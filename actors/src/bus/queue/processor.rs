@@ -23,7 +23,7 @@ use mister_smith_supervisors::{
 };
 
 use super::replay::{ReplayGuard, Verdict};
-use super::{MessageQueue, QueueError, Received, Reject};
+use super::{QueueError, Received, Receiver, Reject, Sender};
 use crate::bus::message::{Message, NewMessage};
 use crate::bus::subject::{Pattern, Subject};
 use crate::bus::subscription::{
@@ -60,7 +60,7 @@ pub struct ProcessorOptions {
     /// How often it is delivered, and the pauses between.
     pub retry: RetryPolicy,
     /// Where results are sent.
-    pub results: Option<Arc<dyn MessageQueue>>,
+    pub results: Option<Arc<dyn Sender>>,
     /// Messages that were sent again by somebody else than the queue are not processed.
     pub replay: Option<ReplayGuard>,
 }
@@ -109,7 +109,7 @@ impl ProcessorOptions {
 
     /// Sets where results are sent.
     #[must_use]
-    pub fn results(mut self, queue: Arc<dyn MessageQueue>) -> Self {
+    pub fn results(mut self, queue: Arc<dyn Sender>) -> Self {
         self.results = Some(queue);
         self
     }
@@ -204,7 +204,7 @@ fn name_of(message: &ProcessorMessage) -> &'static str {
 /// What a fresh start needs.
 pub(crate) struct ProcessorArgs<P> {
     name: Arc<str>,
-    queue: Arc<dyn MessageQueue>,
+    queue: Arc<dyn Receiver>,
     processor: Arc<P>,
     options: ProcessorOptions,
     bus: EventBus,
@@ -359,7 +359,7 @@ async fn run<P: Processor>(args: &ProcessorArgs<P>, delivery: Delivery) -> Proce
 /// Processes a message of the queue, and settles it. If the queue cannot be told, it is delivered
 /// again.
 async fn process<P: Processor>(args: &ProcessorArgs<P>, received: Received, random: u64) {
-    let Received { message: wire, delivered, receipt, unreadable } = received;
+    let Received { message: wire, delivered, receipt, unreadable, .. } = received;
     let attempt = u32::try_from(delivered).unwrap_or(u32::MAX);
     let message = match wire.to_message_as_it_is() {
         Ok(message) => args.bus.stamp(message),
@@ -522,7 +522,7 @@ impl EventBus {
     pub async fn process<P: Processor>(
         &self,
         name: impl Into<Arc<str>>,
-        queue: Arc<dyn MessageQueue>,
+        queue: Arc<dyn Receiver>,
         options: ProcessorOptions,
         processor: P,
     ) -> Result<(), SubscribeError> {

@@ -5,7 +5,7 @@ use mister_smith_supervisors::Backoff;
 use super::super::queue::in_process::Broker;
 use super::super::queue::processor::{Processed, ProcessorOptions};
 use super::super::queue::replay::ReplayGuard;
-use super::super::queue::{MessageQueue, QueueOptions};
+use super::super::queue::{Queue, QueueOptions, Receiver};
 use super::super::wire::WireMessage;
 use super::*;
 
@@ -25,14 +25,13 @@ fn quick(attempts: u32) -> RetryPolicy {
     RetryPolicy::attempts(attempts).backoff(backoff)
 }
 
-async fn jobs(broker: &Broker, count: u64) -> Arc<dyn MessageQueue> {
-    let options = QueueOptions::new("jobs", "workers").ack_within(Duration::from_secs(5));
-    let queue = Arc::new(broker.queue(options));
-    queue.send(&(0..count).map(job).collect::<Vec<_>>()).await.unwrap();
-    queue
+async fn jobs(broker: &Broker, count: u64) -> Arc<dyn Receiver> {
+    let queue = broker.queue(QueueOptions::new("jobs").ack_within(Duration::from_secs(5)));
+    queue.sender().send(&(0..count).map(job).collect::<Vec<_>>()).await.unwrap();
+    queue.receiver("workers").unwrap()
 }
 
-async fn empty(queue: &dyn MessageQueue) {
+async fn empty(queue: &dyn Receiver) {
     while queue.waiting().await.unwrap() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -42,10 +41,10 @@ async fn empty(queue: &dyn MessageQueue) {
 async fn so_many_at_once_and_no_more_and_results_go_out() {
     let (town, broker) = (Town::start().await, Broker::default());
     let queue = jobs(&broker, 40).await;
-    let results = Arc::new(broker.queue(QueueOptions::new("results", "g")));
+    let results = broker.queue(QueueOptions::new("results"));
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let seen = Arc::clone(&most);
-    let options = ProcessorOptions::default().concurrency(4).results(Arc::clone(&results) as _);
+    let options = ProcessorOptions::default().concurrency(4).results(results.sender());
     town.bus
         .process("worker", Arc::clone(&queue), options, move |delivery: Delivery| {
             let (now, most) = (Arc::clone(&now), Arc::clone(&most));
@@ -61,7 +60,7 @@ async fn so_many_at_once_and_no_more_and_results_go_out() {
         })
         .await
         .unwrap();
-    let mut got = Vec::new();
+    let (mut got, results) = (Vec::new(), results.receiver("g").unwrap());
     while got.len() < 40 {
         for one in results.receive(40, LONG).await.unwrap() {
             got.push(one.message.id);
@@ -180,7 +179,7 @@ async fn a_dead_letter_finds_its_way_back_to_its_processor() {
 #[tokio::test(start_paused = true)]
 async fn what_was_seen_before_is_not_processed_again() {
     let (town, broker) = (Town::start().await, Broker::default());
-    let queue = Arc::new(broker.queue(QueueOptions::new("jobs", "workers")));
+    let queue = broker.queue(QueueOptions::new("jobs"));
     let event = |n: u64| EventId::at(Timestamp::from_micros(1_000_000), n, n);
     let sent = |n: u64, id: &str, at: i64| {
         WireMessage::new(&Subject::of(["jobs", "new"]), id, n.to_string())
@@ -197,13 +196,14 @@ async fn what_was_seen_before_is_not_processed_again() {
         sent(4, "e", now + hour),
         sent(2, "f", now),
     ];
-    queue.send(&messages).await.unwrap();
+    queue.sender().send(&messages).await.unwrap();
+    let queue = queue.receiver("workers").unwrap();
     let runs = Seen::default();
     let given = runs.clone();
     let guard = ReplayGuard::new(Duration::from_secs(3_600), Duration::from_secs(60), 1_000);
     let options = ProcessorOptions::default().concurrency(1).retry(quick(3)).replay(guard.clone());
     town.bus
-        .process("worker", Arc::clone(&queue) as _, options, move |delivery: Delivery| {
+        .process("worker", Arc::clone(&queue), options, move |delivery: Delivery| {
             given.push(number_of(&delivery));
             // What the queue delivers again is no replay.
             let again = delivery.attempt == 1;
