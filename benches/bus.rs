@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mister_smith::SystemCore;
 use mister_smith::actors::bus::queue::nats::Connection;
-use mister_smith::actors::bus::queue::{MessageQueue, QueueOptions, in_process};
+use mister_smith::actors::bus::queue::{Queue, QueueOptions, in_process};
 use mister_smith::actors::bus::remote::Remote;
 use mister_smith::actors::bus::wire::WireMessage;
 use mister_smith::actors::event::flow::{Freshness, Link, ReplayWindow, check_chain};
@@ -252,11 +252,12 @@ async fn nats() {
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let name = format!("ours{round}");
-        let queue = connection.queue(QueueOptions::new(&name, "g"));
+        let queue = connection.queue(QueueOptions::new(&name));
+        let (sender, queue) = (queue.sender(), queue.receiver("g").expect("a name"));
         let messages: Vec<_> = (0..EVENTS).map(|n| wire(&name, n)).collect();
         queue.waiting().await.expect("it is reachable");
         let began = Instant::now();
-        queue.send(&messages).await.expect("they are sent");
+        sender.send(&messages).await.expect("they are sent");
         let sent = rate(EVENTS, began.elapsed());
         let began = Instant::now();
         let mut got = 0;
@@ -408,15 +409,15 @@ async fn outbox() {
     const EVENTS: usize = 500;
     let dir = tempfile::tempdir().expect("a directory");
     let broker = in_process::Broker::default();
-    let options = || QueueOptions::new("out", "g");
+    let options = || QueueOptions::new("out");
     let store = format!("sqlite://{}", dir.path().join("smith.db").display());
     let core = SystemCore::embedded()
         .store(store)
-        .outbox("out", Arc::new(broker.queue(options())), EventFilter::ALL)
+        .outbox("out", broker.queue(options()).sender(), EventFilter::ALL)
         .start()
         .await
         .expect("a node");
-    let queue = broker.queue(options());
+    let queue = broker.queue(options()).receiver("g").expect("a name");
     let streams = core.ingest();
     let stream = StreamId::new("order-1").expect("a name");
     let mut lags = Vec::new();

@@ -8,7 +8,7 @@ use mister_smith_actors::aggregate::{self, Aggregate};
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
-use mister_smith_actors::bus::queue::MessageQueue;
+use mister_smith_actors::bus::queue::Sender;
 use mister_smith_actors::bus::remote::Remote;
 use mister_smith_actors::command::remote::server::{CommandServerArgs, ServeOptions, Served};
 use mister_smith_actors::command::{CommandBus, CommandOptions, Middleware};
@@ -68,7 +68,7 @@ pub struct SystemBuilder {
     sagas: Vec<Arc<dyn Definition>>,
     outboxes: Vec<plan::Sending>,
     to_bus: Option<EventFilter>,
-    table: Option<Arc<dyn MessageQueue>>,
+    table: Option<Arc<dyn Sender>>,
     servers: Vec<CommandServerArgs>,
     brokers: Vec<Broker>,
     production: bool,
@@ -212,7 +212,7 @@ impl SystemBuilder {
     /// log and at least once, under `NAME.CATEGORY.TYPE`. The name is the relay's, too: its place
     /// in the log is kept under it.
     #[must_use]
-    pub fn outbox(mut self, name: &str, queue: Arc<dyn MessageQueue>, filter: EventFilter) -> Self {
+    pub fn outbox(mut self, name: &str, queue: Arc<dyn Sender>, filter: EventFilter) -> Self {
         self.outboxes.push(plan::Sending {
             name: name.to_owned(),
             outlet: Arc::new(QueueOutlet::new(queue)),
@@ -234,7 +234,7 @@ impl SystemBuilder {
     /// Sends what applications put into the outbox table, with transactions of their own, to a
     /// queue.
     #[must_use]
-    pub fn outbox_table(mut self, queue: Arc<dyn MessageQueue>) -> Self {
+    pub fn outbox_table(mut self, queue: Arc<dyn Sender>) -> Self {
         self.table = Some(queue);
         self
     }

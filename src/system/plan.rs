@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mister_smith_actors::bus::broker::{Broker, BrokerActor};
 use mister_smith_actors::bus::lifecycle_feed::{LifecycleFeed, LifecycleFeedArgs, LifecycleQueue};
-use mister_smith_actors::bus::queue::MessageQueue;
+use mister_smith_actors::bus::queue::Sender;
 use mister_smith_actors::bus::{BusActor, BusArgs, EventBus};
 use mister_smith_actors::command::remote::server::{CommandServer, CommandServerArgs};
 use mister_smith_actors::component;
@@ -56,7 +56,7 @@ pub(super) struct Parts<'a> {
     pub(super) definitions: &'a Definitions,
     /// What is sent, and where to.
     pub(super) relays: Vec<Sending>,
-    pub(super) table: Option<(Arc<dyn MessageQueue>, Nudge)>,
+    pub(super) table: Option<(Arc<dyn Sender>, Nudge)>,
     /// Who serves commands of other nodes.
     pub(super) servers: &'a [CommandServerArgs],
     /// Brokers whose connections the node keeps.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mister_smith::SystemCore;
 use mister_smith::actors::bus::queue::in_process::Broker;
-use mister_smith::actors::bus::queue::{MessageQueue, QueueOptions};
+use mister_smith::actors::bus::queue::{Queue, QueueOptions, Retention};
 use mister_smith::actors::event::Position;
 use mister_smith::actors::store::EventFilter;
 use mister_smith::actors::store::claims::Request;
@@ -25,12 +25,13 @@ const STOP: Duration = Duration::from_secs(20);
 
 /// A node with a relay to a queue of its own, and a consumer that tells what it heard.
 async fn node(name: &str, url: &str) -> (SystemCore, mpsc::UnboundedReceiver<u64>) {
-    let queue = Broker::default().queue(QueueOptions::new("events", "g").keep_everything());
+    let options = QueueOptions::new("events").retention(Retention::Log);
+    let queue = Broker::default().queue(options);
     let core = SystemCore::embedded()
         .name(name)
         .store(url)
         .aggregate::<Counter>()
-        .outbox("post", Arc::new(queue) as Arc<dyn MessageQueue>, EventFilter::ALL)
+        .outbox("post", queue.sender(), EventFilter::ALL)
         .publish_events(EventFilter::ALL)
         .start()
         .await

@@ -197,11 +197,13 @@ async fn what_cannot_be_handled_is_a_dead_letter_and_can_come_again() {
         assert!(letter.subject.starts_with("events.order."));
         reasons.insert(letter.position.unwrap().get(), (letter.cause, letter.reason));
     }
-    let given_up = FailureCause::Exhausted;
+    let (given_up, crashed) = (FailureCause::Exhausted, FailureCause::Crashed);
     assert_eq!(reasons[&2], (FailureCause::Failed, "never".to_owned()));
     assert_eq!(reasons[&3], (given_up, "not now".to_owned()));
-    assert_eq!(reasons[&4], (given_up, "the handler panicked: a fault in the handler".to_owned()));
-    assert_eq!(reasons[&5], (given_up, "the handler took longer than 40ms".to_owned()));
+    let panic = "the handler crashed: panic: a fault in the handler";
+    assert_eq!(reasons[&4], (crashed, panic.to_owned()));
+    let late = "the handler was given up: it took longer than 40ms";
+    assert_eq!(reasons[&5], (given_up, late.to_owned()));
 
     // Not mended: they are given up again.
     world.letters.requeue(&letters[0].0, "a person").await.unwrap();

@@ -59,8 +59,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Makes a message of what the queue handed over.
     pub(super) fn open(&self, number: u64, received: Received) -> Work {
-        let Received { message: wire, delivered, receipt, unreadable, .. } = received;
-        let at: Option<crate::event::Timestamp> = None;
+        let Received { message: wire, delivered, receipt, unreadable, at, .. } = received;
         let kind = match (wire.to_message_as_it_is(), unreadable) {
             (Ok(mut message), unreadable) => {
                 if let Some(at) = at {
