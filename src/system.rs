@@ -25,6 +25,7 @@ use mister_smith_actors::projection::handle::{ProjectionRef, RequestError};
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::Sagas;
 use mister_smith_actors::store::follow::Followers;
+use mister_smith_actors::timer::Timers;
 use mister_smith_supervisors::{
     Actor, ActorSystem, Address, Depth, ExitReason, SupervisionTree, SupervisorError,
 };
@@ -77,6 +78,7 @@ struct Inner {
     sagas: Sagas,
     consumers: Consumers,
     processes: Processes,
+    timers: Timers,
     nudge: Nudge,
     _lock: Option<lock::StoreLock>,
 }
@@ -204,6 +206,12 @@ impl SystemCore {
     #[must_use]
     pub fn processes(&self) -> &Processes {
         &self.0.processes
+    }
+
+    /// What is to happen at a time: set, cancel, see, and handle kinds of one's own.
+    #[must_use]
+    pub fn timers(&self) -> &Timers {
+        &self.0.timers
     }
 
     /// Says that a transaction with messages in the outbox table was committed: they are sent at

@@ -40,6 +40,7 @@ pub mod projection;
 pub mod query;
 pub mod saga;
 pub mod store;
+pub mod timer;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use crate::{
     store::{ExpectedVersion, IdempotencyKey, conformance, memory::MemoryStore},
 };
 
-const SCHEMA: [&str; 8] = [
+const SCHEMA: [&str; 9] = [
     include_str!("../../../../migrations/sqlite/0001_event_store.up.sql"),
     include_str!("../../../../migrations/sqlite/0002_stream_summaries.up.sql"),
     include_str!("../../../../migrations/sqlite/0003_streams_and_snapshots.up.sql"),
@@ -24,6 +24,7 @@ const SCHEMA: [&str; 8] = [
     include_str!("../../../../migrations/sqlite/0007_followers.up.sql"),
     include_str!("../../../../migrations/sqlite/0008_request_keys.up.sql"),
     include_str!("../../../../migrations/sqlite/0011_notes.up.sql"),
+    include_str!("../../../../migrations/sqlite/0012_timers.up.sql"),
 ];
 
 const READ_MODELS: [&str; 2] = [
