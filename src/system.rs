@@ -26,6 +26,7 @@ use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::Sagas;
 use mister_smith_actors::store::follow::Followers;
 use mister_smith_actors::timer::Timers;
+use mister_smith_actors::timer::schedule::Schedules;
 use mister_smith_supervisors::{
     Actor, ActorSystem, Address, Depth, ExitReason, SupervisionTree, SupervisorError,
 };
@@ -79,6 +80,7 @@ struct Inner {
     consumers: Consumers,
     processes: Processes,
     timers: Timers,
+    schedule: Schedules,
     nudge: Nudge,
     _lock: Option<lock::StoreLock>,
 }
@@ -212,6 +214,13 @@ impl SystemCore {
     #[must_use]
     pub fn timers(&self) -> &Timers {
         &self.0.timers
+    }
+
+    /// Messages that are published later: at a time, after a while, or whenever a pattern of cron
+    /// comes true.
+    #[must_use]
+    pub fn schedule(&self) -> &Schedules {
+        &self.0.schedule
     }
 
     /// Says that a transaction with messages in the outbox table was committed: they are sent at

@@ -34,6 +34,7 @@ use mister_smith_actors::store::notes::{Owner, Owners};
 #[cfg(feature = "postgres")]
 use mister_smith_actors::store::postgres::PgOptions;
 use mister_smith_actors::timer::Timers;
+use mister_smith_actors::timer::schedule::Schedules;
 use mister_smith_supervisors::{
     ActorSystem, Clock, DeadLetters as Undeliverable, HealthSpec, LookupError, Observer,
     ThreadPoolSpec, Work,
@@ -428,6 +429,11 @@ impl SystemBuilder {
             Arc::new(letters.clone()),
             HealthSpec::every(plan::HEALTH_PERIOD),
         );
+        let schedule = Schedules::new(timers.clone(), bus.clone());
+        if let Err(error) = schedule.start().await {
+            actors.shutdown(DEFAULT_STOP_DEADLINE).await;
+            return Err(error.into());
+        }
         let processes = Processes::new(
             actors.supervisor(plan::CONSUMERS)?,
             consumers.clone(),
@@ -492,6 +498,7 @@ impl SystemBuilder {
             consumers,
             processes,
             timers,
+            schedule,
             nudge,
             _lock: prepared.lock,
         };

@@ -20,6 +20,8 @@ use crate::saga::StepError;
 use crate::store::{Append, EventFilter, ExpectedVersion, IdempotencyKey};
 use crate::tests::world::World;
 
+mod rings;
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Goods of one kind.

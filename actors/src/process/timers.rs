@@ -349,13 +349,17 @@ impl<P: Process> Setter<P> {
         deadline.timer(kind_of::<P>(), name)
     }
 
-    /// Notes once up to where effects were named by their places in a list.
+    /// Notes once up to where effects were named by their places in a list: up to here, if a
+    /// program before had a place in the log already.
     async fn name_effects(&self, cursor: Cursor) -> Result<(), ClaimError> {
         if self.follower.note(NAMED).await?.is_some() {
             return Ok(());
         }
-        let head = self.lease.store.head().await?;
-        let note = serde_json::to_vec(&head).unwrap_or_default();
+        let from = match cursor.position() {
+            Position::ZERO => Position::ZERO,
+            _ => self.lease.store.head().await?,
+        };
+        let note = serde_json::to_vec(&from).unwrap_or_default();
         self.follower.save(cursor, [(NAMED.into(), Some(note.into()))]).await
     }
 }

@@ -19,7 +19,7 @@ use crate::bus::{DeadLetterOffice, EventBus, FailureCause, Message, Undelivered}
 use crate::component;
 use crate::pool::{Lease, lease_at_start};
 use crate::store::StoreError;
-use crate::store::claims::ClaimError;
+use crate::store::claims::{ClaimError, TIMERS};
 use crate::store::follow::{Follow, Follower, LOOK_EVERY, Shown, failure};
 
 /// What the actor can be told.
@@ -60,7 +60,7 @@ pub struct TimerActor {
 
 /// The name that is claimed for a kind.
 pub(super) fn claim_of(kind: &str) -> String {
-    format!("timer.{kind}")
+    format!("{TIMERS}{kind}")
 }
 
 impl Actor for TimerActor {

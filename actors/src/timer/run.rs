@@ -153,15 +153,15 @@ impl Run {
         let (mut cursor, mut held) = (Cursor::default(), false);
         let mut in_flight =
             InFlight { ids: BTreeSet::new(), firing: FuturesUnordered::new(), careful: 0 };
-        // Some may be due.
-        let mut look = false;
         let (mut alarm, mut look_at) = (None, Instant::now());
         let mut settled = 0;
         loop {
-            if held && look && self.has_room(&in_flight) {
+            if held && self.has_room(&in_flight) {
                 alarm = self.fill(&mut in_flight).await?;
                 look_at = Instant::now() + LOOK_EVERY;
             }
+            // Without room a time that has come is no news.
+            let idle = held && self.has_room(&in_flight);
             let next = self.follower.next(cursor, 0);
             tokio::select! {
                 biased;
@@ -177,7 +177,6 @@ impl Run {
                         Step::Paused(paused, _) => held = !paused,
                         Step::Page(..) | Step::Poison(..) => {}
                     }
-                    look = held;
                 }
                 Some(first) = in_flight.firing.next(), if !in_flight.firing.is_empty() => {
                     let mut done = vec![first];
@@ -188,12 +187,12 @@ impl Run {
                     self.settle(&mut in_flight, done).await?;
                     // A place that moves says that it goes on: deaths at one place are counted.
                     self.follower.settle(cursor, Position::new(settled));
-                    look = true;
                 }
-                () = self.notice.notified() => look = true,
-                () = until(self.clock, alarm), if held => (look, alarm) = (true, None),
-                () = sleep_until(look_at), if held && self.shared => {
-                    (look, look_at) = (true, Instant::now() + LOOK_EVERY);
+                // With whatever woke this, those that are due are looked for.
+                () = self.notice.notified() => {}
+                () = until(self.clock, alarm), if idle => {}
+                () = sleep_until(look_at), if idle && self.shared => {
+                    look_at = Instant::now() + LOOK_EVERY;
                 }
             }
         }

@@ -30,6 +30,9 @@ use crate::error::ErrorClass;
 use crate::event::{ContentType, EncodedEvent, EventCodecError, Metadata, Timestamp};
 use crate::guarded::guarded;
 
+#[cfg(all(test, feature = "sqlite"))]
+mod tests;
+
 /// The kind of messages for the bus.
 pub const BUS: &str = "message";
 

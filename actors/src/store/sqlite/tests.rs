@@ -96,6 +96,18 @@ async fn claims_in_sqlite_keep_every_law() {
 }
 
 #[tokio::test]
+async fn timers_in_sqlite_keep_every_law() {
+    use crate::store::{claims::sqlite::SqliteClaims, timers::conformance};
+    let home = Home::new();
+    conformance::run(async || {
+        let store = home.store().await;
+        let claims = SqliteClaims::new(std::sync::Arc::clone(store.database()));
+        (store, std::sync::Arc::new(claims))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn documents_in_sqlite_keep_every_law() {
     use crate::store::read_model::documents::{conformance, sqlite::SqliteDocuments};
     let home = Home::new();
