@@ -1,7 +1,7 @@
 //! The bus, the queues, the outbox and the sagas, against what they are made of.
 //!
 //! `cargo bench --bench bus --all-features`; a word after `--` runs only the parts that have it in
-//! their name: `bus`, `latency`, `nats`, `request`, `outbox`, `saga`, `flow`.
+//! their name: `bus`, `latency`, `nats`, `request`, `outbox`, `saga`, `timer`, `flow`.
 //!
 //! Rates of a shared machine swing; the ratios are taken pair by pair in one run, and their median
 //! is printed. The driver runs on a thread beside the two workers.
@@ -25,6 +25,9 @@ use mister_smith::prelude::*;
 use mister_smith_testkit::{Broker, Postgres};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
+
+#[path = "bus/timers.rs"]
+mod timers;
 
 const ROUNDS: usize = 5;
 
@@ -557,5 +560,6 @@ fn main() {
         run("request", Box::pin(request())).await;
         run("outbox", Box::pin(outbox())).await;
         run("saga", Box::pin(sagas())).await;
+        run("timer", Box::pin(timers::timers())).await;
     });
 }

@@ -20,6 +20,7 @@
 //! | 3 | [`outbox`] | from the log, and from applications' own tables, to queues and the bus |
 //! | 3 | [`saga`] | processes of several steps, each undone if a later one cannot be done |
 //! | 3 | [`process`] | processes that react to events, and to time |
+//! | 3 | [`timer`] | what is to happen at a time; [`timer::schedule`], messages that are published later |
 //!
 //! One event's way: [`ingest`] hands it to the [`store::committer`]; once it is durable, the
 //! [`projection::actor`] is woken.
@@ -42,6 +43,7 @@ pub mod query;
 pub mod saga;
 pub mod settle;
 pub mod store;
+pub mod timer;
 
 #[cfg(test)]
 mod tests;

@@ -54,12 +54,12 @@ fn home() -> (TempDir, PathBuf) {
 async fn a_new_file_is_made_and_a_second_run_does_nothing() {
     let (_home, path) = home();
     let before = status(&path).await.unwrap();
-    assert_eq!((before.version, before.newest), (0, 11));
+    assert_eq!((before.version, before.newest), (0, 12));
     assert!(!path.exists(), "a look makes no file");
 
     let report = up(format!("sqlite://{}", path.display())).await.unwrap();
     assert!(report.created);
-    assert_eq!((report.from, report.to), (0, 11));
+    assert_eq!((report.from, report.to), (0, 12));
     assert_eq!(
         names(&report),
         [
@@ -70,7 +70,8 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
             "0006_messages",
             "0007_followers",
             "0008_request_keys",
-            "0011_notes"
+            "0011_notes",
+            "0012_timers"
         ]
     );
     let read_models = ["0001_documents", "0002_projection_claims"];
@@ -78,9 +79,9 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
 
     let again = up(&path).await.unwrap();
     assert!(!again.created);
-    assert_eq!((again.from, again.to, again.steps.len()), (11, 11, 0));
+    assert_eq!((again.from, again.to, again.steps.len()), (12, 12, 0));
     let status = status(&path).await.unwrap();
-    assert_eq!(status.version, 11);
+    assert_eq!(status.version, 12);
     assert!(status.migrations.iter().all(|line| line.applied_at.is_some()));
 }
 
@@ -102,10 +103,11 @@ async fn the_way_down_is_stored_and_leads_back() {
     let (_home, path) = home();
     up(&path).await.unwrap();
     let report = down(&path, 0).await.unwrap();
-    assert_eq!((report.from, report.to), (11, 0));
+    assert_eq!((report.from, report.to), (12, 0));
     assert_eq!(
         names(&report),
         [
+            "0012_timers",
             "0011_notes",
             "0008_request_keys",
             "0007_followers",
@@ -117,7 +119,7 @@ async fn the_way_down_is_stored_and_leads_back() {
         ]
     );
     assert_eq!(tables(&path).await, ["schema_migrations"]);
-    assert_eq!(up(&path).await.unwrap().steps.len(), 8);
+    assert_eq!(up(&path).await.unwrap().steps.len(), 9);
 }
 
 async fn sql(path: &Path, text: &'static str) -> Vec<String> {
@@ -232,7 +234,7 @@ async fn what_going_down_would_lose_is_told_and_nothing_is_touched() {
     let losses = losses(&path, 4).await.unwrap();
     assert_eq!(losses.last().unwrap().name, "0006_messages");
     assert_eq!(losses.last().unwrap().tables, ["inbox", "outbox"]);
-    assert_eq!(status(&path).await.unwrap().version, 11);
+    assert_eq!(status(&path).await.unwrap().version, 12);
     let error = super::losses(&path, 2_000).await.unwrap_err();
     assert!(matches!(error, MigrateError::NoSuchVersion { .. }), "{error}");
 }

@@ -32,6 +32,7 @@ pub(super) const AGGREGATES: &str = "/domain/aggregates";
 pub(super) const PROJECTIONS: &str = "/domain/projections";
 const SUBSCRIPTIONS: &str = "/messaging/subscriptions";
 pub(super) const CONSUMERS: &str = "/domain/consumers";
+pub(super) const TIMERS: &str = "/domain/timers";
 const RUNNING_SAGAS: &str = "/domain/sagas/running";
 pub(super) const AGENTS: &str = "/agents";
 
@@ -145,8 +146,13 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
         SupervisorSpec::dynamic("aggregates").intensity(restarts, period).max_children(100_000);
     let consumers =
         SupervisorSpec::dynamic("consumers").intensity(restarts, period).keep_children();
-    let domain =
-        patient("domain").child(aggregates).child(projections).child(sagas).child(consumers);
+    let timers = SupervisorSpec::dynamic("timers").intensity(restarts, period).keep_children();
+    let domain = patient("domain")
+        .child(aggregates)
+        .child(projections)
+        .child(sagas)
+        .child(consumers)
+        .child(timers);
     let agents = SupervisorSpec::dynamic("agents").intensity(restarts, period).keep_children();
 
     let (restarts, period) = ROOT_PATIENCE;

@@ -21,6 +21,7 @@ const LAYERS: [(u32, &[&str]); 4] = [
             "saga",
             "consumer",
             "process",
+            "timer",
             "outbox",
             "inbox",
             "repository",

@@ -109,7 +109,7 @@ impl Process for Shadow {
     fn then(_: &str, event: &Noted) -> Vec<Effect<Self>> {
         let mut effects = Vec::new();
         if matches!(event, Noted::Noted {}) {
-            effects.push(Effect::send::<Tally>("all", ()));
+            effects.push(Effect::send::<Tally>("tally", "all", ()));
             if mended() {
                 effects.push(Effect::after("late", Duration::ZERO, || Hears::Late));
             }

@@ -55,7 +55,7 @@ impl Process for Mirror {
     }
 
     fn then(id: &str, _: &Seen) -> Vec<Effect<Self>> {
-        vec![Effect::send::<Counter>(format!("mirrored-{id}"), 1)]
+        vec![Effect::send::<Counter>("count", format!("mirrored-{id}"), 1)]
     }
 }
 

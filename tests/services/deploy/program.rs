@@ -362,7 +362,7 @@ impl Process for Watch {
                 let wait = Duration::from_millis(n * 37 % 2_000);
                 vec![Effect::after("time", wait, move || Hears::Time(n))]
             }
-            Watched::Rang { n } => vec![Effect::send::<Bell>("all", n)],
+            Watched::Rang { n } => vec![Effect::send::<Bell>("ring", "all", n)],
         }
     }
 }
