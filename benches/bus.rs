@@ -1,7 +1,8 @@
 //! The bus, the queues, the outbox and the sagas, against what they are made of.
 //!
 //! `cargo bench --bench bus --all-features`; a word after `--` runs only the parts that have it in
-//! their name: `bus`, `latency`, `nats`, `request`, `outbox`, `saga`, `flow`.
+//! their name: `bus`, `latency`, `nats`, `request`, `outbox`, `saga`, `flow`. Only when it is asked for:
+//! `open`, 20,000 open sagas (or `SMITH_BENCH_OPEN`) whose node ends while two others stand by.
 //!
 //! Rates of a shared machine swing; the ratios are taken pair by pair in one run, and their median
 //! is printed. The driver runs on a thread beside the two workers.
@@ -516,5 +517,9 @@ fn main() {
         run("request", Box::pin(request())).await;
         run("outbox", Box::pin(outbox())).await;
         run("saga", Box::pin(sagas::sagas())).await;
+        if words.iter().any(|word| word == "open") {
+            let count = std::env::var("SMITH_BENCH_OPEN").ok().and_then(|count| count.parse().ok());
+            sagas::open(count.unwrap_or(20_000)).await;
+        }
     });
 }
