@@ -23,7 +23,7 @@ use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
 use super::{Fired, NewTimer, Timer, TimerError, TimerHandler, TimerOptions, Timers, letter};
-use crate::bus::queue::MessageQueue;
+use crate::bus::queue::Sender;
 use crate::bus::wire::WireMessage;
 use crate::bus::{EventBus, NewMessage, Subject};
 use crate::error::ErrorClass;
@@ -134,8 +134,8 @@ impl Schedules {
     ///
     /// # Errors
     /// This node has a queue of that name already, or the actor did not start.
-    pub async fn queue(&self, name: &str, queue: Arc<dyn MessageQueue>) -> Result<(), TimerError> {
-        let handler = Sender { bus: self.bus.clone(), queue };
+    pub async fn queue(&self, name: &str, queue: Arc<dyn Sender>) -> Result<(), TimerError> {
+        let handler = ToQueue { bus: self.bus.clone(), queue };
         self.timers.handle(format!("{QUEUES}{name}"), TimerOptions::default(), handler).await
     }
 
@@ -307,12 +307,12 @@ impl TimerHandler for Publisher {
 }
 
 /// Sends to a queue.
-struct Sender {
+struct ToQueue {
     bus: EventBus,
-    queue: Arc<dyn MessageQueue>,
+    queue: Arc<dyn Sender>,
 }
 
-impl TimerHandler for Sender {
+impl TimerHandler for ToQueue {
     async fn fire(&self, timer: Timer) -> Fired {
         let (planned, message) = match message_of(&timer) {
             Ok(message) => message,

@@ -45,7 +45,7 @@ struct Office {
 impl DeadLetterOffice for Office {
     fn keep(&self, letter: Undelivered) -> BoxFuture<'_, Result<(), OfficeError>> {
         if self.refuses.load(std::sync::atomic::Ordering::Relaxed) {
-            return ready(Err(OfficeError { reason: "closed".to_owned() })).boxed();
+            return ready(Err(OfficeError::new(ErrorClass::Transient, "closed"))).boxed();
         }
         self.letters.lock().unwrap().push(letter);
         ready(Ok(())).boxed()
