@@ -138,11 +138,12 @@ impl Fired {
         Self::Fail { class, reason: reason.to_string() }
     }
 
-    /// By the class of an error: a transient one is tried again.
+    /// By the class of an error: what goes away by itself, and what an operator may mend meanwhile,
+    /// is tried again.
     pub fn failed(class: ErrorClass, reason: impl fmt::Display) -> Self {
         match class {
-            ErrorClass::Transient => Self::retry(reason),
-            _ => Self::fail(class, reason),
+            ErrorClass::Transient | ErrorClass::System => Self::retry(reason),
+            ErrorClass::Permanent | ErrorClass::User => Self::fail(class, reason),
         }
     }
 }
