@@ -36,7 +36,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mister_smith_supervisors::{
-    Address, AskError, Backoff, ChildSpec, HealthSpec, SupervisorError, SupervisorRef,
+    Address, AskError, Backoff, ChildSpec, Clock, HealthSpec, SupervisorError, SupervisorRef,
 };
 
 use crate::bus::{DEFAULT_HANDLE_DEADLINE, DeadLetterOffice, EventBus, Pattern, RetryPolicy};
@@ -303,6 +303,7 @@ struct Inner {
     owner: Arc<str>,
     bus: EventBus,
     office: Arc<dyn DeadLetterOffice>,
+    clock: Clock,
     health: HealthSpec,
     kinds: Mutex<BTreeMap<Arc<str>, Handled>>,
 }
@@ -323,6 +324,7 @@ impl Timers {
         owner: impl Into<Arc<str>>,
         bus: EventBus,
         office: Arc<dyn DeadLetterOffice>,
+        clock: Clock,
         health: HealthSpec,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -332,6 +334,7 @@ impl Timers {
             owner: owner.into(),
             bus,
             office,
+            clock,
             health,
             kinds: Mutex::default(),
         }))
@@ -402,7 +405,7 @@ impl Timers {
 
     /// The time of day of the node.
     pub(crate) fn now(&self) -> Timestamp {
-        self.0.bus.now()
+        Timestamp::from_micros(self.0.clock.wall_us())
     }
 
     /// A page of the timers of the store, by kind and name, those after `after`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use futures_util::future::ready;
-use mister_smith_supervisors::{Clock, TaskGuard};
+use mister_smith_supervisors::TaskGuard;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{advance, sleep};
 
