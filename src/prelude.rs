@@ -2,8 +2,8 @@
 
 pub use mister_smith_actors::aggregate::{Aggregate, SnapshotPolicy};
 pub use mister_smith_actors::bus::{
-    Batch, BatchHandler, Delivery, EventBus, Handled, Handler, NewMessage, Order, Outcome, Outcomes,
-    Pattern, RetryPolicy, Subject, Subscription,
+    Batch, BatchHandler, Delivery, EventBus, Handled, Handler, NewMessage, Order, Outcome,
+    Outcomes, Pattern, RetryPolicy, Subject, Subscription,
 };
 pub use mister_smith_actors::command::{CommandEnvelope, CommandError, CommandOptions, Executed};
 pub use mister_smith_actors::component;

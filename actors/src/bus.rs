@@ -25,8 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mister_smith_supervisors::{
-    Address, AskError, ChildSpec, Clock, LookupError, RestartPolicy, SupervisorError,
-    SupervisorRef,
+    Address, AskError, ChildSpec, Clock, LookupError, RestartPolicy, SupervisorError, SupervisorRef,
 };
 use tokio::sync::{Mutex, OnceCell};
 use uuid::Uuid;

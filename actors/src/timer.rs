@@ -36,7 +36,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mister_smith_supervisors::{
-    Address, AskError, Backoff, ChildSpec, HealthSpec, SupervisorError, SupervisorRef,
+    Address, AskError, Backoff, ChildSpec, Clock, HealthSpec, SupervisorError, SupervisorRef,
 };
 
 use crate::bus::{DEFAULT_HANDLE_DEADLINE, DeadLetterOffice, EventBus, Pattern, RetryPolicy};
@@ -138,11 +138,12 @@ impl Fired {
         Self::Fail { class, reason: reason.to_string() }
     }
 
-    /// By the class of an error: a transient one is tried again.
+    /// By the class of an error: what goes away by itself, and what an operator may mend meanwhile,
+    /// is tried again.
     pub fn failed(class: ErrorClass, reason: impl fmt::Display) -> Self {
         match class {
-            ErrorClass::Transient => Self::retry(reason),
-            _ => Self::fail(class, reason),
+            ErrorClass::Transient | ErrorClass::System => Self::retry(reason),
+            ErrorClass::Permanent | ErrorClass::User => Self::fail(class, reason),
         }
     }
 }
@@ -302,6 +303,7 @@ struct Inner {
     owner: Arc<str>,
     bus: EventBus,
     office: Arc<dyn DeadLetterOffice>,
+    clock: Clock,
     health: HealthSpec,
     kinds: Mutex<BTreeMap<Arc<str>, Handled>>,
 }
@@ -322,6 +324,7 @@ impl Timers {
         owner: impl Into<Arc<str>>,
         bus: EventBus,
         office: Arc<dyn DeadLetterOffice>,
+        clock: Clock,
         health: HealthSpec,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -331,6 +334,7 @@ impl Timers {
             owner: owner.into(),
             bus,
             office,
+            clock,
             health,
             kinds: Mutex::default(),
         }))
@@ -401,7 +405,7 @@ impl Timers {
 
     /// The time of day of the node.
     pub(crate) fn now(&self) -> Timestamp {
-        self.0.bus.now()
+        Timestamp::from_micros(self.0.clock.wall_us())
     }
 
     /// A page of the timers of the store, by kind and name, those after `after`.

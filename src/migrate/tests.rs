@@ -164,6 +164,30 @@ async fn places_in_the_log_move_with_the_tables_and_back() {
     assert_eq!(sql(&path, places).await, ["relay.post 50 5", "sagas 0 2"]);
 }
 
+/// The program before had deadlines as notes, and has them again on the way down.
+#[tokio::test]
+async fn deadlines_are_notes_again_on_the_way_down() {
+    let (_home, path) = home();
+    up(&path).await.unwrap();
+    let deadline = r#"{"due":"2026-11-28T00:00:00Z","position":7,"name":"too late"}"#;
+    let unread = r#"{"due":"2026-11-28T00:00:00Z","position":8,"name":null}"#;
+    for (kind, name, payload) in [
+        ("process.order", "a/too late/00000000000000000007", deadline),
+        ("process.order", "%event/00000000000000000008", unread),
+        ("message", "a", "\u{1}"),
+    ] {
+        let row = format!(
+            "insert into timers (kind, name, due, at, payload, state, attempts, deaths, reason) \
+             values ('{kind}', '{name}', 0, 0, cast('{payload}' as blob), 0, 0, 0, '')"
+        );
+        sql(&path, &row).await;
+    }
+    down(&path, 11).await.unwrap();
+    let notes = "select name || ' ' || id || ' ' || cast(data as text) from follower_notes";
+    let note = format!("timers.order 00000000000000000007/too late {deadline}");
+    assert_eq!(sql(&path, notes).await, [note]);
+}
+
 /// A log with keys as the program before wrote them keeps its events and their keys, up and down.
 #[tokio::test]
 async fn keys_come_along_in_both_directions() {

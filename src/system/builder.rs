@@ -427,6 +427,7 @@ impl SystemBuilder {
             Arc::clone(&owner),
             bus.clone(),
             Arc::new(letters.clone()),
+            clock,
             HealthSpec::every(plan::HEALTH_PERIOD),
         );
         let schedule = Schedules::new(timers.clone(), bus.clone());

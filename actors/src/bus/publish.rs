@@ -180,11 +180,7 @@ impl EventBus {
         (message, published, full)
     }
 
-    fn offer_to(
-        &self,
-        targets: &Targets,
-        message: &Arc<Message>,
-    ) -> (Published, Vec<Arc<Route>>) {
+    fn offer_to(&self, targets: &Targets, message: &Arc<Message>) -> (Published, Vec<Arc<Route>>) {
         self.0.published.fetch_add(1, Ordering::Relaxed);
         let mut published = Published { id: message.id, delivered: 0, dropped: 0 };
         let mut full = Vec::new();

@@ -57,7 +57,9 @@ fn listener(name: &str) -> (Consumer, mpsc::UnboundedReceiver<Delivery>) {
 }
 
 fn positions(hearing: &mut mpsc::UnboundedReceiver<Delivery>) -> Vec<u64> {
-    std::iter::from_fn(|| hearing.try_recv().ok()).map(|one| one.recorded().unwrap().position.get()).collect()
+    std::iter::from_fn(|| hearing.try_recv().ok())
+        .map(|one| one.recorded().unwrap().position.get())
+        .collect()
 }
 
 #[tokio::test]

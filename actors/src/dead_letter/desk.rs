@@ -275,7 +275,9 @@ impl Letter {
             (true, position) => {
                 letter.meta = Bytes::new();
                 letter.reason += &match position {
-                    Some(at) => format!(" (its {bytes} bytes are not here, but in the log at {at})"),
+                    Some(at) => {
+                        format!(" (its {bytes} bytes are not here, but in the log at {at})")
+                    }
                     None => format!(" (its {bytes} bytes are more than a letter holds)"),
                 };
             }

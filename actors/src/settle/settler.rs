@@ -74,10 +74,7 @@ pub(crate) enum Verdict {
         after: Duration,
     },
     /// It becomes a dead letter.
-    Bury {
-        cause: FailureCause,
-        reason: String,
-    },
+    Bury { cause: FailureCause, reason: String },
 }
 
 impl Settler {
@@ -118,10 +115,9 @@ impl Settler {
                 (self.send(&results).await, FailureCause::Exhausted)
             }
             Ok(Handled { outcome, .. }) => (outcome, FailureCause::Exhausted),
-            Err(broken @ Broken::Panicked(_)) => (
-                Outcome::retry(format!("the handler crashed: {broken}")),
-                FailureCause::Crashed,
-            ),
+            Err(broken @ Broken::Panicked(_)) => {
+                (Outcome::retry(format!("the handler crashed: {broken}")), FailureCause::Crashed)
+            }
             Err(broken @ Broken::Late(_)) => (
                 Outcome::retry(format!("the handler was given up: {broken}")),
                 FailureCause::Exhausted,

@@ -178,6 +178,7 @@ impl World {
             "test",
             bus.clone(),
             Arc::new(letters.clone()),
+            system.clock(),
             HealthSpec::every(Duration::from_secs(60)),
         );
         let processes = Processes::new(

@@ -1,7 +1,6 @@
 //! The timers of a kind, on the node that has the claim: read when they are due, fired, settled.
 
 use std::collections::BTreeSet;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,12 +10,12 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use mister_smith_supervisors::Clock;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Fire, Fired, LOOK_EVERY, Timer, TimerOptions, letter};
-use crate::bus::{DeadLetterOffice, EventBus, FailureCause};
+use crate::bus::{DeadLetterOffice, EventBus, FailureCause, splitmix};
 use crate::event::{Position, Timestamp};
-use crate::guarded::text_of;
+use crate::guarded::{Broken, guarded_within};
 use crate::store::claims::ClaimError;
 use crate::store::follow::{Cursor, Follower, MOST_DEATHS, Step};
 use crate::store::timers::{Settled, TimerRow, TimerState, TimerTable};
@@ -276,21 +275,17 @@ impl Run {
             let reason = format!("{} processes died while they fired it", row.deaths);
             return (row.id, self.bury(&timer, FailureCause::Failed, reason).await);
         }
-        let fired = AssertUnwindSafe(async { self.handler.fire(timer.clone()).await });
-        let fired = timeout(self.options.deadline, fired.catch_unwind()).await;
-        let settled = match fired {
-            Ok(Ok(fired)) => self.judge(&timer, fired).await,
-            Ok(Err(panic)) => {
-                let reason = format!("its handler panicked: {}", text_of(panic));
+        let fire = || self.handler.fire(timer.clone());
+        let settled = match guarded_within(self.options.deadline, fire, || ()).await {
+            Ok(fired) => self.judge(&timer, fired).await,
+            Err(Broken::Panicked(text)) => {
+                let reason = format!("its handler crashed: {text}");
                 match timer.attempt >= TimerOptions::PANICS {
-                    true => self.bury(&timer, FailureCause::Exhausted, reason).await,
+                    true => self.bury(&timer, FailureCause::Crashed, reason).await,
                     false => self.retry(&timer, reason),
                 }
             }
-            Err(_) => {
-                let reason = format!("it took longer than {:?}", self.options.deadline);
-                self.tried(&timer, reason).await
-            }
+            Err(late @ Broken::Late(_)) => self.tried(&timer, late.to_string()).await,
         };
         (row.id, settled)
     }
@@ -337,7 +332,7 @@ impl Run {
             );
         }
         let random =
-            mix(self.seed ^ timer.due.as_micros().cast_unsigned() ^ u64::from(timer.attempt));
+            splitmix(self.seed ^ timer.due.as_micros().cast_unsigned() ^ u64::from(timer.attempt));
         self.counted.is_trouble(timer, &reason);
         self.later(
             timer,
@@ -411,12 +406,4 @@ async fn until(clock: Clock, at: Option<i64>) {
         Some(at) => clock.until(at).await,
         None => std::future::pending().await,
     }
-}
-
-/// A number that looks random (`splitmix64`, Steele, Lea and Flood 2014).
-fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

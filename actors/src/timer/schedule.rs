@@ -125,7 +125,7 @@ impl Schedules {
     /// # Errors
     /// This node does so already, or the actor did not start.
     pub async fn start(&self) -> Result<(), TimerError> {
-        let handler = Publisher { bus: self.bus.clone() };
+        let handler = Publisher { bus: self.bus.clone(), timers: self.timers.clone() };
         self.timers.handle(BUS, TimerOptions::default(), handler).await
     }
 
@@ -135,7 +135,7 @@ impl Schedules {
     /// # Errors
     /// This node has a queue of that name already, or the actor did not start.
     pub async fn queue(&self, name: &str, queue: Arc<dyn Sender>) -> Result<(), TimerError> {
-        let handler = ToQueue { bus: self.bus.clone(), queue };
+        let handler = Forward { bus: self.bus.clone(), timers: self.timers.clone(), queue };
         self.timers.handle(format!("{QUEUES}{name}"), TimerOptions::default(), handler).await
     }
 
@@ -282,6 +282,7 @@ fn message_of(timer: &Timer) -> Result<(Planned, NewMessage), Fired> {
 /// Publishes on the bus.
 struct Publisher {
     bus: EventBus,
+    timers: Timers,
 }
 
 impl TimerHandler for Publisher {
@@ -294,7 +295,7 @@ impl TimerHandler for Publisher {
             Ok(published) if published.delivered + published.dropped == 0 => {
                 Fired::unknown(format!("nobody on this node subscribes to {}", planned.subject))
             }
-            Ok(_) => and_then(&planned, self.bus.now(), &timer),
+            Ok(_) => and_then(&planned, self.timers.now(), &timer),
             Err(error) => Fired::failed(error.class(), error),
         }
     }
@@ -307,12 +308,13 @@ impl TimerHandler for Publisher {
 }
 
 /// Sends to a queue.
-struct ToQueue {
+struct Forward {
     bus: EventBus,
+    timers: Timers,
     queue: Arc<dyn Sender>,
 }
 
-impl TimerHandler for ToQueue {
+impl TimerHandler for Forward {
     async fn fire(&self, timer: Timer) -> Fired {
         let (planned, message) = match message_of(&timer) {
             Ok(message) => message,
@@ -323,7 +325,7 @@ impl TimerHandler for ToQueue {
             Err(error) => return Fired::fail(ErrorClass::Permanent, error),
         };
         match self.queue.send(&[wire]).await {
-            Ok(_) => and_then(&planned, self.bus.now(), &timer),
+            Ok(_) => and_then(&planned, self.timers.now(), &timer),
             Err(error) => Fired::failed(error.source.class(), error.source),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use futures_util::future::ready;
-use mister_smith_supervisors::{Clock, TaskGuard};
+use mister_smith_supervisors::TaskGuard;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{advance, sleep};
 
@@ -45,7 +45,7 @@ struct Office {
 impl DeadLetterOffice for Office {
     fn keep(&self, letter: Undelivered) -> BoxFuture<'_, Result<(), OfficeError>> {
         if self.refuses.load(std::sync::atomic::Ordering::Relaxed) {
-            return ready(Err(OfficeError::new(ErrorClass::Transient, "closed"))).boxed();
+            return ready(Err(OfficeError::new(ErrorClass::Permanent, "closed"))).boxed();
         }
         self.letters.lock().unwrap().push(letter);
         ready(Ok(())).boxed()
@@ -296,8 +296,8 @@ async fn what_fails_for_good_is_a_dead_letter_with_its_class() {
     let row = town.row("denied").await.expect("its letter is refused");
     assert_eq!(
         row.reason,
-        "its dead letter is not kept: the dead letter could not be kept: \
-                            closed; it is tried again; it failed: user: not allowed"
+        "its dead letter is not kept: the dead letter was not kept (permanent): closed; \
+         it failed: user: not allowed"
     );
     town.set("behind", Duration::ZERO).await;
     town.office.refuses.store(false, std::sync::atomic::Ordering::Relaxed);
@@ -315,7 +315,7 @@ async fn what_fails_for_good_is_a_dead_letter_with_its_class() {
         })
         .collect();
     assert_eq!(said["denied"], (FailureCause::Failed, "user: not allowed".to_owned()));
-    assert_eq!(said["panics"].1, "its handler panicked: always");
+    assert_eq!(said["panics"].1, "its handler crashed: panic: always");
     assert_eq!(said["tried"], (FailureCause::Exhausted, "busy".to_owned()));
 }
 

@@ -79,9 +79,7 @@ async fn what_takes_long_is_kept_and_what_takes_too_long_is_a_dead_letter() {
     let queue = jobs(&broker, 2).await;
     let runs = Seen::default();
     let given = runs.clone();
-    let options = ProcessorOptions::default()
-        .deadline(Duration::from_secs(20))
-        .retry(quick(2));
+    let options = ProcessorOptions::default().deadline(Duration::from_secs(20)).retry(quick(2));
     town.bus
         .process("worker", Arc::clone(&queue), options, move |delivery: Delivery| {
             let n = number_of(&delivery);

@@ -400,7 +400,7 @@ impl Findings {
         }
     }
 
-#[expect(dead_code)]
+    #[expect(dead_code)]
     /// Puts other problems in place of those that were found.
     pub(super) fn swap(&mut self, problems: Vec<Problem>) -> Vec<Problem> {
         std::mem::replace(&mut self.problems, problems)

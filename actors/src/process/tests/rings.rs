@@ -325,8 +325,8 @@ async fn a_deadline_that_fails_is_a_dead_letter_and_holds_up_nobody() {
     assert_eq!(
         reasons,
         [
-            "its handler panicked: in then",
-            "its handler panicked: no command",
+            "its handler crashed: panic: in then",
+            "its handler crashed: panic: no command",
             "user: refused: it does not want to hear that",
         ]
     );

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::bus::queue::{Queue, QueueOptions};
 use crate::bus::queue::in_process::Broker;
+use crate::bus::queue::{Queue, QueueOptions};
 use crate::bus::{Delivery, Outcome, Subscription};
 use crate::event::EventId;
 use crate::tests::world::World;
@@ -83,7 +83,7 @@ async fn a_message_that_nobody_subscribes_to_waits() {
     let world = World::new().await;
     let schedule = Schedules::new(world.timers.clone(), world.bus.clone());
     schedule.at("a", time("2026-01-01T00:00:00Z"), message("remind.a")).await.unwrap();
-    let publisher = Publisher { bus: world.bus.clone() };
+    let publisher = Publisher { bus: world.bus.clone(), timers: world.timers.clone() };
     assert!(!publisher.ready(), "this node has no subscription");
     let row = world.timers.get(BUS, "a").await.unwrap().unwrap();
     let timer = letter::timer(&row);
@@ -144,8 +144,8 @@ async fn a_message_is_sent_to_a_queue_by_a_node_that_has_it() {
     let mails = schedule.to_queue("mails");
     mails.after("hello", Duration::ZERO, message("mail.hello")).await.unwrap();
     let queue = Broker::default().queue(QueueOptions::new("mails"));
-    schedule.queue("mails", queue.sender()).await.unwrap();
     let receiver = queue.receiver("g").unwrap();
+    schedule.queue("mails", queue.sender()).await.unwrap();
     let mut received = Vec::new();
     while received.is_empty() {
         received = receiver.receive(10, DEADLINE).await.unwrap();

@@ -33,12 +33,7 @@ struct Running {
 
 impl<T> Hand<T> {
     pub(super) fn new(places: usize) -> Self {
-        Self {
-            places,
-            waiting: VecDeque::new(),
-            running: IndexMap::new(),
-            busy: IndexSet::new(),
-        }
+        Self { places, waiting: VecDeque::new(), running: IndexMap::new(), busy: IndexSet::new() }
     }
 
     /// All that is in hand.

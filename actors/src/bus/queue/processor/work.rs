@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::options::LaneOf;
 use super::{MOST_AGAIN, ReplayGuard};
+use crate::bus::EventBus;
 use crate::bus::message::{Message, NewMessage};
 use crate::bus::queue::replay::{Seen, Verdict as Judged};
 use crate::bus::queue::{Receipt, Received, Receiver, Reject};
 use crate::bus::subject::Subject;
 use crate::bus::wire::{CONTENT_ENCODING, WireMessage};
-use crate::bus::EventBus;
-use crate::event::{ContentType, EncodedEvent};
 use crate::event::compression::{CompressionError, Encoding, decompress};
+use crate::event::{ContentType, EncodedEvent};
 use crate::guarded::guarded;
 use crate::settle::{AnyHandler, Delivery, FailureCause, Settler, Source, Verdict};
 

@@ -29,8 +29,7 @@ pub(in crate::event::schema) fn read(
     reader: &Payloads,
     payload: &[u8],
 ) -> Result<(), PayloadError> {
-    let invalid =
-        |reason| PayloadError::Invalid { kind: SchemaKind::Avro, reasons: vec![reason] };
+    let invalid = |reason| PayloadError::Invalid { kind: SchemaKind::Avro, reasons: vec![reason] };
     writer.shapes.check(payload).map_err(invalid)?;
     apache_avro::from_avro_datum(&writer.schema, &mut &*payload, Some(&reader.schema))
         .map(drop)

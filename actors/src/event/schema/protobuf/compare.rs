@@ -245,7 +245,8 @@ impl<'a> Compare<'a> {
             if !self.found.step(members.len() + home.map_or(0, Vec::len), &path) {
                 return;
             }
-            let unknown = home.into_iter().flatten().filter(|number| !to.fields.contains_key(*number));
+            let unknown =
+                home.into_iter().flatten().filter(|number| !to.fields.contains_key(*number));
             for field in unknown.filter_map(|number| from.fields.get(number)) {
                 let detail = format!(
                     "the writer may write {} into this oneof, and the reader finds it empty then",
