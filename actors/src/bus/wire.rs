@@ -17,6 +17,10 @@ use crate::event::{
     Timestamp,
 };
 
+mod check;
+
+pub use check::Unsendable;
+
 /// The payload's media type.
 pub const CONTENT_TYPE: &str = "Content-Type";
 /// How the payload was compressed, if it was.
