@@ -33,6 +33,8 @@ use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
 use mister_smith_actors::store::notes::{Owner, Owners};
 #[cfg(feature = "postgres")]
 use mister_smith_actors::store::postgres::PgOptions;
+use mister_smith_actors::timer::Timers;
+use mister_smith_actors::timer::schedule::Schedules;
 use mister_smith_supervisors::{
     ActorSystem, Clock, DeadLetters as Undeliverable, HealthSpec, LookupError, Observer,
     ThreadPoolSpec, Work,
@@ -419,11 +421,25 @@ impl SystemBuilder {
             Arc::new(letters.clone()),
             HealthSpec::every(plan::HEALTH_PERIOD),
         );
+        let timers = Timers::new(
+            actors.supervisor(plan::TIMERS)?,
+            (plan::pool(kind), pool.clone()),
+            Arc::clone(&owner),
+            bus.clone(),
+            Arc::new(letters.clone()),
+            clock,
+            HealthSpec::every(plan::HEALTH_PERIOD),
+        );
+        let schedule = Schedules::new(timers.clone(), bus.clone());
+        if let Err(error) = schedule.start().await {
+            actors.shutdown(DEFAULT_STOP_DEADLINE).await;
+            return Err(error.into());
+        }
         let processes = Processes::new(
             actors.supervisor(plan::CONSUMERS)?,
             consumers.clone(),
             commands.clone(),
-            committer.clone(),
+            timers.clone(),
             (plan::pool(kind), pool.clone()),
             owner,
             head.subscribe(),
@@ -454,6 +470,7 @@ impl SystemBuilder {
                 letters: letters.clone(),
                 sagas: sagas.clone(),
                 consumers: consumers.clone(),
+                timers: timers.clone(),
                 facts: Arc::new(http::Facts {
                     production: self.production,
                     kind,
@@ -481,6 +498,8 @@ impl SystemBuilder {
             sagas,
             consumers,
             processes,
+            timers,
+            schedule,
             nudge,
             _lock: prepared.lock,
         };

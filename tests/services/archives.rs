@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mister_smith::SystemCore;
-use mister_smith::actors::bus::Outcome;
 use mister_smith::actors::bus::queue::{QueueOptions, Receiver, connect};
-use mister_smith::actors::consumer::{Consumed, Consumer};
+use mister_smith::actors::bus::{Delivery, Outcome};
+use mister_smith::actors::consumer::Consumer;
 use mister_smith::actors::event::{Position, RecordedEvent, StreamId, Version};
 use mister_smith::actors::projection::streams::StreamSummary;
 use mister_smith::actors::store::archive::policy::ArchivePolicy;
@@ -382,10 +382,10 @@ async fn every_reader_crosses_an_archived_range() {
 
     let seen = Arc::new(Mutex::new(BTreeSet::new()));
     let noted = Arc::clone(&seen);
-    let consumer = Consumer::new("mailer", move |consumed: Consumed| {
+    let consumer = Consumer::new("mailer", move |delivery: Delivery| {
         let noted = Arc::clone(&noted);
         async move {
-            noted.lock().unwrap().insert(consumed.event.position.get());
+            noted.lock().unwrap().insert(delivery.recorded().unwrap().position.get());
             Outcome::Ack
         }
     });

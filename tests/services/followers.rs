@@ -36,8 +36,8 @@ async fn node(name: &str, url: &str) -> (SystemCore, mpsc::UnboundedReceiver<u64
         .await
         .unwrap();
     let (tell, heard) = mpsc::unbounded_channel();
-    let listener = Consumer::new("listener", move |consumed: Consumed| {
-        let _ = tell.send(consumed.event.position.get());
+    let listener = Consumer::new("listener", move |delivery: Delivery| {
+        let _ = tell.send(delivery.recorded().unwrap().position.get());
         async { Outcome::Ack }
     });
     core.consumers().start(listener).await.unwrap();
@@ -191,8 +191,8 @@ async fn another_process() {
     let poison: u64 = std::env::var(POISON).unwrap().parse().unwrap();
     let core = SystemCore::embedded().name("other").store(&url).start().await.unwrap();
     write("started");
-    let diarist = Consumer::new("diarist", move |consumed: Consumed| {
-        let position = consumed.event.position.get();
+    let diarist = Consumer::new("diarist", move |delivery: Delivery| {
+        let position = delivery.recorded().unwrap().position.get();
         if position == poison {
             write(&format!("{position} kills"));
             std::process::abort();
@@ -229,8 +229,8 @@ async fn a_process_that_slept_past_its_lease_does_not_act() {
 
     sleeper.signal("-STOP").await;
     let (tell, mut heard) = mpsc::unbounded_channel();
-    let diarist = Consumer::new("diarist", move |consumed: Consumed| {
-        let _ = tell.send(consumed.event.position.get());
+    let diarist = Consumer::new("diarist", move |delivery: Delivery| {
+        let _ = tell.send(delivery.recorded().unwrap().position.get());
         async { Outcome::Ack }
     });
     core.consumers().start(diarist.filter(EventFilter::ALL.categories(["counter"]))).await.unwrap();
