@@ -289,18 +289,6 @@ impl ConsumerRef {
     }
 }
 
-/// The event of the log that a dead letter was made of.
-pub(super) async fn event_of(
-    store: &dyn EventStore,
-    message: &Message,
-) -> Result<RecordedEvent, String> {
-    let position = message.position().ok_or("the dead letter has no place in the log")?;
-    let before = Position::new(position.get().saturating_sub(1));
-    let found = store.read_all(before, 1).await.map_err(|error| error.to_string())?;
-    let event = found.into_iter().next().filter(|event| event.position == position);
-    event.ok_or_else(|| format!("event {position} is not in the log"))
-}
-
 impl fmt::Debug for Consumers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumers").field("all", &self.all().keys()).finish_non_exhaustive()

@@ -20,6 +20,12 @@ pub struct SendError {
 }
 
 impl SendError {
+    /// What is known of those that are in it.
+    #[must_use]
+    pub const fn done(&self) -> SentAll {
+        SentAll { last: self.last, duplicates: self.duplicates }
+    }
+
     /// None was sent.
     pub(in crate::bus) const fn at_once(source: QueueError) -> Self {
         Self { sent: 0, last: 0, duplicates: 0, source }
