@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::aggregate::Aggregate;
-use crate::bus::FailureCause;
+use crate::bus::{FailureCause, Message};
 use crate::event::{ContentType, Event, Position, RecordedEvent, Timestamp};
 use crate::projection::{EventFilter, Projection, ProjectionFault};
+use crate::store::EventStore;
 use crate::store::notes::Owner;
 
 mod desk;

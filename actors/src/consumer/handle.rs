@@ -12,10 +12,9 @@ use tokio::sync::watch;
 
 use super::actor::{ConsumerActor, ConsumerArgs, ConsumerMessage, trouble_of};
 use super::{Begin, Consumer, ConsumerError};
-use crate::bus::{DeadLetterOffice, EventBus, Message, Pattern};
-use crate::event::{Position, RecordedEvent};
+use crate::bus::{DeadLetterOffice, EventBus, Pattern};
+use crate::event::Position;
 use crate::settle::Counts;
-use crate::store::EventStore;
 use crate::store::claims::Request;
 use crate::store::follow::{ASK_DEADLINE, Shown};
 

@@ -30,9 +30,9 @@ use crate::dead_letter::event_of;
 use crate::event::{Position, RecordedEvent};
 use crate::guarded::guarded;
 use crate::pool::{lease_at_start, store_failure};
-use crate::store::{DEAD_LETTERS, EventFilter, EventStore};
 use crate::store::claims::{ClaimError, Note};
 use crate::store::follow::{Cursor, Follow, Follower, Page, Shown, Step, failure};
+use crate::store::{DEAD_LETTERS, EventFilter, EventStore};
 use uuid::Uuid;
 
 /// Events that are sent at a time.
@@ -182,11 +182,8 @@ impl Actor for Relay {
             RelayMessage::Again => self.look_back().await,
             RelayMessage::Look => {
                 self.looking = Some(cx.tell_after(self.args.look_every, RelayMessage::Look));
-                if self.failures > 0 || self.marks.is_empty() {
-                    return Ok(());
-                }
-                self.doubtful = true;
-                self.look_back().await
+                // What it waits for in the log goes on: if the place moves, that is told there.
+                return self.look().await.map_err(failure);
             }
             RelayMessage::Requeued(message) => {
                 self.send_again(message, cx);
@@ -394,6 +391,21 @@ impl Relay {
             refused.sent_again(&message, sent).await;
         });
         cx.keep(sending);
+    }
+
+    /// Looks whether the outlet has lost anything since it was sent something.
+    async fn look(&mut self) -> Result<(), ClaimError> {
+        if self.failures > 0 || self.marks.is_empty() {
+            return Ok(());
+        }
+        self.doubtful = true;
+        let trouble = match self.look_back().await {
+            Ok(()) => None,
+            Err(Trouble::Claim(error)) => return Err(error),
+            Err(Trouble::Outlet(error)) => Some(error.to_string()),
+        };
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        Ok(())
     }
 
     /// Goes back to what the outlet still has.

@@ -97,7 +97,9 @@ pub enum QueueError {
         source: Unsendable,
     },
     /// A message for another queue.
-    #[error("queue {queue} takes {subjects}, not {subject}; let it take more, or publish elsewhere")]
+    #[error(
+        "queue {queue} takes {subjects}, not {subject}; let it take more, or publish elsewhere"
+    )]
     Elsewhere {
         /// The queue.
         queue: String,

@@ -233,8 +233,7 @@ fn micros(nanos: i128) -> i64 {
 
 fn since(micros: i64) -> DeliverPolicy {
     let time = Timestamp::from_micros(micros).to_string();
-    let policy =
-        serde_json::json!({ "deliver_policy": "by_start_time", "opt_start_time": time });
+    let policy = serde_json::json!({ "deliver_policy": "by_start_time", "opt_start_time": time });
     // All of them is right as well, only more.
     serde_json::from_value(policy).unwrap_or(DeliverPolicy::All)
 }

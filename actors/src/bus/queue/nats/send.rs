@@ -78,7 +78,8 @@ impl NatsSender {
             }
             let before = n.checked_sub(1).map(|before| &messages[before]);
             let publish = self.outgoing(message, before);
-            let sending = self.queue.connection.context.send_publish(message.subject.clone(), publish);
+            let sending =
+                self.queue.connection.context.send_publish(message.subject.clone(), publish);
             match sending.await {
                 Ok(ack) => acks.push_back(ack),
                 Err(error) => {
@@ -127,7 +128,9 @@ impl NatsSender {
             | PublishErrorKind::BrokenPipe
             | PublishErrorKind::MaxAckPending
             | PublishErrorKind::WrongLastMessageId
-            | PublishErrorKind::WrongLastSequence => self.queue.failed(self.queue.unreachable(text)),
+            | PublishErrorKind::WrongLastSequence => {
+                self.queue.failed(self.queue.unreachable(text))
+            }
             PublishErrorKind::Other => {
                 let source = std::error::Error::source(error).map(ToString::to_string);
                 let text = source.map_or(text.clone(), |source| format!("{text}: {source}"));
