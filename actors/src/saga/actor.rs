@@ -34,6 +34,7 @@ use super::{Definitions, parts_of};
 use crate::event::{EventId, StreamId, Timestamp};
 use crate::pool::PoolMessage;
 use crate::store::committer::{CommitterHandle, CommitterMessage};
+use crate::store::follow::{self, Follower};
 
 mod attempt;
 mod journal;
@@ -73,6 +74,8 @@ pub struct SagaArgs {
     pub committer: Arc<str>,
     /// Where it says that it rests.
     pub board: Board,
+    /// Under whose claim it goes on; a node that slept past its lease asks before it does anything.
+    pub claim: Option<Follower>,
     /// What sagas do.
     pub definitions: Definitions,
 }
@@ -155,6 +158,9 @@ impl Actor for SagaActor {
 
 impl SagaActor {
     async fn take(&mut self, message: SagaMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
+        if let Some(claim) = &self.args.claim {
+            claim.assure().await.map_err(follow::failure)?;
+        }
         match message {
             _ if self.journal.inherited.is_none() => self.load(cx).await?,
             SagaMessage::Go => {}

@@ -3,7 +3,10 @@
 
 mod decisions;
 mod faults;
+mod histories;
 mod laws;
+mod owners;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
