@@ -1,8 +1,9 @@
 //! The bus, the queues, the outbox and the sagas, against what they are made of.
 //!
 //! `cargo bench --bench bus --all-features`; a word after `--` runs only the parts that have it in
-//! their name: `bus`, `latency`, `nats`, `request`, `outbox`, `saga`, `flow`. Only when it is asked for:
-//! `open`, 20,000 open sagas (or `SMITH_BENCH_OPEN`) whose node ends while two others stand by.
+//! their name: `bus`, `latency`, `nats`, `request`, `outbox`, `saga`, `timer`, `flow`. Only when it is
+//! asked for: `open`, 20,000 open sagas (or `SMITH_BENCH_OPEN`) whose node ends while two others
+//! stand by.
 //!
 //! Rates of a shared machine swing; the ratios are taken pair by pair in one run, and their median
 //! is printed. The driver runs on a thread beside the two workers.
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use mister_smith::SystemCore;
 use mister_smith::actors::bus::queue::nats::Connection;
-use mister_smith::actors::bus::queue::{MessageQueue, QueueOptions, in_process};
+use mister_smith::actors::bus::queue::{Queue, QueueOptions, in_process};
 use mister_smith::actors::bus::remote::Remote;
 use mister_smith::actors::bus::wire::WireMessage;
 use mister_smith::actors::event::flow::{Freshness, Link, ReplayWindow, check_chain};
@@ -23,12 +24,14 @@ use mister_smith::actors::event::{ContentType, EventId, Timestamp};
 use mister_smith::actors::ingest::Incoming;
 use mister_smith::actors::store::{EventFilter, IdempotencyKey};
 use mister_smith::prelude::*;
-use mister_smith_testkit::{Broker, Postgres};
+use mister_smith_testkit::Broker;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 #[path = "bus/sagas.rs"]
 mod sagas;
+#[path = "bus/timers.rs"]
+mod timers;
 
 const ROUNDS: usize = 5;
 
@@ -256,11 +259,12 @@ async fn nats() {
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let name = format!("ours{round}");
-        let queue = connection.queue(QueueOptions::new(&name, "g"));
+        let queue = connection.queue(QueueOptions::new(&name));
+        let (sender, queue) = (queue.sender(), queue.receiver("g").expect("a name"));
         let messages: Vec<_> = (0..EVENTS).map(|n| wire(&name, n)).collect();
         queue.waiting().await.expect("it is reachable");
         let began = Instant::now();
-        queue.send(&messages).await.expect("they are sent");
+        sender.send(&messages).await.expect("they are sent");
         let sent = rate(EVENTS, began.elapsed());
         let began = Instant::now();
         let mut got = 0;
@@ -412,15 +416,15 @@ async fn outbox() {
     const EVENTS: usize = 500;
     let dir = tempfile::tempdir().expect("a directory");
     let broker = in_process::Broker::default();
-    let options = || QueueOptions::new("out", "g");
+    let options = || QueueOptions::new("out");
     let store = format!("sqlite://{}", dir.path().join("smith.db").display());
     let core = SystemCore::embedded()
         .store(store)
-        .outbox("out", Arc::new(broker.queue(options())), EventFilter::ALL)
+        .outbox("out", broker.queue(options()).sender(), EventFilter::ALL)
         .start()
         .await
         .expect("a node");
-    let queue = broker.queue(options());
+    let queue = broker.queue(options()).receiver("g").expect("a name");
     let streams = core.ingest();
     let stream = StreamId::new("order-1").expect("a name");
     let mut lags = Vec::new();
@@ -517,6 +521,7 @@ fn main() {
         run("request", Box::pin(request())).await;
         run("outbox", Box::pin(outbox())).await;
         run("saga", Box::pin(sagas::sagas())).await;
+        run("timer", Box::pin(timers::timers())).await;
         if words.iter().any(|word| word == "open") {
             let count = std::env::var("SMITH_BENCH_OPEN").ok().and_then(|count| count.parse().ok());
             sagas::open(count.unwrap_or(20_000)).await;

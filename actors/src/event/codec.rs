@@ -39,7 +39,7 @@ use super::ContentType;
 use crate::error::ErrorClass;
 
 #[cfg(feature = "codec-avro")]
-mod avro;
+pub(in crate::event) mod avro;
 mod json;
 mod message_pack;
 #[cfg(feature = "codec-protobuf")]

@@ -61,6 +61,9 @@ pub type SchemaVersion = u16;
 /// The largest schema, in bytes (1 MiB): a comparison reads all of it.
 pub const MAX_SCHEMA_BYTES: usize = 1 << 20;
 
+/// How many things that are wrong with one payload are told; each of its values could be wrong.
+const MAX_REASONS: usize = 32;
+
 /// The language that a schema is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -227,11 +230,14 @@ impl Schema {
     /// # Errors
     /// The payload cannot be read. Avro needs the feature `codec-avro`.
     pub fn read(&self, writer: &Self, payload: &[u8]) -> Result<(), PayloadError> {
-        match (&self.0.parsed, &writer.0.source) {
+        match (&self.0.parsed, &writer.0.parsed) {
             (Parsed::Json(schema), _) => schema.validate(payload),
             (Parsed::Protobuf(schema), _) => protobuf::payload::check(schema, payload),
-            (Parsed::Avro(_), Source::Avro(writer)) => {
-                avro::payload::read(writer, self.text().unwrap_or_default(), payload)
+            (Parsed::Avro(reader), Parsed::Avro(from)) => {
+                let text = |schema: &'_ Self| schema.text().map(str::to_owned).unwrap_or_default();
+                let reader = reader.payloads(|| text(self))?;
+                let writer = from.payloads(|| text(writer))?;
+                avro::payload::read(writer, reader, payload)
             }
             (Parsed::Avro(_), _) => {
                 Err(PayloadError::Kind { reader: self.kind(), writer: writer.kind() })
@@ -393,7 +399,7 @@ pub enum PayloadError {
     Invalid {
         /// The language of the schema.
         kind: SchemaKind,
-        /// Everything that is wrong with it, each with its place.
+        /// What is wrong with it, each with its place; the first 32, if there is more.
         reasons: Vec<String>,
     },
     /// The schema itself cannot be used to check payloads.

@@ -15,7 +15,7 @@ use super::{Codec, CodecError, MAX_PAYLOAD_BYTES, within};
 use crate::event::ContentType;
 use shape::Shapes;
 
-mod shape;
+pub(in crate::event) mod shape;
 mod write;
 
 /// How deep values are nested, at most; a branch of a union is one step, and so is what it holds.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
-use super::{SchemaError, SchemaKind};
+use super::{PayloadError, SchemaError, SchemaKind};
 
 mod defaults;
 mod parse;
@@ -16,6 +17,8 @@ pub(super) mod resolve;
 pub(super) struct AvroSchema {
     root: Type,
     named: BTreeMap<String, Named>,
+    /// What payloads are checked with, made for the first of them.
+    payloads: OnceLock<Result<payload::Payloads, String>>,
 }
 
 /// What a field, an element or a branch is of.
@@ -112,9 +115,22 @@ impl AvroSchema {
             serde_json::from_str(text).map_err(|error| invalid("", error.to_string()))?;
         let mut named = BTreeMap::new();
         let root = parse::parse(&value, &mut named)?;
-        let schema = Self { root, named };
+        let schema = Self { root, named, payloads: OnceLock::new() };
         schema.check_defaults()?;
         Ok((schema, value))
+    }
+
+    /// What payloads are checked with. `text` is the schema's.
+    pub(super) fn payloads(
+        &self,
+        text: impl FnOnce() -> String,
+    ) -> Result<&payload::Payloads, PayloadError> {
+        let made = self.payloads.get_or_init(|| payload::Payloads::of(&text()));
+        let unusable = |reason: &String| PayloadError::Unusable {
+            kind: SchemaKind::Avro,
+            reason: reason.clone(),
+        };
+        made.as_ref().map_err(unusable)
     }
 
     fn named(&self, name: &str) -> Option<&Named> {

@@ -170,6 +170,8 @@ pub enum Rule {
     Reserved,
     /// A field stays single or repeated (Protobuf).
     Label,
+    /// A field that was left out is read as the same value (Protobuf).
+    DefaultValue,
     /// Fields that could be written together are not put into one `oneof`, and the reader knows
     /// every member of its `oneof` (Protobuf).
     Oneof,
@@ -217,6 +219,9 @@ impl Rule {
             Self::FieldNumber => "keep the number",
             Self::Reserved => "use a number and a name that were never used",
             Self::Label => "keep the label, or use a number that was never used",
+            Self::DefaultValue => {
+                "keep the default, or use a field with a number that was never used"
+            }
             Self::Oneof => "keep the oneof as it is, or use new fields with numbers never used",
             Self::Comparable => {
                 "leave this part exactly as it is, write it in other words, or (if you know that it \
@@ -245,6 +250,7 @@ impl fmt::Display for Rule {
             Self::FieldNumber => "field_number",
             Self::Reserved => "reserved",
             Self::Label => "label",
+            Self::DefaultValue => "default_value",
             Self::Oneof => "oneof",
             Self::Comparable => "comparable",
         })
@@ -344,6 +350,68 @@ pub fn check<'a>(
         }
     }
     found
+}
+
+/// How many problems between two schemas are told, at most: each may be as long as a schema.
+const MAX_PROBLEMS: usize = 128;
+
+/// What a comparison has found and what it has cost. Schemas may come from outside, and two of a
+/// megabyte can be made so that a plain comparison takes days: every loop over parts of both
+/// [counts](Self::step) what it does.
+pub(super) struct Findings {
+    problems: Vec<Problem>,
+    steps: usize,
+    most: usize,
+}
+
+impl Findings {
+    /// Nothing yet, and at most so many steps.
+    pub(super) const fn new(most: usize) -> Self {
+        Self { problems: Vec::new(), steps: 0, most }
+    }
+
+    pub(super) fn report(&mut self, path: &str, rule: Rule, detail: String) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(Problem { path: path.to_owned(), rule, detail });
+        }
+    }
+
+    /// Reports that two parts cannot be compared.
+    pub(super) fn incomparable(&mut self, path: &str, reason: &str) {
+        self.report(path, Rule::Comparable, format!("cannot be compared: {reason}"));
+    }
+
+    /// Counts steps, and says whether there may be more. If not, that is a problem of its own,
+    /// unless there are too many already.
+    #[must_use]
+    pub(super) fn step(&mut self, steps: usize, path: &str) -> bool {
+        self.steps = self.steps.saturating_add(steps);
+        if self.steps > self.most {
+            self.too_large(path);
+            return false;
+        }
+        self.problems.len() < MAX_PROBLEMS
+    }
+
+    /// Reports once that the schemas are too much.
+    pub(super) fn too_large(&mut self, path: &str) {
+        if self.problems.iter().all(|problem| problem.rule != Rule::Comparable) {
+            self.incomparable(path, "the schemas are too large or too deep");
+        }
+    }
+
+    #[expect(dead_code)]
+    /// Puts other problems in place of those that were found.
+    pub(super) fn swap(&mut self, problems: Vec<Problem>) -> Vec<Problem> {
+        std::mem::replace(&mut self.problems, problems)
+    }
+
+    /// Each problem once, in the order in which they were found.
+    pub(super) fn finish(mut self) -> Vec<Problem> {
+        let mut seen = std::collections::BTreeSet::new();
+        self.problems.retain(|problem| seen.insert(problem.clone()));
+        self.problems
+    }
 }
 
 /// The path of a member, quoted if it has characters that a path uses itself.

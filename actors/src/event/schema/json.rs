@@ -6,7 +6,7 @@ use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::{Map, Value};
 
-use super::{PayloadError, SchemaError, SchemaKind};
+use super::{MAX_REASONS, PayloadError, SchemaError, SchemaKind};
 
 pub(super) mod compare;
 mod keywords;
@@ -16,9 +16,6 @@ mod same;
 mod types;
 
 const KIND: SchemaKind = SchemaKind::JsonSchema;
-
-/// How many errors of one payload are told; a long array can have one for each element.
-const MAX_REASONS: usize = 32;
 
 /// A JSON Schema that a validator was made of, or would be if its references were there.
 pub(super) struct JsonSchema {

@@ -29,6 +29,9 @@ pub(super) struct ProtobufSchema {
 struct Message {
     /// By number.
     fields: BTreeMap<u32, Field>,
+    /// The numbers of the required ones among them.
+    #[serde(skip)]
+    required: Vec<u32>,
     reserved: Reserved<u32>,
     /// It is what the compiler makes of `map<…>`.
     is_map_entry: bool,
@@ -49,6 +52,9 @@ struct Field {
     of: Of,
     /// The name of its `oneof`; one that only makes a field optional does not count.
     oneof: Option<String>,
+    /// What a reader takes for a field that was left out, if the schema says it (proto2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -96,6 +102,35 @@ struct Enum {
     reserved: Reserved<i32>,
     /// A number that is not listed is not a value (proto2), and readers drop it.
     is_closed: bool,
+    /// The number that is listed first: what a reader takes for a field that was left out. It is
+    /// zero but in proto2.
+    #[serde(skip_serializing_if = "is_zero")]
+    first: i32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+impl<N: Copy + Ord> Reserved<N> {
+    /// Puts the ranges in order; those that overlap become one.
+    fn sort(&mut self) {
+        self.ranges.sort_unstable();
+        self.ranges.dedup_by(|next, kept| {
+            let overlap = next.0 <= kept.1;
+            if overlap {
+                kept.1 = kept.1.max(next.1);
+            }
+            overlap
+        });
+    }
+
+    /// Whether a number is in one of the ranges, which are in order.
+    fn has(&self, number: N) -> bool {
+        let at = self.ranges.partition_point(|(first, _)| *first <= number);
+        at.checked_sub(1).is_some_and(|at| number <= self.ranges[at].1)
+    }
 }
 
 impl ProtobufSchema {
@@ -149,10 +184,37 @@ impl ProtobufSchema {
     fn message(&self, name: &str) -> &Message {
         static EMPTY: Message = Message {
             fields: BTreeMap::new(),
+            required: Vec::new(),
             reserved: Reserved { ranges: Vec::new(), names: BTreeSet::new() },
             is_map_entry: false,
         };
         self.messages.get(name).unwrap_or(&EMPTY)
+    }
+
+    /// The value that a reader takes for a field that was left out, as a text; `None` for those
+    /// that have none.
+    fn left_out(&self, field: &Field) -> Option<String> {
+        let default = field.default.as_deref();
+        Some(match &field.of {
+            Of::Message(_) | Of::Group(_) => return None,
+            Of::Enum(name) => {
+                let of = self.enums.get(name)?;
+                let by_name = |name: &str| {
+                    of.values
+                        .iter()
+                        .find(|(_, names)| names.contains(name))
+                        .map(|(number, _)| *number)
+                };
+                default.and_then(by_name).unwrap_or(of.first).to_string()
+            }
+            Of::Scalar(Scalar::String | Scalar::Bytes) => default.unwrap_or_default().to_owned(),
+            Of::Scalar(Scalar::Bool) => u8::from(default == Some("true")).to_string(),
+            Of::Scalar(Scalar::Double | Scalar::Float) => {
+                let text = default.unwrap_or("0");
+                text.parse::<f64>().map_or_else(|_| text.to_owned(), |number| number.to_string())
+            }
+            Of::Scalar(_) => default.unwrap_or("0").to_owned(),
+        })
     }
 
     /// The message that a field has, if it is a map's entry.

@@ -8,12 +8,15 @@ use apache_avro::schema::Namespace;
 use super::{AVRO, MAX_DEPTH};
 use crate::event::codec::CodecError;
 
-/// Values of one datum, at most. Each costs the reader about 150 bytes, while an element of an
-/// array may cost the writer none.
+/// Values of one datum, at most. Each may cost the reader 150 bytes.
 const MAX_VALUES: usize = 1 << 20;
 
+/// Values of a datum of no bytes, at most, and how many more each byte allows: an element of an
+/// array may take no bytes at all, while a record around one may hold many fields of nothing.
+const VALUES: (usize, usize) = (4_096, 64);
+
 /// A schema, flat: shapes point at each other by number, so that a record may hold itself.
-pub(super) struct Shapes {
+pub(in crate::event) struct Shapes {
     all: Vec<Shape>,
     root: usize,
 }
@@ -41,7 +44,7 @@ pub(super) enum Shape {
 type Names = BTreeMap<String, usize>;
 
 impl Shapes {
-    pub(super) fn of(schema: &Schema) -> Result<Self, CodecError> {
+    pub(in crate::event) fn of(schema: &Schema) -> Result<Self, CodecError> {
         let mut shapes = Self { all: Vec::new(), root: 0 };
         shapes.root = shapes.add(schema, &None, &mut Names::new())?;
         Ok(shapes)
@@ -117,8 +120,9 @@ impl Shapes {
     }
 
     /// Whether the bytes are one datum and nothing else.
-    pub(super) fn check(&self, data: &[u8]) -> Result<(), String> {
-        let mut walk = Walk { shapes: self, rest: data, values: 0 };
+    pub(in crate::event) fn check(&self, data: &[u8]) -> Result<(), String> {
+        let most = data.len().saturating_mul(VALUES.1).saturating_add(VALUES.0).min(MAX_VALUES);
+        let mut walk = Walk { shapes: self, rest: data, values: 0, most };
         walk.value(self.root(), 0)?;
         match walk.rest.len() {
             0 => Ok(()),
@@ -131,6 +135,7 @@ struct Walk<'a> {
     shapes: &'a Shapes,
     rest: &'a [u8],
     values: usize,
+    most: usize,
 }
 
 impl Walk<'_> {
@@ -139,8 +144,8 @@ impl Walk<'_> {
         if depth > MAX_DEPTH {
             return Err(format!("values are nested deeper than {MAX_DEPTH}"));
         }
-        if self.values > MAX_VALUES {
-            return Err(format!("there are more than {MAX_VALUES} values in it"));
+        if self.values > self.most {
+            return Err(format!("there are more than {} values in it", self.most));
         }
         let shapes = self.shapes;
         match shape {
@@ -159,7 +164,7 @@ impl Walk<'_> {
             Shape::Bytes | Shape::String | Shape::Uuid => self.counted().map(drop),
             Shape::BigDecimal => {
                 let inside = self.counted()?;
-                let mut inside = Walk { shapes, rest: inside, values: 0 };
+                let mut inside = Walk { shapes, rest: inside, values: 0, most: 1 };
                 inside.counted()?;
                 inside.long().map(drop)
             }

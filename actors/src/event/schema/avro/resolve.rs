@@ -4,20 +4,24 @@
 //! Stricter than the specification in one place: it ignores most logical types, and here a reader
 //! and a writer that both have one must have the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{AvroSchema, Field, Primitive, Shape, Type, unqualified};
-use crate::event::schema::compatibility::{Problem, Rule, any_member, member};
+use crate::event::schema::compatibility::{Findings, Problem, Rule, any_member, member};
 
 /// How deep types are nested in each other, at most.
 const MAX_DEPTH: usize = 128;
 
+/// How many fields, symbols and branches are looked at, at most: branches of two unions are looked
+/// at in pairs, and types of two schemas can meet in more pairs than there are types.
+const MAX_STEPS: usize = 500_000;
+
 /// What stops `reader` from reading everything that was written under `writer`.
 pub(in crate::event::schema) fn problems(reader: &AvroSchema, writer: &AvroSchema) -> Vec<Problem> {
-    let mut resolve =
-        Resolve { reader, writer, done: BTreeSet::new(), depth: 0, problems: Vec::new() };
+    let found = Findings::new(MAX_STEPS);
+    let mut resolve = Resolve { reader, writer, done: BTreeSet::new(), depth: 0, found };
     resolve.check(&writer.root, &reader.root, "");
-    resolve.problems
+    resolve.found.finish()
 }
 
 struct Resolve<'a> {
@@ -26,15 +30,18 @@ struct Resolve<'a> {
     /// Pairs of named types that were compared: once is enough, wherever they are used.
     done: BTreeSet<(&'a str, &'a str)>,
     depth: usize,
-    problems: Vec<Problem>,
+    found: Findings,
 }
 
 impl<'a> Resolve<'a> {
     fn report(&mut self, path: &str, rule: Rule, detail: String) {
-        self.problems.push(Problem { path: path.to_owned(), rule, detail });
+        self.found.report(path, rule, detail);
     }
 
     fn check(&mut self, written: &'a Type, read: &'a Type, path: &str) {
+        if !self.found.step(1, path) {
+            return;
+        }
         match (written, read) {
             (Type::Union(branches), _) => {
                 for branch in branches {
@@ -42,6 +49,9 @@ impl<'a> Resolve<'a> {
                 }
             }
             (_, Type::Union(branches)) => {
+                if !self.found.step(branches.len(), path) {
+                    return;
+                }
                 // The first that matches is the one that a reader resolves against.
                 match branches.iter().find(|branch| self.matches(written, branch)) {
                     Some(branch) => self.check(written, branch, path),
@@ -87,8 +97,7 @@ impl<'a> Resolve<'a> {
             return;
         }
         if self.depth > MAX_DEPTH {
-            let detail = "cannot be compared: the types are nested too deep".to_owned();
-            return self.report(path, Rule::Comparable, detail);
+            return self.found.incomparable(path, "the types are nested too deep");
         }
         self.depth += 1;
         self.check_new(written, read, path);
@@ -109,6 +118,7 @@ impl<'a> Resolve<'a> {
                 self.check_fields(written, read, path);
             }
             (Shape::Enum { symbols, .. }, Shape::Enum { symbols: known, default }) => {
+                let known: BTreeSet<&String> = known.iter().collect();
                 let unknown: Vec<_> =
                     symbols.iter().filter(|symbol| !known.contains(symbol)).cloned().collect();
                 if !unknown.is_empty() && default.is_none() {
@@ -134,9 +144,14 @@ impl<'a> Resolve<'a> {
     }
 
     fn check_fields(&mut self, written: &'a [Field], read: &'a [Field], path: &str) {
+        if !self.found.step(written.len() + read.len(), path) {
+            return;
+        }
+        let names: BTreeMap<&String, &Field> =
+            written.iter().map(|field| (&field.name, field)).collect();
         for field in read {
             let path = member(path, &field.name);
-            let called = |name: &String| written.iter().find(|one| one.name == *name);
+            let called = |name: &String| names.get(name).copied();
             let found = called(&field.name).or_else(|| field.aliases.iter().find_map(called));
             match found {
                 Some(found) => self.check(&found.of, &field.of, &path),

@@ -6,23 +6,27 @@
 //! value that changes its number under the same name is refused: the wire does not know names, and
 //! so nobody else would notice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Enum, Field, Label, Message, Of, ProtobufSchema, Scalar};
-use crate::event::schema::compatibility::{Problem, Rule, any_member, member};
+use crate::event::schema::compatibility::{Findings, Problem, Rule, any_member, member};
 
 /// How deep messages are nested in each other, at most: as deep as readers go.
 const MAX_DEPTH: usize = 100;
+
+/// How many fields and values are looked at, at most: messages of two schemas can meet in more
+/// pairs than there are messages.
+const MAX_STEPS: usize = 500_000;
 
 /// What stops `reader` from reading everything that was written under `writer`.
 pub(in crate::event::schema) fn problems(
     reader: &ProtobufSchema,
     writer: &ProtobufSchema,
 ) -> Vec<Problem> {
-    let mut compare =
-        Compare { reader, writer, done: BTreeSet::new(), depth: 0, problems: Vec::new() };
+    let found = Findings::new(MAX_STEPS);
+    let mut compare = Compare { reader, writer, done: BTreeSet::new(), depth: 0, found };
     compare.check_message(&writer.root, &reader.root, "");
-    compare.problems
+    compare.found.finish()
 }
 
 struct Compare<'a> {
@@ -31,12 +35,12 @@ struct Compare<'a> {
     /// Pairs of messages and enums that were compared: once is enough, wherever they are used.
     done: BTreeSet<(&'a str, &'a str)>,
     depth: usize,
-    problems: Vec<Problem>,
+    found: Findings,
 }
 
 impl<'a> Compare<'a> {
     fn report(&mut self, path: &str, rule: Rule, detail: String) {
-        self.problems.push(Problem { path: path.to_owned(), rule, detail });
+        self.found.report(path, rule, detail);
     }
 
     fn check_message(&mut self, written: &'a str, read: &'a str, path: &str) {
@@ -44,8 +48,7 @@ impl<'a> Compare<'a> {
             return;
         }
         if self.depth > MAX_DEPTH {
-            let detail = "cannot be compared: the messages are nested too deep".to_owned();
-            return self.report(path, Rule::Comparable, detail);
+            return self.found.incomparable(path, "the messages are nested too deep");
         }
         self.depth += 1;
         self.check_new(written, read, path);
@@ -54,6 +57,11 @@ impl<'a> Compare<'a> {
 
     fn check_new(&mut self, written: &'a str, read: &'a str, path: &str) {
         let (from, to) = (self.writer.message(written), self.reader.message(read));
+        if !self.found.step(from.fields.len() + to.fields.len(), path) {
+            return;
+        }
+        let numbers: BTreeMap<&str, u32> =
+            from.fields.iter().rev().map(|(number, field)| (&*field.name, *number)).collect();
         for (number, field) in &to.fields {
             let path = member(path, &field.name);
             self.check_reserved(*number, field, from, &path);
@@ -64,13 +72,15 @@ impl<'a> Compare<'a> {
                         let detail = "the reader requires it, and the writer does not write it";
                         self.report(&path, Rule::Required, detail.to_owned());
                     }
-                    let moved = from.fields.iter().find(|(_, one)| one.name == field.name);
-                    if let Some((was, _)) = moved {
+                    if let Some(was) = numbers.get(&*field.name) {
                         let detail =
                             format!("it is written with number {was} and read with {number}");
                         self.report(&path, Rule::FieldNumber, detail);
                     }
                 }
+            }
+            if !self.found.step(0, &path) {
+                return;
             }
         }
         self.check_oneofs(from, to, path);
@@ -78,7 +88,7 @@ impl<'a> Compare<'a> {
 
     fn check_reserved(&mut self, number: u32, field: &Field, from: &Message, path: &str) {
         let Message { reserved, .. } = from;
-        if reserved.ranges.iter().any(|(first, last)| (*first..=*last).contains(&number)) {
+        if reserved.has(number) {
             let detail = format!("the reader uses number {number}, which the writer reserves");
             self.report(path, Rule::Reserved, detail);
         }
@@ -100,6 +110,7 @@ impl<'a> Compare<'a> {
             _ => path.to_owned(),
         };
         self.check_label(written, read, entries.0.is_some(), entries.1.is_some(), &path);
+        self.check_default(written, read, &path);
         self.check_type(&written.of, &read.of, &path);
     }
 
@@ -124,6 +135,22 @@ impl<'a> Compare<'a> {
             _ => return,
         };
         self.report(path, Rule::Label, detail.to_owned());
+    }
+
+    /// What was left out is the default to a reader, and each may have its own.
+    fn check_default(&mut self, written: &Field, read: &Field, path: &str) {
+        if written.label != Label::Single || read.label != Label::Single {
+            return;
+        }
+        let (was, is) = (self.writer.left_out(written), self.reader.left_out(read));
+        if let (Some(was), Some(is)) = (was, is)
+            && was != is
+        {
+            let detail = format!(
+                "where it was left out, its value is {was:?} to the writer and {is:?} to the reader"
+            );
+            self.report(path, Rule::DefaultValue, detail);
+        }
     }
 
     fn check_type(&mut self, written: &'a Of, read: &'a Of, path: &str) {
@@ -153,6 +180,11 @@ impl<'a> Compare<'a> {
         else {
             return;
         };
+        if !self.found.step(from.values.len() + to.values.len(), path) {
+            return;
+        }
+        let known_names: BTreeSet<&str> =
+            to.values.values().flatten().map(String::as_str).collect();
         for (number, names) in &from.values {
             let known = to.values.get(number);
             if known.is_none() && to.is_closed {
@@ -160,12 +192,15 @@ impl<'a> Compare<'a> {
                 self.report(path, Rule::Enum, detail);
             }
             let kept = known.is_some_and(|known| !known.is_disjoint(names));
-            let elsewhere = |name: &&String| to.values.values().any(|names| names.contains(*name));
+            let elsewhere = |name: &&String| known_names.contains(name.as_str());
             if let Some(name) = names.iter().find(elsewhere).filter(|_| !kept) {
                 let read = known.map_or_else(|| "unknown".to_owned(), list);
                 let detail =
                     format!("{name} is written as {number}, which is {read} to the reader");
                 self.report(path, Rule::FieldNumber, detail);
+            }
+            if !self.found.step(0, path) {
+                return;
             }
         }
         for (number, names) in &to.values {
@@ -181,8 +216,7 @@ impl<'a> Compare<'a> {
         path: &str,
     ) {
         let reserved = &from.reserved;
-        let again = reserved.ranges.iter().any(|(first, last)| (*first..=*last).contains(&number));
-        if again || !reserved.names.is_disjoint(names) {
+        if reserved.has(number) || !reserved.names.is_disjoint(names) {
             let detail =
                 format!("the reader uses {} = {number}, which the writer reserves", list(names));
             self.report(path, Rule::Reserved, detail);
@@ -190,14 +224,11 @@ impl<'a> Compare<'a> {
     }
 
     fn check_oneofs(&mut self, from: &Message, to: &Message, path: &str) {
-        let oneofs: BTreeSet<&String> =
-            to.fields.values().filter_map(|field| field.oneof.as_ref()).collect();
-        for oneof in oneofs {
-            let is_in = |field: &Field| field.oneof.as_ref() == Some(oneof);
-            let members = to.fields.iter().filter(|(_, field)| is_in(field));
+        let (ours, theirs) = (oneofs(to), oneofs(from));
+        for (oneof, members) in ours {
             // What the writer has of the reader's members, and in which oneofs.
             let written: Vec<&Field> =
-                members.filter_map(|(number, _)| from.fields.get(number)).collect();
+                members.iter().filter_map(|number| from.fields.get(number)).collect();
             let homes: BTreeSet<Option<&String>> =
                 written.iter().map(|field| field.oneof.as_ref()).collect();
             let path = member(path, oneof);
@@ -210,11 +241,13 @@ impl<'a> Compare<'a> {
                 self.report(&path, Rule::Oneof, detail);
                 continue;
             }
-            let Some(Some(home)) = homes.first() else { continue };
-            let unknown = from.fields.iter().filter(|(number, field)| {
-                field.oneof.as_ref() == Some(*home) && !to.fields.contains_key(*number)
-            });
-            for (_, field) in unknown {
+            let home = homes.first().copied().flatten().and_then(|home| theirs.get(home.as_str()));
+            if !self.found.step(members.len() + home.map_or(0, Vec::len), &path) {
+                return;
+            }
+            let unknown =
+                home.into_iter().flatten().filter(|number| !to.fields.contains_key(*number));
+            for field in unknown.filter_map(|number| from.fields.get(number)) {
                 let detail = format!(
                     "the writer may write {} into this oneof, and the reader finds it empty then",
                     field.name
@@ -223,6 +256,17 @@ impl<'a> Compare<'a> {
             }
         }
     }
+}
+
+/// The numbers of each oneof's members.
+fn oneofs(message: &Message) -> BTreeMap<&str, Vec<u32>> {
+    let mut found: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for (number, field) in &message.fields {
+        if let Some(oneof) = &field.oneof {
+            found.entry(oneof).or_default().push(*number);
+        }
+    }
+    found
 }
 
 /// Whether a value of it has its length in front, so that one is the same as a list of one.

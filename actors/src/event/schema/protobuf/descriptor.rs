@@ -109,6 +109,8 @@ fn read_message(
         let (number, field) = read_field(field, &name, features, &oneofs)?;
         message.fields.insert(number, field);
     }
+    let required = message.fields.iter().filter(|(_, field)| field.label == Label::Required);
+    message.required = required.map(|(number, _)| *number).collect();
     for range in submessages(bytes, 9)? {
         let first = number(range, 1)?.unwrap_or_default();
         // The end is behind the last one, here and not in enums.
@@ -116,7 +118,7 @@ fn read_message(
         let bound = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         message.reserved.ranges.push((bound(first), bound(last)));
     }
-    message.reserved.ranges.sort_unstable();
+    message.reserved.sort();
     message.reserved.names.extend(texts(bytes, 10)?);
     for nested in submessages(bytes, 3)? {
         read_message(nested, &name, features, known, depth + 1)?;
@@ -168,7 +170,8 @@ fn read_field(
         }
         _ => None,
     };
-    Ok((field_number, Field { name, label, of, oneof }))
+    let default = text(bytes, 7)?;
+    Ok((field_number, Field { name, label, of, oneof, default }))
 }
 
 fn read_enum(
@@ -183,14 +186,17 @@ fn read_enum(
     // Negative numbers are written as the 64 bits of their value.
     #[expect(clippy::cast_possible_truncation, reason = "an int32 is read as its lower half")]
     let int32 = |number: Option<u64>| number.unwrap_or_default() as i32;
-    for value in submessages(bytes, 2)? {
+    for (at, value) in submessages(bytes, 2)?.into_iter().enumerate() {
         let number = int32(number(value, 2)?);
+        if at == 0 {
+            read.first = number;
+        }
         read.values.entry(number).or_default().insert(text(value, 1)?.unwrap_or_default());
     }
     for range in submessages(bytes, 4)? {
         read.reserved.ranges.push((int32(number(range, 1)?), int32(number(range, 2)?)));
     }
-    read.reserved.ranges.sort_unstable();
+    read.reserved.sort();
     read.reserved.names.extend(texts(bytes, 5)?);
     known.1.insert(name, read);
     Ok(())
