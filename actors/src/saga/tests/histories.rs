@@ -2,13 +2,19 @@
 //! written before that was so.
 
 use super::*;
-use crate::event::{Event, EventId, NewEvent, Position, RecordedEvent, Timestamp, Version};
+use crate::event::{Event, NewEvent, Position, RecordedEvent, Timestamp, Version};
 use crate::projection::Projection;
 use crate::saga::{Next, OpenSagas, SagaEvent, SagaSummary, StepShape, StepStatus, stream_of};
 use crate::store::{Append, ExpectedVersion};
 
 fn shape() -> Vec<StepShape> {
-    STEPS.map(|name| StepShape { name: name.to_owned(), undoable: true, attempts: 4, undo_attempts: 2 })
+    STEPS
+        .map(|name| StepShape {
+            name: name.to_owned(),
+            undoable: true,
+            attempts: 4,
+            undo_attempts: 2,
+        })
         .to_vec()
 }
 
@@ -99,7 +105,7 @@ async fn a_result_and_what_follows_from_it_are_one_append() {
 async fn append(world: &World, id: &str, events: &[SagaEvent]) {
     let new = events.iter().map(|event| {
         let encoded = event.encode().unwrap();
-        let id = EventId::new(uuid::Uuid::new_v4());
+        let id = fresh_id();
         NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at(1_700_000_000))
     });
     let stream = stream_of("trip", id).unwrap();
@@ -120,7 +126,7 @@ async fn a_history_of_before_goes_on_from_every_event_of_it() {
         assert!(state.steps.iter().all(|step| step.status == StepStatus::Done), "{length}");
         super::faults::check_history(&world, &id, &format!("of {length}")).await;
         let ran = |step: &&str| !history[..length].contains(&done(step));
-        let wanted: Vec<_> = STEPS.iter().copied().filter(|step| ran(&step)).collect();
+        let wanted: Vec<_> = STEPS.iter().copied().filter(|step| ran(step)).collect();
         assert_eq!(std::mem::take(&mut *agency.calls.lock().unwrap()), wanted, "{length}");
     }
 }
@@ -130,7 +136,7 @@ fn listed(events: &[SagaEvent]) -> SagaSummary {
     let mut summary = None;
     for (n, event) in events.iter().enumerate() {
         let encoded = event.encode().unwrap();
-        let (id, n) = (EventId::new(uuid::Uuid::new_v4()), n as u64 + 1);
+        let (id, n) = (fresh_id(), n as u64 + 1);
         let new = NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at(1));
         let stream = stream_of("trip", "1").unwrap();
         let event = RecordedEvent::at(Position::new(n), stream, Version::new(n), new);
@@ -163,7 +169,7 @@ fn a_saga_that_is_retried_on_its_way_back_is_listed_as_compensating() {
     let old: SagaSummary = serde_json::from_value(old).unwrap();
     assert_eq!((old.status, old.undoing), (SagaStatus::Parked, None));
     let encoded = resumed.encode().unwrap();
-    let id = EventId::new(uuid::Uuid::new_v4());
+    let id = fresh_id();
     let new = NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at(1));
     let stream = stream_of("trip", "1").unwrap();
     let event = RecordedEvent::at(Position::new(9), stream, Version::new(9), new);
@@ -178,7 +184,7 @@ fn a_saga_that_is_retried_on_its_way_back_is_listed_as_compensating() {
 fn the_list_is_written_only_when_a_status_or_a_time_changes() {
     let written = old_history().iter().filter(|event| {
         let encoded = event.encode().unwrap();
-        let id = EventId::new(uuid::Uuid::new_v4());
+        let id = fresh_id();
         let new = NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at(1));
         let stream = stream_of("trip", "1").unwrap();
         let event = RecordedEvent::at(Position::new(1), stream, Version::new(1), new);

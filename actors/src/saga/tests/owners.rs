@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::aggregate::tests::faulty::Fault;
-use crate::event::{Event, EventId, NewEvent, Timestamp};
+use crate::event::{Event, NewEvent, Timestamp};
 use crate::saga::actor::{SagaActor, SagaArgs};
 use crate::saga::board::Board;
 use crate::saga::{Definitions, SagaEvent, stream_of};
@@ -13,7 +13,7 @@ fn by_another(events: &[SagaEvent]) -> Append {
     let at = Timestamp::from_micros(1_700_000_000_000_000);
     let new = events.iter().map(|event| {
         let encoded = event.encode().unwrap();
-        let id = EventId::new(uuid::Uuid::new_v4());
+        let id = fresh_id();
         NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at)
     });
     Append::new(stream_of("trip", "1").unwrap(), ExpectedVersion::Any, new.collect())
@@ -55,9 +55,7 @@ fn begun(history: &[SagaEvent], wanted: &str) -> Vec<u32> {
 }
 
 fn completions(history: &[SagaEvent], wanted: &str) -> usize {
-    let is = |event: &&SagaEvent| {
-        matches!(event, SagaEvent::StepCompleted { step, .. } if step == wanted)
-    };
+    let is = |event: &&SagaEvent| matches!(event, SagaEvent::StepCompleted { step, .. } if step == wanted);
     history.iter().filter(is).count()
 }
 

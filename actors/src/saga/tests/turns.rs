@@ -1,11 +1,11 @@
 //! More sagas than there is room for, and sagas that cannot go on: nobody else waits for them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::event::{ContentType, EventId, NewEvent, Timestamp};
+use crate::event::{ContentType, NewEvent, Timestamp};
 use crate::saga::{SagaEvent, StepStatus, stream_of};
 use crate::store::{Append, ExpectedVersion};
 
@@ -63,10 +63,13 @@ async fn those_that_are_open_at_the_start_are_found_page_by_page_and_wait_their_
     const COUNT: usize = 1_100;
     let (gate, begun) = (Arc::new(Semaphore::new(0)), Arc::<AtomicUsize>::default());
     let world = World::small(one(gated(&gate, &begun)), 200).await;
-    let all = (0..COUNT).map(|n| {
-        let sagas = world.sagas.clone();
-        async move { sagas.start("trip", &n.to_string(), &trip(), Default::default()).await.unwrap() }
-    });
+    let all =
+        (0..COUNT).map(|n| {
+            let sagas = world.sagas.clone();
+            async move {
+                sagas.start("trip", &n.to_string(), &trip(), Default::default()).await.unwrap()
+            }
+        });
     futures_util::future::join_all(all).await;
     world.settled().await;
     let world = world.again(one(gated(&gate, &begun))).await;
@@ -90,7 +93,7 @@ async fn one_that_cannot_be_read_holds_up_nobody() {
         deadline: None,
     });
     let started = started.unwrap();
-    let id = || EventId::new(uuid::Uuid::new_v4());
+    let id = fresh_id;
     let new = vec![
         NewEvent::new(id(), started.event_type, started.codec, started.data, at),
         NewEvent::new(id(), "saga.of_tomorrow", ContentType::Json, "{}", at),
@@ -146,8 +149,7 @@ async fn a_step_that_kills_whoever_runs_it_ends_by_its_policy() {
     let agency = Arc::new(Agency::default());
     let world = started(&agency).await;
     let system = world.system.clone();
-    let (watched, agency_of_hook) = (Arc::downgrade(&agency), Arc::clone(&agency));
-    drop(agency_of_hook);
+    let watched = Arc::downgrade(&agency);
     *agency.hook.lock().unwrap() = Some(Arc::new(move |point: &str| {
         let last = watched.upgrade().unwrap().calls().last().cloned();
         if point == "before" && last.as_deref() == Some("car") {
@@ -199,7 +201,7 @@ async fn waiting_reads_a_saga_once_and_again_when_it_has_ended() {
     let before = reads();
     until(|| reads() == before + 1).await;
     for n in 0..30 {
-        let id = EventId::new(uuid::Uuid::new_v4());
+        let id = fresh_id();
         let new = NewEvent::new(id, "noise", ContentType::Json, "{}", Timestamp::from_micros(n));
         let stream = crate::event::StreamId::new("noise-1").unwrap();
         let append = Append::new(stream, ExpectedVersion::Any, vec![new]);
