@@ -224,7 +224,8 @@ fn messaging(parts: &mut Parts<'_>) -> SupervisorSpec {
     messaging
 }
 
-/// The manager, and the sagas that run: they end with it, and it starts them again.
+/// The manager, and the sagas that run: each ends with the other, and the manager starts the sagas
+/// again.
 fn sagas(
     pool: &str,
     owner: &Arc<str>,
@@ -242,7 +243,7 @@ fn sagas(
         definitions: definitions.clone(),
     };
     patient("sagas")
-        .strategy(Strategy::RestForOne)
+        .strategy(Strategy::OneForAll)
         .child(ChildSpec::component::<SagaManager>("manager", manager))
         .child(SupervisorSpec::dynamic("running").intensity(restarts, period).max_children(100_000))
 }

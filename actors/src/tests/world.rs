@@ -132,7 +132,7 @@ impl World {
             definitions: definitions.clone(),
         };
         let sagas = SupervisorSpec::new("sagas")
-            .strategy(Strategy::RestForOne)
+            .strategy(Strategy::OneForAll)
             .intensity(10_000, patient)
             .child(ChildSpec::component::<SagaManager>("manager", manager))
             .child(SupervisorSpec::dynamic("running").intensity(10_000, patient));
