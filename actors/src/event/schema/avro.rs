@@ -126,8 +126,10 @@ impl AvroSchema {
         text: impl FnOnce() -> String,
     ) -> Result<&payload::Payloads, PayloadError> {
         let made = self.payloads.get_or_init(|| payload::Payloads::of(&text()));
-        let unusable =
-            |reason: &String| PayloadError::Unusable { kind: SchemaKind::Avro, reason: reason.clone() };
+        let unusable = |reason: &String| PayloadError::Unusable {
+            kind: SchemaKind::Avro,
+            reason: reason.clone(),
+        };
         made.as_ref().map_err(unusable)
     }
 

@@ -200,7 +200,10 @@ impl ProtobufSchema {
             Of::Enum(name) => {
                 let of = self.enums.get(name)?;
                 let by_name = |name: &str| {
-                    of.values.iter().find(|(_, names)| names.contains(name)).map(|(number, _)| *number)
+                    of.values
+                        .iter()
+                        .find(|(_, names)| names.contains(name))
+                        .map(|(number, _)| *number)
                 };
                 default.and_then(by_name).unwrap_or(of.first).to_string()
             }

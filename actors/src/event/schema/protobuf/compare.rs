@@ -110,8 +110,11 @@ impl<'a> Compare<'a> {
             _ => path.to_owned(),
         };
         self.check_label(written, read, entries.0.is_some(), entries.1.is_some(), &path);
-        self.check_default(written, read, &path);
         self.check_type(&written.of, &read.of, &path);
+        let enums = matches!((&written.of, &read.of), (Of::Enum(_), Of::Enum(_)));
+        if enums || keeps_values(&written.of, &read.of) {
+            self.check_default(written, read, &path);
+        }
     }
 
     fn check_label(
@@ -245,7 +248,8 @@ impl<'a> Compare<'a> {
             if !self.found.step(members.len() + home.map_or(0, Vec::len), &path) {
                 return;
             }
-            let unknown = home.into_iter().flatten().filter(|number| !to.fields.contains_key(*number));
+            let unknown =
+                home.into_iter().flatten().filter(|number| !to.fields.contains_key(*number));
             for field in unknown.filter_map(|number| from.fields.get(number)) {
                 let detail = format!(
                     "the writer may write {} into this oneof, and the reader finds it empty then",
