@@ -1,7 +1,9 @@
 //! The bus, the queues, the outbox and the sagas, against what they are made of.
 //!
 //! `cargo bench --bench bus --all-features`; a word after `--` runs only the parts that have it in
-//! their name: `bus`, `latency`, `nats`, `request`, `outbox`, `saga`, `flow`.
+//! their name: `bus`, `latency`, `nats`, `request`, `outbox`, `saga`, `timer`, `flow`. Only when it is
+//! asked for: `open`, 20,000 open sagas (or `SMITH_BENCH_OPEN`) whose node ends while two others
+//! stand by.
 //!
 //! Rates of a shared machine swing; the ratios are taken pair by pair in one run, and their median
 //! is printed. The driver runs on a thread beside the two workers.
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use mister_smith::SystemCore;
 use mister_smith::actors::bus::queue::nats::Connection;
-use mister_smith::actors::bus::queue::{MessageQueue, QueueOptions, in_process};
+use mister_smith::actors::bus::queue::{Queue, QueueOptions, in_process};
 use mister_smith::actors::bus::remote::Remote;
 use mister_smith::actors::bus::wire::WireMessage;
 use mister_smith::actors::event::flow::{Freshness, Link, ReplayWindow, check_chain};
@@ -22,9 +24,14 @@ use mister_smith::actors::event::{ContentType, EventId, Timestamp};
 use mister_smith::actors::ingest::Incoming;
 use mister_smith::actors::store::{EventFilter, IdempotencyKey};
 use mister_smith::prelude::*;
-use mister_smith_testkit::{Broker, Postgres};
+use mister_smith_testkit::Broker;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
+
+#[path = "bus/sagas.rs"]
+mod sagas;
+#[path = "bus/timers.rs"]
+mod timers;
 
 const ROUNDS: usize = 5;
 
@@ -252,11 +259,12 @@ async fn nats() {
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let name = format!("ours{round}");
-        let queue = connection.queue(QueueOptions::new(&name, "g"));
+        let queue = connection.queue(QueueOptions::new(&name));
+        let (sender, queue) = (queue.sender(), queue.receiver("g").expect("a name"));
         let messages: Vec<_> = (0..EVENTS).map(|n| wire(&name, n)).collect();
         queue.waiting().await.expect("it is reachable");
         let began = Instant::now();
-        queue.send(&messages).await.expect("they are sent");
+        sender.send(&messages).await.expect("they are sent");
         let sent = rate(EVENTS, began.elapsed());
         let began = Instant::now();
         let mut got = 0;
@@ -408,15 +416,15 @@ async fn outbox() {
     const EVENTS: usize = 500;
     let dir = tempfile::tempdir().expect("a directory");
     let broker = in_process::Broker::default();
-    let options = || QueueOptions::new("out", "g");
+    let options = || QueueOptions::new("out");
     let store = format!("sqlite://{}", dir.path().join("smith.db").display());
     let core = SystemCore::embedded()
         .store(store)
-        .outbox("out", Arc::new(broker.queue(options())), EventFilter::ALL)
+        .outbox("out", broker.queue(options()).sender(), EventFilter::ALL)
         .start()
         .await
         .expect("a node");
-    let queue = broker.queue(options());
+    let queue = broker.queue(options()).receiver("g").expect("a name");
     let streams = core.ingest();
     let stream = StreamId::new("order-1").expect("a name");
     let mut lags = Vec::new();
@@ -443,49 +451,6 @@ async fn outbox() {
         lags[EVENTS * 99 / 100]
     );
     core.stop(Duration::from_secs(10)).await;
-}
-
-fn steps() -> Saga<u64> {
-    (0..4).fold(Saga::new("bench"), |saga, n| {
-        saga.step(Step::new(format!("s{n}"), |cx: StepContext<u64>| async move { Ok(cx.data + 1) }))
-    })
-}
-
-/// Sagas of four steps, many at once: steps a second, each with two commits.
-async fn sagas() {
-    const SAGAS: usize = 500;
-    let server = Postgres::start().await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let sqlite = format!("sqlite://{}", dir.path().join("smith.db").display());
-    for (name, store) in [("SQLite", sqlite), ("PostgreSQL", server.create_database().await)] {
-        let core = SystemCore::embedded().store(store).saga(steps()).start().await.expect("a node");
-        let began = Instant::now();
-        let all = (0..SAGAS).map(|n| {
-            let sagas = core.sagas().clone();
-            async move {
-                let id = n.to_string();
-                sagas.start("bench", &id, &0_u64, Metadata::default()).await.expect("it begins");
-            }
-        });
-        futures_util::future::join_all(all).await;
-        let mut open = true;
-        while open {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            let filter =
-                mister_smith::actors::saga::SagaFilter { open: true, ..Default::default() };
-            let head = core.head();
-            core.wait_for(head).await.expect("followed");
-            let listed = core.sagas().list(&filter, None, 1).await.expect("a list");
-            open = !listed.is_empty() || core.head() != head;
-        }
-        let took = began.elapsed();
-        println!(
-            "saga      {name:<10} {:.1} k steps/s ({:.1} k events/s), {SAGAS} sagas of 4 steps at once",
-            rate(SAGAS * 4, took) / 1e3,
-            rate(SAGAS * 10, took) / 1e3
-        );
-        core.stop(Duration::from_secs(10)).await;
-    }
 }
 
 /// What the checks on a flow cost for each event, and of one core at 50,000 events a second. The
@@ -555,6 +520,11 @@ fn main() {
         run("nats", Box::pin(nats())).await;
         run("request", Box::pin(request())).await;
         run("outbox", Box::pin(outbox())).await;
-        run("saga", Box::pin(sagas())).await;
+        run("saga", Box::pin(sagas::sagas())).await;
+        run("timer", Box::pin(timers::timers())).await;
+        if words.iter().any(|word| word == "open") {
+            let count = std::env::var("SMITH_BENCH_OPEN").ok().and_then(|count| count.parse().ok());
+            sagas::open(count.unwrap_or(20_000)).await;
+        }
     });
 }

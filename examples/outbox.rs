@@ -2,10 +2,9 @@
 //!
 //! `cargo run --example outbox`
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use mister_smith::actors::bus::queue::{MessageQueue, QueueOptions, in_process::Broker};
+use mister_smith::actors::bus::queue::{Queue, QueueOptions, Receiver, in_process::Broker};
 use mister_smith::actors::bus::wire::WireMessage;
 use mister_smith::actors::event::ContentType;
 use mister_smith::actors::ingest::Incoming;
@@ -20,11 +19,11 @@ async fn main() -> anyhow::Result<()> {
     let file = directory.path().join("smith.db");
     // With `queue::connect("nats://…")` the same goes to JetStream, with `redis://…` to Redis.
     let broker = Broker::default();
-    let shipping = |name: &str| broker.queue(QueueOptions::new(name, "shipping"));
+    let queue = |name: &str| broker.queue(QueueOptions::new(name));
     let node = SystemCore::embedded()
         .store(format!("sqlite://{}", file.display()))
-        .outbox("shop", Arc::new(shipping("shop")), EventFilter::ALL.categories(["order"]))
-        .outbox_table(Arc::new(shipping("letters")))
+        .outbox("shop", queue("shop").sender(), EventFilter::ALL.categories(["order"]))
+        .outbox_table(queue("letters").sender())
         .start()
         .await?;
 
@@ -37,7 +36,7 @@ async fn main() -> anyhow::Result<()> {
         key: IdempotencyKey::of(["order 7"]),
     };
     node.ingest().ingest(&StreamId::new("order-7")?, vec![placed]).await?;
-    print(&shipping("shop")).await?;
+    print(&*queue("shop").receiver("shipping")?).await?;
 
     // And so is a table, for an application that has transactions of its own in the same file.
     let mut connection = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await?;
@@ -56,13 +55,13 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     node.nudge_outbox();
-    print(&shipping("letters")).await?;
+    print(&*queue("letters").receiver("shipping")?).await?;
     node.stop(mister_smith::system::DEFAULT_STOP_DEADLINE).await;
     Ok(())
 }
 
 /// Receives one message, prints and acknowledges it; there is no second one.
-async fn print(queue: &impl MessageQueue) -> anyhow::Result<()> {
+async fn print(queue: &dyn Receiver) -> anyhow::Result<()> {
     let wait = Duration::from_secs(10);
     for received in queue.receive(1, wait).await? {
         let message = &received.message;

@@ -167,12 +167,13 @@ impl Process for Fulfilment {
     fn then(_: &str, event: &Concluded) -> Vec<Effect<Self>> {
         match event {
             Concluded::Begun {} => vec![
-                Effect::send::<Goods>("shelf", GoodsCommand::Reserve).refused(|_| Hears::SoldOut),
+                Effect::send::<Goods>("reserve", "shelf", GoodsCommand::Reserve)
+                    .refused(|_| Hears::SoldOut),
                 // In a shop this would be days; it is in the store, and comes after any restart.
                 Effect::after("payment", Duration::from_millis(400), || Hears::TooLate),
             ],
             Concluded::GivenUp { release: true, .. } => {
-                vec![Effect::send::<Goods>("shelf", GoodsCommand::Release)]
+                vec![Effect::send::<Goods>("release", "shelf", GoodsCommand::Release)]
             }
             _ => vec![],
         }

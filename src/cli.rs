@@ -27,6 +27,7 @@ mod sagas;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod skip;
 mod store;
+mod timers;
 mod token;
 mod top;
 mod tree;
@@ -63,6 +64,8 @@ enum Command {
     Consumers(consumers::Consumers),
     /// See and steer the sagas of a running node
     Sagas(sagas::Sagas),
+    /// See what is to happen at a time, and take it back
+    Timers(timers::Timers),
     /// Show the tree of a running node, as text or as a picture
     Tree(tree::TreeArgs),
     /// Watch the actors of a running node
@@ -106,6 +109,7 @@ impl Cli {
             Command::Projections(projections) => projections.execute().await,
             Command::Consumers(consumers) => consumers.execute().await,
             Command::Sagas(sagas) => sagas.execute().await,
+            Command::Timers(timers) => timers.execute().await,
             Command::Tree(tree) => tree.execute().await,
             Command::Top(top) => Box::pin(top.execute()).await,
             Command::Token(token) => token.execute(),

@@ -8,6 +8,7 @@
 //! | `GET /api/v1/bus` | the bus, its subscriptions, the brokers | `http/bus.rs` |
 //! | `GET /api/v1/dead-letters…`, `POST …` | messages that could not be handled: requeue, purge | `http/dead_letters.rs` |
 //! | `GET /api/v1/sagas…`, `POST …` | sagas: how they stand, retry, abort | `http/sagas.rs` |
+//! | `GET /api/v1/timers…`, `POST …` | timers of the store: when they fire, cancel | `http/timers.rs` |
 //! | `GET /debug/tree`, `POST /debug/actors/…` | the live tree | [`crate::debug`] |
 //! | `GET /healthz`, `/readyz` | is it alive, is it ready | [`crate::debug`] |
 //!
@@ -31,6 +32,7 @@ use mister_smith_actors::ingest::Ingest;
 use mister_smith_actors::pool::PoolHandle;
 use mister_smith_actors::projection::handle::ProjectionRef;
 use mister_smith_actors::saga::Sagas;
+use mister_smith_actors::timer::Timers;
 use mister_smith_supervisors::ActorSystem;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -53,6 +55,7 @@ mod projections;
 mod query;
 mod sagas;
 mod server;
+mod timers;
 #[cfg(feature = "tls")]
 pub mod tls;
 
@@ -155,6 +158,7 @@ pub(crate) struct Node {
     pub(crate) letters: DeadLetters,
     pub(crate) sagas: Sagas,
     pub(crate) consumers: Consumers,
+    pub(crate) timers: Timers,
     pub(crate) facts: Arc<Facts>,
     pub(crate) brokers: Vec<Broker>,
 }
@@ -264,6 +268,8 @@ impl Edge {
             .route("/api/v1/consumers/{name}/{action}", post(consumers::act))
             .route("/api/v1/sagas", get(sagas::list))
             .route("/api/v1/sagas/{name}/{*rest}", get(sagas::show).post(sagas::act))
+            .route("/api/v1/timers", get(timers::list))
+            .route("/api/v1/timers/{kind}/{*rest}", post(timers::act))
             .merge(debug::v1::router())
             .route("/", get(debug::page::index))
             .route("/assets/{*path}", get(debug::page::asset))

@@ -2,12 +2,12 @@
 
 pub use mister_smith_actors::aggregate::{Aggregate, SnapshotPolicy};
 pub use mister_smith_actors::bus::{
-    Delivery, EventBus, Handler, NewMessage, Order, Outcome, Pattern, RetryPolicy, Subject,
-    Subscription,
+    Batch, BatchHandler, Delivery, EventBus, Handled, Handler, NewMessage, Order, Outcome,
+    Outcomes, Pattern, RetryPolicy, Subject, Subscription,
 };
 pub use mister_smith_actors::command::{CommandEnvelope, CommandError, CommandOptions, Executed};
 pub use mister_smith_actors::component;
-pub use mister_smith_actors::consumer::{Begin, Consumed, Consumer};
+pub use mister_smith_actors::consumer::{Begin, Consumer};
 pub use mister_smith_actors::event::{Event, Metadata, StreamId};
 pub use mister_smith_actors::process::{Effect, Process, ProcessOptions};
 pub use mister_smith_actors::query::Query;

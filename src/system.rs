@@ -25,6 +25,8 @@ use mister_smith_actors::projection::handle::{ProjectionRef, RequestError};
 use mister_smith_actors::query::QueryBus;
 use mister_smith_actors::saga::Sagas;
 use mister_smith_actors::store::follow::Followers;
+use mister_smith_actors::timer::Timers;
+use mister_smith_actors::timer::schedule::Schedules;
 use mister_smith_supervisors::{
     Actor, ActorSystem, Address, Depth, ExitReason, SupervisionTree, SupervisorError,
 };
@@ -77,6 +79,8 @@ struct Inner {
     sagas: Sagas,
     consumers: Consumers,
     processes: Processes,
+    timers: Timers,
+    schedule: Schedules,
     nudge: Nudge,
     _lock: Option<lock::StoreLock>,
 }
@@ -204,6 +208,19 @@ impl SystemCore {
     #[must_use]
     pub fn processes(&self) -> &Processes {
         &self.0.processes
+    }
+
+    /// What is to happen at a time: set, cancel, see, and handle kinds of one's own.
+    #[must_use]
+    pub fn timers(&self) -> &Timers {
+        &self.0.timers
+    }
+
+    /// Messages that are published later: at a time, after a while, or whenever a pattern of cron
+    /// comes true.
+    #[must_use]
+    pub fn schedule(&self) -> &Schedules {
+        &self.0.schedule
     }
 
     /// Says that a transaction with messages in the outbox table was committed: they are sent at

@@ -25,13 +25,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mister_smith_supervisors::{
-    Address, AskError, ChildSpec, Clock, ErrorClass, LookupError, RestartPolicy, SupervisorError,
-    SupervisorRef,
+    Address, AskError, ChildSpec, Clock, LookupError, RestartPolicy, SupervisorError, SupervisorRef,
 };
 use tokio::sync::{Mutex, OnceCell};
 use uuid::Uuid;
 
-use crate::event::{Event, EventId, Timestamp};
+use crate::event::{EventId, Timestamp};
+use crate::settle::{Counts, Settler};
 
 mod actor;
 pub mod broker;
@@ -40,6 +40,7 @@ pub mod key_value;
 mod latency;
 pub mod lifecycle_feed;
 mod message;
+mod publish;
 pub mod queue;
 pub mod remote;
 mod routes;
@@ -53,16 +54,21 @@ pub use actor::{BusActor, BusArgs, BusMessage};
 use latency::Latency;
 pub use latency::LatencyStatus;
 pub use message::{Message, NewMessage};
+pub use publish::{PublishError, Published, Publisher};
 pub use subject::{InvalidSubject, MAX_SUBJECT_BYTES, Pattern, SYSTEM, Subject};
 pub use subscriber::SubscriberMessage;
 pub use subscription::{
-    DEFAULT_BUFFER, DEFAULT_HANDLE_DEADLINE, DEFAULT_WAIT, DeadLetterOffice, Delivery,
-    FailureCause, Handler, OfficeError, Order, Outcome, RetryPolicy, Subscription, Undelivered,
+    DEFAULT_BUFFER, DEFAULT_HANDLE_DEADLINE, DEFAULT_WAIT, Order, Subscription,
+};
+
+pub use crate::settle::{
+    Batch, BatchHandler, DeadLetterOffice, Delivery, FailureCause, Handled, Handler, OfficeError,
+    Outcome, Outcomes, RetryPolicy, Source, Undelivered,
 };
 
 use queue::processor::ProcessorMessage;
-use routes::{Group, Routes};
-use sink::{AddressSink, Counts, Offer, Route};
+use routes::Routes;
+use sink::{AddressSink, Offer, Route};
 use subscriber::{Shared, SubscriberActor, SubscriberArgs};
 
 #[cfg(test)]
@@ -99,50 +105,11 @@ impl IdSource {
 }
 
 /// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-fn splitmix(mut z: u64) -> u64 {
+pub(crate) fn splitmix(mut z: u64) -> u64 {
     z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
-}
-
-/// Where a published message went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Published {
-    /// The message's id.
-    pub id: EventId,
-    /// In how many mailboxes it is.
-    pub delivered: usize,
-    /// How many subscriptions dropped it, or another for it, as they said they would.
-    pub dropped: usize,
-}
-
-/// Some subscribers did not get the message; all others have it.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error(
-    "{delivered} subscriptions have {subject} ({id}), but {} had no room for it: {}; \
-     make the buffer larger, the subscriber faster, or let it drop the oldest",
-    refused.len(), refused.join(", ")
-)]
-#[non_exhaustive]
-pub struct PublishError {
-    /// The message's id. Publish again with it, and those who know it can tell.
-    pub id: EventId,
-    /// Its subject.
-    pub subject: Subject,
-    /// How many have it.
-    pub delivered: usize,
-    /// The subscriptions that had no room.
-    pub refused: Vec<String>,
-}
-
-impl PublishError {
-    /// How to react: later there may be room.
-    #[must_use]
-    pub const fn class(&self) -> ErrorClass {
-        ErrorClass::Transient
-    }
 }
 
 /// Why a subscription was not made, or not ended.
@@ -183,8 +150,10 @@ pub struct HandlingStatus {
     pub acknowledged: u64,
     /// Tries that failed and were followed by another.
     pub retried: u64,
-    /// Dead letters.
+    /// Given up.
     pub dead: u64,
+    /// Given up without a dead letter: it was refused for good, and the log has a line about it.
+    pub refused: u64,
     /// Messages that wait for their next try.
     pub waiting: usize,
 }
@@ -243,104 +212,20 @@ impl EventBus {
         let _ = self.0.office.set(office);
     }
 
-    /// Publishes a message: it is in the mailbox of each of its subscribers when this returns.
-    ///
-    /// Those with room get it at once; then the publisher waits for the others, each as long as
-    /// its own policy says.
-    ///
-    /// # Errors
-    /// Some had no room in time; the others have it.
-    ///
-    /// # Cancel safety
-    /// A dropped call has reached all that had room, and maybe some of the others.
-    pub async fn publish(&self, message: NewMessage) -> Result<Published, PublishError> {
-        let (message, mut published, full) = self.offer(message);
-        if full.is_empty() {
-            return Ok(published);
-        }
-        let mut refused = Vec::new();
-        for route in full {
-            match route.offer(&message).await {
-                true => published.delivered += 1,
-                false => refused.push(route.name.to_string()),
-            }
-        }
-        if refused.is_empty() {
-            return Ok(published);
-        }
-        let Published { id, delivered, .. } = published;
-        Err(PublishError { id, subject: message.subject.clone(), delivered, refused })
-    }
-
-    /// Publishes a message to all who have room now, and waits for nobody.
-    ///
-    /// # Errors
-    /// Some had no room; the others have it.
-    pub fn try_publish(&self, message: NewMessage) -> Result<Published, PublishError> {
-        let (message, published, full) = self.offer(message);
-        if full.is_empty() {
-            return Ok(published);
-        }
-        for route in &full {
-            route.counts.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        let refused = full.iter().map(|route| route.name.to_string()).collect();
-        let Published { id, delivered, .. } = published;
-        Err(PublishError { id, subject: message.subject.clone(), delivered, refused })
-    }
-
-    /// Publishes an event.
-    ///
-    /// # Errors
-    /// As for [`publish`](Self::publish).
-    ///
-    /// # Panics
-    /// Never: the subject was checked when it was made.
-    pub async fn publish_event<E: Event>(
-        &self,
-        subject: Subject,
-        event: E,
-    ) -> Result<Published, PublishError> {
-        let message = NewMessage::event(subject, event).expect("a subject is one already");
-        self.publish(message).await
-    }
-
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp::from_micros(self.0.clock.wall_us())
     }
 
     pub(crate) fn stamp(&self, message: NewMessage) -> Arc<Message> {
-        let NewMessage { subject, id, at, metadata, position, dead_letter, body } = message;
+        let NewMessage { subject, id, at, metadata, origin, body } = message;
         let at = at.unwrap_or_else(|| self.now());
         let id = id.unwrap_or_else(|| self.0.ids.next(at));
-        Arc::new(Message { id, subject, at, metadata, position, dead_letter, body })
+        Arc::new(Message { id, subject, at, metadata, origin, body })
     }
 
-    /// Gives it to all that have room; answers who has not.
-    fn offer(&self, message: NewMessage) -> (Arc<Message>, Published, Vec<Arc<Route>>) {
-        let message = self.stamp(message);
-        let targets = self.0.routes.targets(&message.subject);
-        self.0.published.fetch_add(1, Ordering::Relaxed);
-        let mut published = Published { id: message.id, delivered: 0, dropped: 0 };
-        let mut full = Vec::new();
-        for route in &targets.each {
-            match route.try_offer(&message) {
-                Offer::Taken => published.delivered += 1,
-                Offer::Dropped => published.dropped += 1,
-                Offer::Full => full.push(Arc::clone(route)),
-                // It ended a moment ago.
-                Offer::Gone => {}
-            }
-        }
-        for group in &targets.groups {
-            match offer_one(group, &message) {
-                Ok(Offer::Dropped) => published.dropped += 1,
-                Ok(_) => published.delivered += 1,
-                Err(Some(route)) => full.push(route),
-                Err(None) => {}
-            }
-        }
-        (message, published, full)
+    /// A number for what is to look random, and be the same in each run with the same seed.
+    pub(crate) fn seed(&self) -> u64 {
+        splitmix(self.0.ids.seed.0 ^ self.0.numbers.load(Ordering::Relaxed))
     }
 
     /// Subscribes: from now on messages that match are handed to a handler, one after the other,
@@ -358,19 +243,28 @@ impl EventBus {
     ) -> Result<SubscriptionRef, SubscribeError> {
         let _turn = self.0.changing.lock().await;
         let (supervisor, office) = self.parts()?;
-        let Subscription { name, pattern, group, buffer, overflow, policy, target } = subscription;
+        let Subscription { name, pattern, group, buffer, overflow, policy, target, results } =
+            subscription;
         let exists = || SubscribeError::Exists { name: name.to_string() };
         if self.0.routes.get(&name).is_some() {
             return Err(exists());
         }
         let shared = Arc::new(Shared::new(Latency::new(target)));
-        let args = SubscriberArgs {
+        let settler = Settler {
             name: Arc::clone(&name),
+            retry: policy.retry,
+            deadline: policy.deadline,
+            office: Arc::clone(office),
+            results,
+            counts: Arc::clone(&shared.counts),
+            seed: self.seed(),
+        };
+        let args = SubscriberArgs {
             make: Arc::new(make),
-            policy,
+            order: policy.order,
             capacity: buffer,
             shared: Arc::clone(&shared),
-            office: Arc::clone(office),
+            settler,
         };
         let spec = ChildSpec::actor::<SubscriberActor<H>>(Arc::clone(&name), args)
             .restart(RestartPolicy::Transient)
@@ -386,8 +280,9 @@ impl EventBus {
             Err(error) => return Err(error.into()),
         };
         let sink = AddressSink { address: address.clone(), wrap: SubscriberMessage::Deliver };
-        let own = Some(Arc::clone(&shared));
-        self.insert(Arc::clone(&name), pattern, group, Box::new(sink), own)?;
+        let (own, counts) = (Arc::clone(&shared), Arc::clone(&shared.counts));
+        let sink = Box::new(sink);
+        self.insert(Arc::clone(&name), pattern, group, sink, Some(own), Some(counts))?;
         Ok(SubscriptionRef { name, address, shared })
     }
 
@@ -404,7 +299,25 @@ impl EventBus {
         address: Address<M>,
         wrap: impl Fn(Arc<Message>) -> M + Send + Sync + 'static,
     ) -> Result<(), SubscribeError> {
-        self.insert(name.into(), pattern, None, Box::new(AddressSink { address, wrap }), None)
+        self.insert(name.into(), pattern, None, Box::new(AddressSink { address, wrap }), None, None)
+    }
+
+    /// The same for an actor that has a handler, with what that counts.
+    pub(crate) fn connect_counted<M: Send + 'static>(
+        &self,
+        name: Arc<str>,
+        pattern: Pattern,
+        address: Address<M>,
+        wrap: impl Fn(Arc<Message>) -> M + Send + Sync + 'static,
+        counts: Arc<Counts>,
+    ) -> Result<(), SubscribeError> {
+        let sink = Box::new(AddressSink { address, wrap });
+        self.insert(name, pattern, None, sink, None, Some(counts))
+    }
+
+    /// Whether there is a subscription, or something else that is connected, of that name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.routes.get(name).is_some()
     }
 
     /// Where subscriptions live, and where their dead letters go.
@@ -420,6 +333,7 @@ impl EventBus {
         group: Option<Arc<str>>,
         sink: Box<dyn sink::Sink>,
         shared: Option<Arc<Shared>>,
+        settled: Option<Arc<Counts>>,
     ) -> Result<(), SubscribeError> {
         let route = Arc::new(Route {
             number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
@@ -427,8 +341,9 @@ impl EventBus {
             pattern,
             group,
             sink,
-            counts: Counts::default(),
+            counts: sink::Counts::default(),
             shared,
+            settled,
             cut_off: false.into(),
         });
         match self.0.routes.insert(route) {
@@ -448,8 +363,9 @@ impl EventBus {
         self.0.routes.remove(name).ok_or_else(unknown)?;
         let supervisor = self.0.supervisor.get().ok_or(SubscribeError::NotUp)?;
         if let Some(actor) = supervisor.child::<SubscriberMessage>(name) {
-            // One that is gone already has nothing left to handle.
-            let _ = actor.tell(SubscriberMessage::Finish).await;
+            // Ahead of what waits, so that a full mailbox cannot lose it: the actor ends when it
+            // has handled the rest. One that is gone already has nothing left to handle.
+            let _ = actor.tell_urgent(SubscriberMessage::Finish);
         } else if supervisor.child::<ProcessorMessage>(name).is_some() {
             // What it has in hand is delivered again, to whoever processes the queue then.
             supervisor.terminate_child(name).await?;
@@ -477,7 +393,7 @@ impl EventBus {
     #[must_use]
     pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
         let status = |route: &Arc<Route>| {
-            let Counts { delivered, dropped, refused } = &route.counts;
+            let sink::Counts { delivered, dropped, refused } = &route.counts;
             SubscriptionStatus {
                 name: Arc::clone(&route.name),
                 pattern: route.pattern.to_string(),
@@ -488,11 +404,12 @@ impl EventBus {
                 dropped: dropped.load(Ordering::Relaxed),
                 refused: refused.load(Ordering::Relaxed),
                 cut_off: route.cut_off.load(Ordering::Relaxed),
-                handling: route.shared.as_ref().map(|shared| HandlingStatus {
-                    acknowledged: shared.acked.load(Ordering::Relaxed),
-                    retried: shared.retried.load(Ordering::Relaxed),
-                    dead: shared.dead.load(Ordering::Relaxed),
-                    waiting: shared.waiting(),
+                handling: route.settled.as_ref().map(|counts| HandlingStatus {
+                    acknowledged: counts.acked.load(Ordering::Relaxed),
+                    retried: counts.retried.load(Ordering::Relaxed),
+                    dead: counts.dead.load(Ordering::Relaxed),
+                    refused: counts.refused.load(Ordering::Relaxed),
+                    waiting: route.shared.as_ref().map_or(0, |shared| shared.waiting()),
                 }),
                 latency: route.shared.as_ref().map(|shared| shared.latency.status()),
             }
@@ -510,24 +427,6 @@ impl EventBus {
     pub fn close(&self) {
         self.0.routes.clear();
     }
-}
-
-/// Gives a message to one member of a group: the one with the shortest queue, and among equals to
-/// one after the other. If none has room, answers for whom to wait.
-fn offer_one(group: &Group, message: &Arc<Message>) -> Result<Offer, Option<Arc<Route>>> {
-    let count = group.members.len();
-    let first = group.turn.fetch_add(1, Ordering::Relaxed);
-    let mut order: Vec<_> = (0..count).map(|n| &group.members[(first + n) % count]).collect();
-    order.sort_by_key(|route| route.sink.depth());
-    let mut shortest = None;
-    for route in order {
-        match route.try_offer(message) {
-            Offer::Full => shortest = shortest.or(Some(route)),
-            Offer::Gone => {}
-            taken => return Ok(taken),
-        }
-    }
-    Err(shortest.cloned())
 }
 
 /// Why a message did not reach the one subscription that it is for.
@@ -569,19 +468,19 @@ impl SubscriptionRef {
     /// Messages that were acknowledged.
     #[must_use]
     pub fn acked(&self) -> u64 {
-        self.shared.acked.load(Ordering::Relaxed)
+        self.shared.counts.acked.load(Ordering::Relaxed)
     }
 
     /// How often a message was put back for another try.
     #[must_use]
     pub fn retried(&self) -> u64 {
-        self.shared.retried.load(Ordering::Relaxed)
+        self.shared.counts.retried.load(Ordering::Relaxed)
     }
 
     /// Messages that became dead letters.
     #[must_use]
     pub fn dead(&self) -> u64 {
-        self.shared.dead.load(Ordering::Relaxed)
+        self.shared.counts.dead.load(Ordering::Relaxed)
     }
 
     /// Messages that wait, in the mailbox or for another try.

@@ -11,21 +11,20 @@
 //! ```
 //!
 //! An event comes at least once. It comes again when the node, or the consumer, ended before its
-//! checkpoint was written; [`Consumed::redelivered`] says that this may be so, and
-//! [`Consumed::key`] names the event's effect for ever, for whoever must tell a repeat.
+//! checkpoint was written; [`Delivery::redelivered`](crate::bus::Delivery) says that this may be so,
+//! and [`Delivery::key`](crate::bus::Delivery::key) names the event's effect for ever, for whoever
+//! must tell a repeat.
 //!
 //! Where several nodes share a store, one of them has the consumer, and the others stand by.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-
-use crate::bus::{DEFAULT_HANDLE_DEADLINE, Outcome, RetryPolicy};
+use crate::bus::queue::Sender;
+use crate::bus::{DEFAULT_HANDLE_DEADLINE, Handler, RetryPolicy};
 use crate::event::{Position, RecordedEvent, Timestamp};
+use crate::settle::AnyHandler;
 use crate::store::EventFilter;
 use crate::store::claims::ClaimError;
 
@@ -44,13 +43,13 @@ pub const DEFAULT_PAGE: usize = 100;
 /// A durable consumer, before it is started.
 ///
 /// ```
-/// use mister_smith_actors::bus::Outcome;
-/// use mister_smith_actors::consumer::{Begin, Consumed, Consumer};
+/// use mister_smith_actors::bus::{Delivery, Outcome};
+/// use mister_smith_actors::consumer::{Begin, Consumer};
 /// use mister_smith_actors::store::EventFilter;
 ///
-/// let mailer = Consumer::new("mailer", |consumed: Consumed| async move {
-///     // Send it, under the name `consumed.key()`, so that a repeat is told.
-///     println!("{} {}", consumed.key(), consumed.event.event_type);
+/// let mailer = Consumer::new("mailer", |delivery: Delivery| async move {
+///     // Send it, under the name `delivery.key()`, so that a repeat is told.
+///     println!("{} {}", delivery.key(), delivery.message.subject());
 ///     Outcome::Ack
 /// })
 /// .filter(EventFilter::ALL.categories(["order"]))
@@ -87,22 +86,18 @@ type LaneOf = Arc<dyn Fn(&RecordedEvent) -> Arc<str> + Send + Sync>;
 impl Consumer {
     /// A consumer with a name, unique in its store, that handles everything from the beginning of
     /// the log, one event after the other.
-    pub fn new(name: impl Into<Arc<str>>, handler: impl EventHandler) -> Self {
-        let handler = Arc::new(handler);
-        let handle = move |consumed| {
-            let handler = Arc::clone(&handler);
-            async move { handler.handle(consumed).await }.boxed()
-        };
+    pub fn new(name: impl Into<Arc<str>>, handler: impl Handler) -> Self {
         Self {
             name: name.into(),
             filter: EventFilter::ALL,
             begin: Begin::default(),
             plan: runner::Plan {
-                handle: Arc::new(handle),
+                handler: AnyHandler::new(handler),
                 lane: Arc::new(|_| "".into()),
                 lanes: 1,
                 retry: RetryPolicy::default(),
                 deadline: DEFAULT_HANDLE_DEADLINE,
+                results: None,
             },
             page: DEFAULT_PAGE,
         }
@@ -144,6 +139,20 @@ impl Consumer {
         self
     }
 
+    /// Where what events lead to is sent, before they are settled.
+    #[must_use]
+    pub fn results(mut self, queue: Arc<dyn Sender>) -> Self {
+        self.plan.results = Some(queue);
+        self
+    }
+
+    /// Handles up to so many events at once, in no order; for handlers of
+    /// [batches](crate::bus::Batch), and others that do not mind.
+    #[must_use]
+    pub fn unordered(self, at_once: usize) -> Self {
+        self.lanes_by(at_once, |event| event.position.to_string().into())
+    }
+
     /// Handles the events of up to so many streams at once, those of one stream in their order.
     #[must_use]
     pub fn lanes_by_stream(self, lanes: usize) -> Self {
@@ -183,51 +192,6 @@ impl fmt::Debug for Consumer {
             .finish_non_exhaustive()
     }
 }
-
-/// An event in a consumer's hands.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Consumed {
-    /// Who consumes it.
-    pub consumer: Arc<str>,
-    /// The event.
-    pub event: RecordedEvent,
-    /// Which try this is; the first is 1.
-    pub attempt: u32,
-    /// An earlier life, or an earlier try, may have handled it.
-    pub redelivered: bool,
-}
-
-impl Consumed {
-    /// Names what this consumer does about this event, for ever: the same for every try.
-    #[must_use]
-    pub fn key(&self) -> String {
-        format!("{}/{}", self.consumer, self.event.position)
-    }
-}
-
-/// Handles the events of a consumer.
-pub trait EventHandler: Send + Sync + 'static {
-    /// Handles one event. A panic is a try that failed.
-    ///
-    /// # Cancel safety
-    /// The future is dropped at its deadline and when the consumer ends; the event then comes
-    /// again.
-    fn handle(&self, consumed: Consumed) -> impl Future<Output = Outcome> + Send;
-}
-
-impl<F, R> EventHandler for F
-where
-    F: Fn(Consumed) -> R + Send + Sync + 'static,
-    R: Future<Output = Outcome> + Send,
-{
-    fn handle(&self, consumed: Consumed) -> impl Future<Output = Outcome> + Send {
-        self(consumed)
-    }
-}
-
-/// A handler without its type.
-type Handle = Arc<dyn Fn(Consumed) -> BoxFuture<'static, Outcome> + Send + Sync>;
 
 /// Why nothing came of a request about a consumer.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ use crate::store::notes::Owner;
 
 mod desk;
 
-pub use desk::{DeadLetterError, DeadLetters, Requeued};
+pub use desk::{DeadLetterError, DeadLetters, LETTER_BYTES, Requeued};
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@
 //! | 2 | [`store`] | the log: append and read; [`store::committer`], the actor that groups commits |
 //! | 2 | [`store::read_model`] | what a read model is written and read through |
 //! | 2 | [`bus`] | messages between actors, by subject |
+//! | 2 | [`settle`] | how a message is handled, tried again, and buried: the same for bus, queues and log |
 //! | 2 | [`pool`] | the actor that owns the connections |
 //! | 3 | [`aggregate`] | state that changes by events only, one actor for each that is live |
 //! | 3 | [`command`], [`query`] | typed commands to aggregates, typed questions to whoever answers |
@@ -19,6 +20,7 @@
 //! | 3 | [`outbox`] | from the log, and from applications' own tables, to queues and the bus |
 //! | 3 | [`saga`] | processes of several steps, each undone if a later one cannot be done |
 //! | 3 | [`process`] | processes that react to events, and to time |
+//! | 3 | [`timer`] | what is to happen at a time; [`timer::schedule`], messages that are published later |
 //!
 //! One event's way: [`ingest`] hands it to the [`store::committer`]; once it is durable, the
 //! [`projection::actor`] is woken.
@@ -39,7 +41,9 @@ pub mod process;
 pub mod projection;
 pub mod query;
 pub mod saga;
+pub mod settle;
 pub mod store;
+pub mod timer;
 
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use mister_smith_supervisors::ErrorClass;
 use uuid::Uuid;
 
-use crate::bus::queue::MessageQueue;
+use crate::bus::queue::Sender;
 use crate::bus::wire::WireMessage;
 use crate::bus::{EventBus, NewMessage, Subject};
 use crate::event::RecordedEvent;
@@ -77,13 +77,13 @@ pub fn subject_under(prefix: &str) -> SubjectOf {
 /// A queue.
 #[derive(Debug)]
 pub struct QueueOutlet {
-    queue: Arc<dyn MessageQueue>,
+    queue: Arc<dyn Sender>,
 }
 
 impl QueueOutlet {
     /// Sends the events of a log to a queue.
     #[must_use]
-    pub fn new(queue: Arc<dyn MessageQueue>) -> Self {
+    pub fn new(queue: Arc<dyn Sender>) -> Self {
         Self { queue }
     }
 }

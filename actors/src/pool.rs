@@ -25,6 +25,7 @@ use crate::store::notes::Notes;
 use crate::store::read_model::documents::Documents;
 use crate::store::snapshot::SnapshotStore;
 use crate::store::tail::{DEFAULT_BYTES, Tail};
+use crate::store::timers::TimerTable;
 use crate::store::{EventStore, StoreError};
 
 mod mounted;
@@ -49,6 +50,8 @@ pub struct Lease {
     pub claims: Arc<dyn Claims>,
     /// Messages of applications' own transactions.
     pub messages: Arc<dyn MessageTables>,
+    /// What is to happen at a time.
+    pub timers: Arc<dyn TimerTable>,
     /// What is noted beside the log.
     pub notes: Arc<dyn Notes>,
     /// Keeps the store's files small.

@@ -17,13 +17,14 @@
 //!            └── refused, answered, due ──▶ decide ─▶ …
 //! ```
 //!
-//! Each arrow is a [durable consumer](crate::consumer), and each effect has a name that is the
-//! same for ever: the process, the position of the event that it follows from, and which of its
-//! effects it is. So whatever crashes when, every reaction happens, each has its effect once on
+//! Each arrow is a [durable consumer](crate::consumer), or a [timer](crate::timer) for a deadline,
+//! and each effect has a name that is the same permanently: the process, the position of the event
+//! that it follows from, and the effect's own name. So whatever crashes when, every reaction happens, each has its effect once on
 //! aggregates, and calls to other systems are repeated only under the same name.
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -119,11 +120,15 @@ mod tests;
 ///     fn then(order: &str, event: &Concluded) -> Vec<Effect<Self>> {
 ///         match event {
 ///             Concluded::Begun => vec![
-///                 Effect::send::<Stock>("goods", StockCommand::Reserve { order: order.to_owned() })
-///                     .refused(|_| Hears::OutOfStock),
+///                 Effect::send::<Stock>(
+///                     "reserve",
+///                     "goods",
+///                     StockCommand::Reserve { order: order.to_owned() },
+///                 )
+///                 .refused(|_| Hears::OutOfStock),
 ///                 Effect::after("too late", Duration::from_secs(3_600), || Hears::TooLate),
 ///             ],
-///             _ => vec![],
+///             _ => vec![Effect::cancel("too late")],
 ///         }
 ///     }
 /// }
@@ -143,8 +148,13 @@ pub trait Process: Aggregate {
     fn then(id: &str, event: &Self::Event) -> Vec<Effect<Self>>;
 }
 
-/// What follows from an event of a process.
-pub struct Effect<P: Process>(Kind<P>);
+/// What follows from an event of a process. Its name tells it from the others of the event, for
+/// good: after a crash it is known by it what was done, also by a later version of the program that
+/// has more of them. So a name stays with what it stands for.
+pub struct Effect<P: Process> {
+    name: Arc<str>,
+    kind: Kind<P>,
+}
 
 type Dispatch = Box<
     dyn FnOnce(CommandBus, EffectContext) -> BoxFuture<'static, Result<Executed, CommandError>>
@@ -156,7 +166,8 @@ type Called<P> = BoxFuture<'static, Result<Option<<P as Aggregate>::Command>, St
 enum Kind<P: Process> {
     Send { dispatch: Dispatch, refused: Option<Refused<P>> },
     Call(Box<dyn FnOnce(EffectContext) -> Called<P> + Send>),
-    Later { name: String, due: Due, command: Box<dyn FnOnce() -> P::Command + Send> },
+    Later { due: Due, command: Box<dyn FnOnce() -> P::Command + Send> },
+    Cancel,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -176,9 +187,17 @@ pub struct EffectContext {
 }
 
 impl<P: Process> Effect<P> {
+    fn new(name: impl Into<Arc<str>>, kind: Kind<P>) -> Self {
+        Self { name: name.into(), kind }
+    }
+
     /// Sends a command to an aggregate; it has its effect once. Without
     /// [`refused`](Self::refused), a refusal becomes a dead letter.
-    pub fn send<A: Aggregate>(id: impl Into<String>, command: A::Command) -> Self {
+    pub fn send<A: Aggregate>(
+        name: impl Into<Arc<str>>,
+        id: impl Into<String>,
+        command: A::Command,
+    ) -> Self {
         let id = id.into();
         let dispatch: Dispatch = Box::new(move |commands, cx: EffectContext| {
             async move {
@@ -187,7 +206,7 @@ impl<P: Process> Effect<P> {
             }
             .boxed()
         });
-        Self(Kind::Send { dispatch, refused: None })
+        Self::new(name, Kind::Send { dispatch, refused: None })
     }
 
     /// What the process hears when the aggregate refuses the command. Other effects have nobody
@@ -197,7 +216,7 @@ impl<P: Process> Effect<P> {
         mut self,
         hears: impl FnOnce(&CommandError) -> P::Command + Send + 'static,
     ) -> Self {
-        if let Kind::Send { refused, .. } = &mut self.0 {
+        if let Kind::Send { refused, .. } = &mut self.kind {
             *refused = Some(Box::new(hears));
         }
         self
@@ -207,47 +226,57 @@ impl<P: Process> Effect<P> {
     /// must tell a repeat. The process hears what is answered. An error is
     /// [tried again](StepError::retry), or [refused](StepError::refused), which becomes a dead
     /// letter: what can be expected should be an answer.
-    pub fn call<F, R>(call: F) -> Self
+    pub fn call<F, R>(name: impl Into<Arc<str>>, call: F) -> Self
     where
         F: FnOnce(EffectContext) -> R + Send + 'static,
         R: Future<Output = Result<Option<P::Command>, StepError>> + Send + 'static,
     {
-        Self(Kind::Call(Box::new(move |cx| call(cx).boxed())))
+        Self::new(name, Kind::Call(Box::new(move |cx| call(cx).boxed())))
     }
 
     /// The process hears something when a time has passed since the event. The name tells it from
-    /// other deadlines of the same event, also in later versions of the program. There is no
-    /// taking it back: a process that does not need it any more does nothing about it.
+    /// other deadlines of the same event. One that the process does not need any more it
+    /// [cancels](Self::cancel), or does nothing about when it hears of it.
     pub fn after(
-        name: impl Into<String>,
+        name: impl Into<Arc<str>>,
         wait: Duration,
         hears: impl FnOnce() -> P::Command + Send + 'static,
     ) -> Self {
-        let command = Box::new(hears);
-        Self(Kind::Later { name: name.into(), due: Due::After(wait), command })
+        Self::new(name, Kind::Later { due: Due::After(wait), command: Box::new(hears) })
     }
 
     /// As [`after`](Self::after), at a time.
     pub fn at(
-        name: impl Into<String>,
+        name: impl Into<Arc<str>>,
         time: Timestamp,
         hears: impl FnOnce() -> P::Command + Send + 'static,
     ) -> Self {
-        let command = Box::new(hears);
-        Self(Kind::Later { name: name.into(), due: Due::At(time), command })
+        Self::new(name, Kind::Later { due: Due::At(time), command: Box::new(hears) })
+    }
+
+    /// Takes the deadlines of a name back that earlier events of the process have set. One whose
+    /// time comes at this moment may still be heard.
+    pub fn cancel(name: impl Into<Arc<str>>) -> Self {
+        Self::new(name, Kind::Cancel)
     }
 }
 
 impl<P: Process> fmt::Debug for Effect<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        let kind = match &self.kind {
+            Kind::Send { .. } => "Send",
+            Kind::Call(_) => "Call",
+            Kind::Later { .. } => "Later",
+            Kind::Cancel => "Cancel",
+        };
+        let mut shown = f.debug_struct(kind);
+        shown.field("name", &self.name);
+        match &self.kind {
             Kind::Send { refused, .. } => {
-                f.debug_struct("Send").field("may_be_refused", &refused.is_some()).finish()
+                shown.field("may_be_refused", &refused.is_some()).finish()
             }
-            Kind::Call(_) => f.write_str("Call"),
-            Kind::Later { name, due, .. } => {
-                f.debug_struct("Later").field("name", name).field("due", due).finish()
-            }
+            Kind::Later { due, .. } => shown.field("due", due).finish(),
+            Kind::Call(_) | Kind::Cancel => shown.finish(),
         }
     }
 }

@@ -23,7 +23,9 @@ use std::sync::Arc;
 use crate::event::{InvalidStreamId, StreamId};
 
 pub mod actor;
+pub mod board;
 mod definition;
+mod events;
 mod handle;
 pub mod manager;
 mod state;
@@ -33,7 +35,8 @@ pub use definition::{
     DEFAULT_STEP_TIMEOUT, DEFAULT_UNDO_ATTEMPTS, Definition, Saga, Step, StepContext, StepError,
 };
 pub use handle::{SagaError, SagaFilter, Sagas, Started};
-pub use state::{Next, SagaEvent, SagaState, SagaStatus, StepShape, StepState, StepStatus};
+pub use events::SagaEvent;
+pub use state::{Next, SagaState, SagaStatus, StepShape, StepState, StepStatus};
 pub use summary::{OpenSagas, SagaSummary};
 
 #[cfg(test)]

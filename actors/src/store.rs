@@ -56,6 +56,7 @@ pub mod snapshot;
 pub mod sqlite;
 pub mod subscription;
 pub mod tail;
+pub mod timers;
 
 pub use filter::{DEAD_LETTERS, EventFilter, MAX_SCAN, MatchingPage, RecordedType};
 

@@ -20,7 +20,8 @@ pub(super) enum Wanted<'a> {
 /// Shows everybody who follows the log of a store.
 pub(super) async fn list(url: &str, as_json: bool) -> anyhow::Result<()> {
     let open = Open::to_read(url).await?;
-    let places = open.lease.claims.places().await?;
+    let mut places = open.lease.claims.places().await?;
+    places.retain(Place::follows_the_log);
     match as_json {
         true => output::json(&json!({ "places": places })).map(drop)?,
         false => write(format_args!("{}", table(&places))).map(drop)?,

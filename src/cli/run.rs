@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use mister_smith_actors::bus::broker::{Broker, BrokerError};
-use mister_smith_actors::bus::queue::{self, QueueOptions};
+use mister_smith_actors::bus::queue::{self, QueueOptions, Retention};
 use mister_smith_actors::event::compression::{Compression, CompressionError, Encoding};
 use mister_smith_actors::store::EventFilter;
 
@@ -67,8 +67,8 @@ impl Run {
         if let Some(url) = &self.outbox {
             let name = &self.outbox_name;
             // Nobody else sends to it: the events of two logs do not mix in one queue.
-            let options = QueueOptions::new(name, "smith")
-                .keep_everything()
+            let options = QueueOptions::new(name)
+                .retention(Retention::Log)
                 .sole_sender()
                 .compression(compression(&self.outbox_compression)?);
             let queue = match Broker::new(url) {
@@ -80,7 +80,7 @@ impl Run {
                 Err(error) => anyhow::bail!("--outbox {url}: {error}"),
             };
             let queue = queue.map_err(|error| anyhow::anyhow!("--outbox {url}: {error}"))?;
-            node = node.outbox(name, queue, EventFilter::ALL);
+            node = node.outbox(name, queue.sender(), EventFilter::ALL);
         }
         let node = node.listen(self.listen).start().await?;
         announce(&node);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mister_smith_actors::bus::{Delivery, Outcome, RetryPolicy, Subscription};
-use mister_smith_actors::consumer::{Begin, Consumed, Consumer};
+use mister_smith_actors::consumer::{Begin, Consumer};
 use mister_smith_actors::store::EventFilter;
 use mister_smith_supervisors::{Backoff, Overflow};
 
@@ -53,9 +53,10 @@ pub(super) async fn deliver(node: &SystemCore, seed: u64) -> anyhow::Result<()> 
         }
     };
     bus.subscribe(fraud, check).await?;
-    let receipts = Consumer::new("receipts", move |consumed: Consumed| async move {
-        let mut luck = Luck::of(seed ^ consumed.event.position.get(), "receipt");
-        match (luck.one_in(ILLEGIBLE), luck.one_in(SMUDGED) && consumed.attempt == 1) {
+    let receipts = Consumer::new("receipts", move |delivery: Delivery| async move {
+        let position = delivery.message.position().unwrap_or_default().get();
+        let mut luck = Luck::of(seed ^ position, "receipt");
+        match (luck.one_in(ILLEGIBLE), luck.one_in(SMUDGED) && delivery.attempt == 1) {
             (true, _) => Outcome::fail("nobody can read it"),
             (_, true) => Outcome::retry("the printer is out of paper"),
             _ => Outcome::Ack,

@@ -54,12 +54,12 @@ fn home() -> (TempDir, PathBuf) {
 async fn a_new_file_is_made_and_a_second_run_does_nothing() {
     let (_home, path) = home();
     let before = status(&path).await.unwrap();
-    assert_eq!((before.version, before.newest), (0, 11));
+    assert_eq!((before.version, before.newest), (0, 12));
     assert!(!path.exists(), "a look makes no file");
 
     let report = up(format!("sqlite://{}", path.display())).await.unwrap();
     assert!(report.created);
-    assert_eq!((report.from, report.to), (0, 11));
+    assert_eq!((report.from, report.to), (0, 12));
     assert_eq!(
         names(&report),
         [
@@ -70,7 +70,8 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
             "0006_messages",
             "0007_followers",
             "0008_request_keys",
-            "0011_notes"
+            "0011_notes",
+            "0012_timers"
         ]
     );
     let read_models = ["0001_documents", "0002_projection_claims"];
@@ -78,9 +79,9 @@ async fn a_new_file_is_made_and_a_second_run_does_nothing() {
 
     let again = up(&path).await.unwrap();
     assert!(!again.created);
-    assert_eq!((again.from, again.to, again.steps.len()), (11, 11, 0));
+    assert_eq!((again.from, again.to, again.steps.len()), (12, 12, 0));
     let status = status(&path).await.unwrap();
-    assert_eq!(status.version, 11);
+    assert_eq!(status.version, 12);
     assert!(status.migrations.iter().all(|line| line.applied_at.is_some()));
 }
 
@@ -102,10 +103,11 @@ async fn the_way_down_is_stored_and_leads_back() {
     let (_home, path) = home();
     up(&path).await.unwrap();
     let report = down(&path, 0).await.unwrap();
-    assert_eq!((report.from, report.to), (11, 0));
+    assert_eq!((report.from, report.to), (12, 0));
     assert_eq!(
         names(&report),
         [
+            "0012_timers",
             "0011_notes",
             "0008_request_keys",
             "0007_followers",
@@ -117,7 +119,7 @@ async fn the_way_down_is_stored_and_leads_back() {
         ]
     );
     assert_eq!(tables(&path).await, ["schema_migrations"]);
-    assert_eq!(up(&path).await.unwrap().steps.len(), 8);
+    assert_eq!(up(&path).await.unwrap().steps.len(), 9);
 }
 
 async fn sql(path: &Path, text: &'static str) -> Vec<String> {
@@ -160,6 +162,30 @@ async fn places_in_the_log_move_with_the_tables_and_back() {
     assert_eq!(sql(&path, documents).await, ["{}", "[{\"position\":41}]"]);
     apply(&path, &with_it).await.unwrap();
     assert_eq!(sql(&path, places).await, ["relay.post 50 5", "sagas 0 2"]);
+}
+
+/// The program before had deadlines as notes, and has them again on the way down.
+#[tokio::test]
+async fn deadlines_are_notes_again_on_the_way_down() {
+    let (_home, path) = home();
+    up(&path).await.unwrap();
+    let deadline = r#"{"due":"2026-11-28T00:00:00Z","position":7,"name":"too late"}"#;
+    let unread = r#"{"due":"2026-11-28T00:00:00Z","position":8,"name":null}"#;
+    for (kind, name, payload) in [
+        ("process.order", "a/too late/00000000000000000007", deadline),
+        ("process.order", "%event/00000000000000000008", unread),
+        ("message", "a", "\u{1}"),
+    ] {
+        let row = format!(
+            "insert into timers (kind, name, due, at, payload, state, attempts, deaths, reason) \
+             values ('{kind}', '{name}', 0, 0, cast('{payload}' as blob), 0, 0, 0, '')"
+        );
+        sql(&path, &row).await;
+    }
+    down(&path, 11).await.unwrap();
+    let notes = "select name || ' ' || id || ' ' || cast(data as text) from follower_notes";
+    let note = format!("timers.order 00000000000000000007/too late {deadline}");
+    assert_eq!(sql(&path, notes).await, [note]);
 }
 
 /// A log with keys as the program before wrote them keeps its events and their keys, up and down.
@@ -232,7 +258,7 @@ async fn what_going_down_would_lose_is_told_and_nothing_is_touched() {
     let losses = losses(&path, 4).await.unwrap();
     assert_eq!(losses.last().unwrap().name, "0006_messages");
     assert_eq!(losses.last().unwrap().tables, ["inbox", "outbox"]);
-    assert_eq!(status(&path).await.unwrap().version, 11);
+    assert_eq!(status(&path).await.unwrap().version, 12);
     let error = super::losses(&path, 2_000).await.unwrap_err();
     assert!(matches!(error, MigrateError::NoSuchVersion { .. }), "{error}");
 }

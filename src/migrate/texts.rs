@@ -36,6 +36,7 @@ pub(super) const SQLITE: &[Migration] = &[
     migration!("sqlite", 7, "0007_followers"),
     migration!("sqlite", 8, "0008_request_keys"),
     migration!("sqlite", 11, "0011_notes"),
+    migration!("sqlite", 12, "0012_timers"),
 ];
 
 /// Of the file of read models beside it, in order. They begin from 1: the file can be deleted, and
@@ -57,6 +58,7 @@ pub(super) const POSTGRES: &[Migration] = &[
     migration!("postgres", 8, "0008_append"),
     migration!("postgres", 10, "0010_projection_claims"),
     migration!("postgres", 11, "0011_notes"),
+    migration!("postgres", 12, "0012_timers"),
 ];
 
 /// SHA-256 of a text with its line ends as LF: a checkout on Windows is no change.

@@ -8,7 +8,7 @@ use mister_smith_actors::aggregate::{self, Aggregate};
 use mister_smith_actors::bus::EventBus;
 use mister_smith_actors::bus::broker::Broker;
 use mister_smith_actors::bus::lifecycle_feed::LifecycleQueue;
-use mister_smith_actors::bus::queue::MessageQueue;
+use mister_smith_actors::bus::queue::Sender;
 use mister_smith_actors::bus::remote::Remote;
 use mister_smith_actors::command::remote::server::{CommandServerArgs, ServeOptions, Served};
 use mister_smith_actors::command::{CommandBus, CommandOptions, Middleware};
@@ -33,6 +33,8 @@ use mister_smith_actors::store::committer::{CommitterHandle, CommitterMessage};
 use mister_smith_actors::store::notes::{Owner, Owners};
 #[cfg(feature = "postgres")]
 use mister_smith_actors::store::postgres::PgOptions;
+use mister_smith_actors::timer::Timers;
+use mister_smith_actors::timer::schedule::Schedules;
 use mister_smith_supervisors::{
     ActorSystem, Clock, DeadLetters as Undeliverable, HealthSpec, LookupError, Observer,
     ThreadPoolSpec, Work,
@@ -68,7 +70,7 @@ pub struct SystemBuilder {
     sagas: Vec<Arc<dyn Definition>>,
     outboxes: Vec<plan::Sending>,
     to_bus: Option<EventFilter>,
-    table: Option<Arc<dyn MessageQueue>>,
+    table: Option<Arc<dyn Sender>>,
     servers: Vec<CommandServerArgs>,
     brokers: Vec<Broker>,
     production: bool,
@@ -212,7 +214,7 @@ impl SystemBuilder {
     /// log and at least once, under `NAME.CATEGORY.TYPE`. The name is the relay's, too: its place
     /// in the log is kept under it.
     #[must_use]
-    pub fn outbox(mut self, name: &str, queue: Arc<dyn MessageQueue>, filter: EventFilter) -> Self {
+    pub fn outbox(mut self, name: &str, queue: Arc<dyn Sender>, filter: EventFilter) -> Self {
         self.outboxes.push(plan::Sending {
             name: name.to_owned(),
             outlet: Arc::new(QueueOutlet::new(queue)),
@@ -234,7 +236,7 @@ impl SystemBuilder {
     /// Sends what applications put into the outbox table, with transactions of their own, to a
     /// queue.
     #[must_use]
-    pub fn outbox_table(mut self, queue: Arc<dyn MessageQueue>) -> Self {
+    pub fn outbox_table(mut self, queue: Arc<dyn Sender>) -> Self {
         self.table = Some(queue);
         self
     }
@@ -419,11 +421,25 @@ impl SystemBuilder {
             Arc::new(letters.clone()),
             HealthSpec::every(plan::HEALTH_PERIOD),
         );
+        let timers = Timers::new(
+            actors.supervisor(plan::TIMERS)?,
+            (plan::pool(kind), pool.clone()),
+            Arc::clone(&owner),
+            bus.clone(),
+            Arc::new(letters.clone()),
+            clock,
+            HealthSpec::every(plan::HEALTH_PERIOD),
+        );
+        let schedule = Schedules::new(timers.clone(), bus.clone());
+        if let Err(error) = schedule.start().await {
+            actors.shutdown(DEFAULT_STOP_DEADLINE).await;
+            return Err(error.into());
+        }
         let processes = Processes::new(
             actors.supervisor(plan::CONSUMERS)?,
             consumers.clone(),
             commands.clone(),
-            committer.clone(),
+            timers.clone(),
             (plan::pool(kind), pool.clone()),
             owner,
             head.subscribe(),
@@ -454,6 +470,7 @@ impl SystemBuilder {
                 letters: letters.clone(),
                 sagas: sagas.clone(),
                 consumers: consumers.clone(),
+                timers: timers.clone(),
                 facts: Arc::new(http::Facts {
                     production: self.production,
                     kind,
@@ -481,6 +498,8 @@ impl SystemBuilder {
             sagas,
             consumers,
             processes,
+            timers,
+            schedule,
             nudge,
             _lock: prepared.lock,
         };

@@ -6,6 +6,7 @@ use mister_smith_actors::aggregate::InvalidAggregate;
 use mister_smith_actors::pool::AddressError;
 use mister_smith_actors::saga::InvalidSaga;
 use mister_smith_actors::store::StoreError;
+use mister_smith_actors::timer::TimerError;
 use mister_smith_supervisors::{AskError, LookupError, SupervisorError};
 
 use super::LockError;
@@ -70,6 +71,9 @@ pub enum SystemError {
     /// A saga's definition cannot be used.
     #[error("the node did not start: {0}")]
     Saga(#[from] InvalidSaga),
+    /// What fires timers did not start.
+    #[error("the node did not start: {0}")]
+    Timers(#[from] TimerError),
     /// The store could not be read.
     #[error("the node did not start: {0}")]
     Read(#[from] StoreError),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mister_smith_actors::bus::broker::{Broker, BrokerActor};
 use mister_smith_actors::bus::lifecycle_feed::{LifecycleFeed, LifecycleFeedArgs, LifecycleQueue};
-use mister_smith_actors::bus::queue::MessageQueue;
+use mister_smith_actors::bus::queue::Sender;
 use mister_smith_actors::bus::{BusActor, BusArgs, EventBus};
 use mister_smith_actors::command::remote::server::{CommandServer, CommandServerArgs};
 use mister_smith_actors::component;
@@ -32,6 +32,7 @@ pub(super) const AGGREGATES: &str = "/domain/aggregates";
 pub(super) const PROJECTIONS: &str = "/domain/projections";
 const SUBSCRIPTIONS: &str = "/messaging/subscriptions";
 pub(super) const CONSUMERS: &str = "/domain/consumers";
+pub(super) const TIMERS: &str = "/domain/timers";
 const RUNNING_SAGAS: &str = "/domain/sagas/running";
 pub(super) const AGENTS: &str = "/agents";
 
@@ -56,7 +57,7 @@ pub(super) struct Parts<'a> {
     pub(super) definitions: &'a Definitions,
     /// What is sent, and where to.
     pub(super) relays: Vec<Sending>,
-    pub(super) table: Option<(Arc<dyn MessageQueue>, Nudge)>,
+    pub(super) table: Option<(Arc<dyn Sender>, Nudge)>,
     /// Who serves commands of other nodes.
     pub(super) servers: &'a [CommandServerArgs],
     /// Brokers whose connections the node keeps.
@@ -145,8 +146,13 @@ pub(super) fn root(mut parts: Parts<'_>) -> SupervisorSpec {
         SupervisorSpec::dynamic("aggregates").intensity(restarts, period).max_children(100_000);
     let consumers =
         SupervisorSpec::dynamic("consumers").intensity(restarts, period).keep_children();
-    let domain =
-        patient("domain").child(aggregates).child(projections).child(sagas).child(consumers);
+    let timers = SupervisorSpec::dynamic("timers").intensity(restarts, period).keep_children();
+    let domain = patient("domain")
+        .child(aggregates)
+        .child(projections)
+        .child(sagas)
+        .child(consumers)
+        .child(timers);
     let agents = SupervisorSpec::dynamic("agents").intensity(restarts, period).keep_children();
 
     let (restarts, period) = ROOT_PATIENCE;
@@ -218,7 +224,8 @@ fn messaging(parts: &mut Parts<'_>) -> SupervisorSpec {
     messaging
 }
 
-/// The manager, and the sagas that run: they end with it, and it starts them again.
+/// The manager, and the sagas that run: each ends with the other, and the manager starts the sagas
+/// again.
 fn sagas(
     pool: &str,
     owner: &Arc<str>,
@@ -236,7 +243,7 @@ fn sagas(
         definitions: definitions.clone(),
     };
     patient("sagas")
-        .strategy(Strategy::RestForOne)
+        .strategy(Strategy::OneForAll)
         .child(ChildSpec::component::<SagaManager>("manager", manager))
         .child(SupervisorSpec::dynamic("running").intensity(restarts, period).max_children(100_000))
 }

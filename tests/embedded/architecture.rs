@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The folders of `actors/src` and their layers: each may use its own and earlier ones.
 const LAYERS: [(u32, &[&str]); 4] = [
     (1, &["event", "consistency", "guard", "guarded", "error", "component"]),
-    (2, &["store", "bus", "cache", "pool"]),
+    (2, &["store", "bus", "settle", "cache", "pool"]),
     (
         3,
         &[
@@ -21,6 +21,7 @@ const LAYERS: [(u32, &[&str]); 4] = [
             "saga",
             "consumer",
             "process",
+            "timer",
             "outbox",
             "inbox",
             "repository",

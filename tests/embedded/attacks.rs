@@ -55,6 +55,7 @@ async fn without_a_token_one_may_look_and_not_act() {
         "/api/v1/data/ingest",
         "/api/v1/dead-letters/requeue",
         "/api/v1/consumers/x/pause",
+        "/api/v1/timers/message/x/cancel",
         "/debug/actors/resources/pool.sqlite/kill",
         "/debug/v1/dead-letters/x/purge",
         "/debug/v1/sagas/a/b/abort",

@@ -116,14 +116,14 @@ async fn nothing_is_migrated_by_itself_in_production() {
     let dir = TempDir::new().unwrap();
     let run = ["run", "--store", "a.db", "--listen", "127.0.0.1:0", "--env", "production"];
     ok(dir.path(), &["migrate", "up", "--store", "a.db"]).await;
-    ok(dir.path(), &["migrate", "down", "--to", "8", "--yes", "--store", "a.db"]).await;
+    ok(dir.path(), &["migrate", "down", "--to", "11", "--yes", "--store", "a.db"]).await;
     let error = refused(dir.path(), &run).await;
     assert_eq!(
         error,
-        "error: a.db needs a migration (0011_notes), and nothing is migrated by itself in \
+        "error: a.db needs a migration (0012_timers), and nothing is migrated by itself in \
          production; run `smith migrate up`\n"
     );
-    assert!(ok(dir.path(), &["migrate", "status", "--store", "a.db"]).await.contains("version 8"));
+    assert!(ok(dir.path(), &["migrate", "status", "--store", "a.db"]).await.contains("version 11"));
 }
 
 #[tokio::test]

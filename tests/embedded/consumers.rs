@@ -37,7 +37,7 @@ async fn a_consumer_is_seen_paused_and_sent_back_from_the_command_line() {
     assert_eq!(text, "no consumers\n");
     let handled = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&handled);
-    let consumer = Consumer::new("counter", move |_: Consumed| {
+    let consumer = Consumer::new("counter", move |_: Delivery| {
         counter.fetch_add(1, Ordering::SeqCst);
         async { Outcome::Ack }
     });
@@ -81,7 +81,7 @@ async fn dead_letters_do_not_come_to_those_who_caused_them() {
     let subscription = subscription.retry(RetryPolicy::attempts(1));
     let bus = node.core.bus();
     bus.subscribe(subscription, || |_| async { Outcome::fail("no") }).await.unwrap();
-    let consumer = Consumer::new("picky", |_: Consumed| async { Outcome::fail("no") });
+    let consumer = Consumer::new("picky", |_: Delivery| async { Outcome::fail("no") });
     let started = node.core.consumers().start(consumer).await.unwrap();
     node.fill(&[event("1", "order-1")]).await;
     eventually(DEADLINE, async || {

@@ -119,6 +119,41 @@ enum Mail {
 impl Event for Mail {}
 
 #[tokio::test]
+async fn timers_are_seen_and_taken_back_from_the_command_line() {
+    use mister_smith::actors::event::Timestamp;
+    use mister_smith::actors::timer::{Fired, NewTimer, Timer, TimerOptions};
+    let node = Node::start().await;
+    assert_eq!(smith(&node, &["timers", "list"]).await, (true, "no timers\n".to_owned()));
+    let far = Timestamp::from_micros(4_102_444_800_000_000);
+    let timer = |name: &str, due| NewTimer::new("bell", name, due, "secret");
+    let set = vec![timer("a / b", far), timer("new", Timestamp::default()), timer("z", far)];
+    node.core.timers().set_all(set).await.unwrap();
+    let handler = |_: Timer| async { Fired::unknown("what is this?") };
+    node.core.timers().handle("bell", TimerOptions::default(), handler).await.unwrap();
+    let text = eventually(DEADLINE, async || {
+        let (_, text) = smith(&node, &["timers", "list", "--state", "unknown"]).await;
+        if text.contains("what is this?") { Ok(text) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let (_, text) = smith(&node, &["timers", "list", "--limit", "2"]).await;
+    assert!(text.contains("2100-01-01T00:00:00Z  waiting   bell"), "{text}");
+    assert!(text.ends_with("there are more: --after bell/new\n"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+    let (_, text) = smith(&node, &["timers", "list", "--after", "bell/new"]).await;
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let (ok, text) = smith(&node, &["timers", "cancel", "bell", "a / b"]).await;
+    assert!(ok && text.contains(r#""done":"cancel""#), "{text}");
+    let (ok, text) = smith(&node, &["timers", "cancel", "bell", "a / b"]).await;
+    assert_eq!((ok, &*text), (false, "error: there is no timer a / b of kind bell\n"));
+    let (_, text) = smith(&node, &["timers", "list", "--json"]).await;
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(shown["timers"].as_array().unwrap().len(), 2);
+    let bell = shown["handled"].as_array().unwrap().iter().find(|one| one["kind"] == "bell");
+    assert_eq!(bell.unwrap()["unknown"], 1, "{text}");
+}
+
+#[tokio::test]
 async fn a_dead_letter_is_seen_and_sent_again_from_the_command_line() {
     let node = Node::start().await;
     let works = Arc::new(AtomicBool::new(false));

@@ -211,7 +211,7 @@ async fn write_ahead_logs_stay_short_under_load() {
     let node =
         Node::made(Limits::default(), |builder| builder.aggregate::<Notes>().projection(Latest))
             .await;
-    let consumer = Consumer::new("reader", |_: Consumed| async { Outcome::Ack });
+    let consumer = Consumer::new("reader", |_: Delivery| async { Outcome::Ack });
     node.core.consumers().start(consumer.lanes_by_stream(4)).await.unwrap();
     let (store, _) = node.core.store();
     let file = Path::new(store.trim_start_matches("sqlite://"));

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mister_smith::SystemCore;
-use mister_smith::actors::bus::Outcome;
-use mister_smith::actors::bus::queue::{MessageQueue, QueueOptions, connect};
-use mister_smith::actors::consumer::{Consumed, Consumer};
+use mister_smith::actors::bus::queue::{QueueOptions, Receiver, connect};
+use mister_smith::actors::bus::{Delivery, Outcome};
+use mister_smith::actors::consumer::Consumer;
 use mister_smith::actors::event::{Position, RecordedEvent, StreamId, Version};
 use mister_smith::actors::projection::streams::StreamSummary;
 use mister_smith::actors::store::archive::policy::ArchivePolicy;
@@ -369,9 +369,9 @@ async fn every_reader_crosses_an_archived_range() {
     assert!(streams.get::<StreamSummary>("other-1").await.unwrap().is_some());
     assert!(blind.stop(Duration::from_secs(20)).await);
 
-    let queue = connect("memory:", QueueOptions::new("shop", "readers")).await.unwrap();
+    let queue = connect("memory:", QueueOptions::new("shop")).await.unwrap();
     let core = build(&format!("{url}&archive_dir={}", directory.path().display()))
-        .outbox("shop", Arc::clone(&queue), EventFilter::ALL)
+        .outbox("shop", queue.sender(), EventFilter::ALL)
         .start()
         .await
         .unwrap();
@@ -382,10 +382,10 @@ async fn every_reader_crosses_an_archived_range() {
 
     let seen = Arc::new(Mutex::new(BTreeSet::new()));
     let noted = Arc::clone(&seen);
-    let consumer = Consumer::new("mailer", move |consumed: Consumed| {
+    let consumer = Consumer::new("mailer", move |delivery: Delivery| {
         let noted = Arc::clone(&noted);
         async move {
-            noted.lock().unwrap().insert(consumed.event.position.get());
+            noted.lock().unwrap().insert(delivery.recorded().unwrap().position.get());
             Outcome::Ack
         }
     });
@@ -407,7 +407,7 @@ async fn every_reader_crosses_an_archived_range() {
     let summary: StreamSummary = streams.get("counter-2").await.unwrap().unwrap();
     assert_eq!(summary.events, 116);
 
-    let sent = relayed(&*queue, 352).await;
+    let sent = relayed(&*queue.receiver("readers").unwrap(), 352).await;
     assert_eq!(sent, 352);
 
     let lease = core.pool().lease().await.unwrap();
@@ -431,7 +431,7 @@ async fn every_reader_crosses_an_archived_range() {
 }
 
 /// Takes messages until there are so many, and acknowledges them.
-async fn relayed(queue: &dyn MessageQueue, count: usize) -> usize {
+async fn relayed(queue: &dyn Receiver, count: usize) -> usize {
     let mut sent = 0;
     tokio::time::timeout(DEADLINE, async {
         while sent < count {

@@ -109,7 +109,7 @@ impl Process for Shadow {
     fn then(_: &str, event: &Noted) -> Vec<Effect<Self>> {
         let mut effects = Vec::new();
         if matches!(event, Noted::Noted {}) {
-            effects.push(Effect::send::<Tally>("all", ()));
+            effects.push(Effect::send::<Tally>("tally", "all", ()));
             if mended() {
                 effects.push(Effect::after("late", Duration::ZERO, || Hears::Late));
             }
@@ -191,8 +191,8 @@ async fn node(url: &str) -> SystemCore {
         .await
         .unwrap();
     core.processes().start::<Shadow>(ProcessOptions::default()).await.unwrap();
-    let picky = Consumer::new("picky", |consumed: Consumed| async move {
-        match consumed.event.version.get() == 3 && !mended() {
+    let picky = Consumer::new("picky", |delivery: Delivery| async move {
+        match delivery.recorded().unwrap().version.get() == 3 && !mended() {
             true => Outcome::fail("not yet"),
             false => Outcome::Ack,
         }

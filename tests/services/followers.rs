@@ -3,12 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mister_smith::SystemCore;
 use mister_smith::actors::bus::queue::in_process::Broker;
-use mister_smith::actors::bus::queue::{MessageQueue, QueueOptions};
+use mister_smith::actors::bus::queue::{Queue, QueueOptions, Retention};
 use mister_smith::actors::event::Position;
 use mister_smith::actors::store::EventFilter;
 use mister_smith::actors::store::claims::Request;
@@ -25,19 +24,20 @@ const STOP: Duration = Duration::from_secs(20);
 
 /// A node with a relay to a queue of its own, and a consumer that tells what it heard.
 async fn node(name: &str, url: &str) -> (SystemCore, mpsc::UnboundedReceiver<u64>) {
-    let queue = Broker::default().queue(QueueOptions::new("events", "g").keep_everything());
+    let options = QueueOptions::new("events").retention(Retention::Log);
+    let queue = Broker::default().queue(options);
     let core = SystemCore::embedded()
         .name(name)
         .store(url)
         .aggregate::<Counter>()
-        .outbox("post", Arc::new(queue) as Arc<dyn MessageQueue>, EventFilter::ALL)
+        .outbox("post", queue.sender(), EventFilter::ALL)
         .publish_events(EventFilter::ALL)
         .start()
         .await
         .unwrap();
     let (tell, heard) = mpsc::unbounded_channel();
-    let listener = Consumer::new("listener", move |consumed: Consumed| {
-        let _ = tell.send(consumed.event.position.get());
+    let listener = Consumer::new("listener", move |delivery: Delivery| {
+        let _ = tell.send(delivery.recorded().unwrap().position.get());
         async { Outcome::Ack }
     });
     core.consumers().start(listener).await.unwrap();
@@ -191,8 +191,8 @@ async fn another_process() {
     let poison: u64 = std::env::var(POISON).unwrap().parse().unwrap();
     let core = SystemCore::embedded().name("other").store(&url).start().await.unwrap();
     write("started");
-    let diarist = Consumer::new("diarist", move |consumed: Consumed| {
-        let position = consumed.event.position.get();
+    let diarist = Consumer::new("diarist", move |delivery: Delivery| {
+        let position = delivery.recorded().unwrap().position.get();
         if position == poison {
             write(&format!("{position} kills"));
             std::process::abort();
@@ -229,8 +229,8 @@ async fn a_process_that_slept_past_its_lease_does_not_act() {
 
     sleeper.signal("-STOP").await;
     let (tell, mut heard) = mpsc::unbounded_channel();
-    let diarist = Consumer::new("diarist", move |consumed: Consumed| {
-        let _ = tell.send(consumed.event.position.get());
+    let diarist = Consumer::new("diarist", move |delivery: Delivery| {
+        let _ = tell.send(delivery.recorded().unwrap().position.get());
         async { Outcome::Ack }
     });
     core.consumers().start(diarist.filter(EventFilter::ALL.categories(["counter"]))).await.unwrap();

@@ -23,6 +23,7 @@
 //! | [`commands`] | reading rights, a log that was archived, a log that grows |
 //! | [`codecs`] | Python and the commands read what we write, and write what we read |
 //! | [`deploy`] | a new version rolled out over processes under load, which are killed: nothing is lost or wrong |
+//! | [`timers`] | on several nodes: set and cancelled anywhere, taken over, a node that sleeps, killed at any moment, two programs |
 //! | [`migrations`] | up, down, drift and two at once, on PostgreSQL |
 
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
@@ -49,6 +50,7 @@ mod recovery;
 mod remote;
 mod server;
 mod store;
+mod timers;
 #[cfg(feature = "tls")]
 mod tls;
 mod verdicts;

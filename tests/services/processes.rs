@@ -55,7 +55,7 @@ impl Process for Mirror {
     }
 
     fn then(id: &str, _: &Seen) -> Vec<Effect<Self>> {
-        vec![Effect::send::<Counter>(format!("mirrored-{id}"), 1)]
+        vec![Effect::send::<Counter>("count", format!("mirrored-{id}"), 1)]
     }
 }
 
@@ -65,8 +65,8 @@ type Heard = Arc<Mutex<BTreeMap<u64, u32>>>;
 async fn start(core: &SystemCore, heard: &Heard) {
     core.processes().start::<Mirror>(ProcessOptions::default()).await.unwrap();
     let heard = Arc::clone(heard);
-    let listener = Consumer::new("listener", move |consumed: Consumed| {
-        *heard.lock().unwrap().entry(consumed.event.position.get()).or_default() += 1;
+    let listener = Consumer::new("listener", move |delivery: Delivery| {
+        *heard.lock().unwrap().entry(delivery.recorded().unwrap().position.get()).or_default() += 1;
         async { Outcome::Ack }
     });
     core.consumers().start(listener.lanes_by_stream(4)).await.unwrap();

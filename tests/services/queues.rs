@@ -9,7 +9,7 @@ use mister_smith::SystemCore;
 use mister_smith::actors::bus::Subject;
 use mister_smith::actors::bus::queue::nats::Connection;
 use mister_smith::actors::bus::queue::{
-    MessageQueue, QueueError, QueueOptions, conformance, connect,
+    Queue, QueueError, QueueOptions, Receiver, Retention, Sender, conformance, connect,
 };
 use mister_smith::actors::bus::wire::WireMessage;
 use mister_smith::actors::bus::{Pattern, queue};
@@ -27,7 +27,7 @@ async fn nats_keeps_every_law_of_queues() {
     ready(&connection).await;
     Box::pin(conformance::run(&move |options| {
         let queue = connection.queue(options);
-        async move { Arc::new(queue) as Arc<dyn MessageQueue> }.boxed()
+        async move { Arc::new(queue) as Arc<dyn Queue> }.boxed()
     }))
     .await;
 }
@@ -56,7 +56,7 @@ fn message(n: usize) -> WireMessage {
 }
 
 /// Sends what is not sent yet, as often as it takes; as a sender must that wants it there.
-async fn send_all(queue: &dyn MessageQueue, messages: &[WireMessage]) {
+async fn send_all(queue: &dyn Sender, messages: &[WireMessage]) {
     let mut rest = messages;
     while !rest.is_empty() {
         match queue.send(rest).await {
@@ -71,7 +71,7 @@ async fn send_all(queue: &dyn MessageQueue, messages: &[WireMessage]) {
 
 /// Receives until `count` different messages were acknowledged; in the order of their first
 /// coming.
-async fn receive_all(queue: &dyn MessageQueue, count: usize, order: &Mutex<Vec<String>>) {
+async fn receive_all(queue: &dyn Receiver, count: usize, order: &Mutex<Vec<String>>) {
     let mut seen = BTreeSet::new();
     while seen.len() < count {
         let Ok(page) = queue.receive(100, Duration::from_millis(200)).await else {
@@ -88,7 +88,7 @@ async fn receive_all(queue: &dyn MessageQueue, count: usize, order: &Mutex<Vec<S
     }
 }
 
-async fn received(queue: &dyn MessageQueue, count: usize) -> Vec<String> {
+async fn received(queue: &dyn Receiver, count: usize) -> Vec<String> {
     let order = Mutex::default();
     receive_all(queue, count, &order).await;
     order.into_inner().unwrap()
@@ -97,10 +97,9 @@ async fn received(queue: &dyn MessageQueue, count: usize) -> Vec<String> {
 /// The broker is killed again and again while messages go through it.
 async fn killed_under_load(server: Broker) {
     const COUNT: usize = 2_000;
-    let options =
-        || QueueOptions::new("load", "g").ack_within(Duration::from_secs(2)).sole_sender();
-    let sender = connect(&server.url(), options()).await.unwrap();
-    let receiver = connect(&server.url(), options()).await.unwrap();
+    let options = || QueueOptions::new("load").ack_within(Duration::from_secs(2)).sole_sender();
+    let sender = connect(&server.url(), options()).await.unwrap().sender();
+    let receiver = connect(&server.url(), options()).await.unwrap().receiver("g").unwrap();
     eventually(DEADLINE, async || receiver.waiting().await.map_err(|error| error.to_string()))
         .await;
     let sending = tokio::spawn(async move {
@@ -126,8 +125,8 @@ async fn killed_under_load(server: Broker) {
     let order = seen.lock().unwrap().clone();
     let missing: Vec<_> = sent.iter().filter(|id| !order.contains(id)).collect();
     if came.is_err() {
-        let (tail, waiting) = (watched.tail().await, watched.waiting().await);
-        panic!("missing {missing:?}, tail {tail:?}, waiting {waiting:?}\n{}", server.log());
+        let waiting = watched.waiting().await;
+        panic!("missing {missing:?}, waiting {waiting:?}\n{}", server.log());
     }
     assert!(order == sent, "they changed places");
 }
@@ -145,31 +144,36 @@ async fn redis_killed_under_load_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_down_at_the_start_is_used_when_it_comes() {
     let server = Broker::nats_that_is_down();
-    let queue = connect(&server.url(), QueueOptions::new("late", "g")).await.unwrap();
-    let error = queue.send(&[message(1)]).await.unwrap_err();
+    let queue = connect(&server.url(), QueueOptions::new("late")).await.unwrap();
+    let error = queue.sender().send(&[message(1)]).await.unwrap_err();
     assert!(matches!(error.source, QueueError::Unreachable { .. }), "{error}");
     server.restart().await;
     let subject = Subject::of(["late", "n"]);
-    send_all(&*queue, &[WireMessage::new(&subject, "m1", b"1".as_slice())]).await;
-    assert_eq!(received(&*queue, 1).await, ["m1"]);
+    send_all(&*queue.sender(), &[WireMessage::new(&subject, "m1", b"1".as_slice())]).await;
+    assert_eq!(received(&*queue.receiver("g").unwrap(), 1).await, ["m1"]);
 }
 
 /// A server that comes back without its data shows it: the last number is lower.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_forgot_everything_is_noticed() {
     for server in [Broker::nats().await, Broker::redis().await] {
-        let queue = connect(&server.url(), QueueOptions::new("load", "g")).await.unwrap();
-        send_all(&*queue, &(0..10).map(message).collect::<Vec<_>>()).await;
-        let before = queue.tail().await.unwrap();
+        let queue = connect(&server.url(), QueueOptions::new("load")).await.unwrap();
+        let sender = queue.sender();
+        send_all(&*sender, &(0..10).map(message).collect::<Vec<_>>()).await;
+        let before = sender.tail().await.unwrap();
         server.kill9();
         server.forget();
         server.restart().await;
         let after =
-            eventually(DEADLINE, async || queue.tail().await.map_err(|error| error.to_string()))
+            eventually(DEADLINE, async || sender.tail().await.map_err(|error| error.to_string()))
                 .await;
         assert!(after < before, "{after} {before}");
-        send_all(&*queue, &[message(7)]).await;
-        assert_eq!(received(&*queue, 1).await, ["m7"], "what was known before is not any more");
+        send_all(&*sender, &[message(7)]).await;
+        assert_eq!(
+            received(&*queue.receiver("g").unwrap(), 1).await,
+            ["m7"],
+            "what was known before is not any more"
+        );
     }
 }
 
@@ -217,16 +221,16 @@ async fn wildcards_are_those_of_the_server() {
 
 #[tokio::test]
 async fn an_address_that_is_none_is_refused() {
-    let error = connect("kafka://x", QueueOptions::new("q", "g")).await.unwrap_err();
+    let error = connect("kafka://x", QueueOptions::new("q")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "kafka://x is not the address of a queue; give memory:, nats://HOST:PORT or \
          redis://HOST:PORT"
     );
-    let error = queue::connect("memory:", QueueOptions::new("a b", "g")).await.unwrap_err();
+    let error = queue::connect("memory:", QueueOptions::new("a b")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        r#""a b" is no name of a queue or a group; use letters, digits, - and _"#
+        r#""a b" is not a name of a queue or a group; use letters, digits, - and _"#
     );
 }
 
@@ -239,11 +243,11 @@ async fn a_node_sends_what_is_in_its_log_whatever_happens_to_the_broker() {
     let server = Broker::nats_that_is_down();
     let url = server.url();
     let dir = tempfile::tempdir().unwrap();
-    let options = || QueueOptions::new(NAME, "readers").keep_everything().sole_sender();
+    let options = || QueueOptions::new(NAME).retention(Retention::Log).sole_sender();
     let queue = connect(&url, options()).await.unwrap();
     let core = SystemCore::embedded()
         .store(format!("sqlite://{}", dir.path().join("smith.db").display()))
-        .outbox(NAME, queue, EventFilter::ALL)
+        .outbox(NAME, queue.sender(), EventFilter::ALL)
         .start()
         .await
         .unwrap();
@@ -263,7 +267,7 @@ async fn a_node_sends_what_is_in_its_log_whatever_happens_to_the_broker() {
     };
     ingest(0, 100).await;
     server.restart().await;
-    let reader = connect(&url, options()).await.unwrap();
+    let reader = connect(&url, options()).await.unwrap().receiver("readers").unwrap();
     // What was acknowledged may come again: a server that is killed forgets some of that.
     let positions = async |seen: &mut BTreeSet<u64>, count: usize| {
         let mut order = Vec::new();

@@ -8,6 +8,7 @@ use mister_smith::actors::store::claims::{self, postgres::PgClaims};
 use mister_smith::actors::store::memory::MemoryStore;
 use mister_smith::actors::store::read_model::documents::{self, postgres::PgDocuments};
 use mister_smith::actors::store::subscription::Subscription;
+use mister_smith::actors::store::timers;
 use mister_smith::actors::store::{
     Append, EventStore, ExpectedVersion, IdempotencyKey, conformance,
 };
@@ -39,6 +40,17 @@ async fn claims_in_postgres_keep_every_law() {
     let server = Postgres::start().await;
     claims::conformance::run(true, async || {
         PgClaims::new(Arc::clone(store(&server).await.database()))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timers_in_postgres_keep_every_law() {
+    let server = Postgres::start().await;
+    timers::conformance::run(async || {
+        let store = store(&server).await;
+        let claims = PgClaims::new(Arc::clone(store.database()));
+        (store, Arc::new(claims))
     })
     .await;
 }

@@ -26,7 +26,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::key_value::{BucketOptions, KeyValue, KeyValueError};
-use super::queue::{MessageQueue, QueueError, QueueOptions};
+use super::queue::{Queue, QueueError, QueueOptions};
 use super::remote::Remote;
 use crate::component;
 
@@ -51,11 +51,11 @@ pub trait Connect: Send + Sync + fmt::Debug {
 
 /// A connection to a broker, which may be away just now.
 pub trait Connected: Send + Sync + fmt::Debug {
-    /// A queue, as one group sees it.
+    /// A queue.
     ///
     /// # Errors
     /// The options are wrong.
-    fn queue(&self, options: QueueOptions) -> Result<Arc<dyn MessageQueue>, QueueError>;
+    fn queue(&self, options: QueueOptions) -> Result<Arc<dyn Queue>, QueueError>;
     /// Requests and answers.
     fn remote(&self) -> Arc<dyn Remote>;
     /// A bucket of keys and values.
@@ -208,11 +208,11 @@ impl Broker {
         self.0.connect.url()
     }
 
-    /// A queue, as one group sees it.
+    /// A queue.
     ///
     /// # Errors
     /// The options are wrong.
-    pub fn queue(&self, options: QueueOptions) -> Result<Arc<dyn MessageQueue>, QueueError> {
+    pub fn queue(&self, options: QueueOptions) -> Result<Arc<dyn Queue>, QueueError> {
         options.check()?;
         Ok(Arc::new(shared::Queue::new(self.clone(), options)))
     }

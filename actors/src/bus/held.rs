@@ -19,13 +19,11 @@ pub(super) struct Item {
     pub(super) message: Arc<Message>,
     /// How often it was tried.
     pub(super) attempts: u32,
-    /// What was wrong the last time.
-    pub(super) reason: String,
 }
 
 impl Item {
     pub(super) fn new(message: Arc<Message>) -> Self {
-        Self { message, attempts: 0, reason: String::new() }
+        Self { message, attempts: 0 }
     }
 }
 

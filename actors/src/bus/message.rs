@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::subject::{InvalidSubject, Subject};
 use crate::event::{
     ContentType, EncodedEvent, Event, EventCodecError, EventId, Metadata, Position, RecordedEvent,
-    Timestamp,
+    StreamId, Timestamp,
 };
 
 /// A published message. There is one of each, behind an `Arc`, however many receive it.
@@ -21,9 +21,17 @@ pub struct Message {
     pub(super) at: Timestamp,
     /// Most have none: what is rare is not carried along.
     pub(super) metadata: Option<Box<Metadata>>,
-    pub(super) position: Option<Position>,
-    pub(super) dead_letter: Option<Uuid>,
+    pub(super) origin: Option<Box<Origin>>,
     pub(super) body: Body,
+}
+
+/// Where a message was before it came to the bus.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Origin {
+    pub(super) position: Option<Position>,
+    pub(super) stream: Option<StreamId>,
+    pub(super) store: Option<Uuid>,
+    pub(super) dead_letter: Option<Uuid>,
 }
 
 static NO_METADATA: Metadata = Metadata {
@@ -78,16 +86,28 @@ impl Message {
         self.metadata.as_deref().unwrap_or(&NO_METADATA)
     }
 
-    /// Its place in the log, if it comes from there.
+    /// Its place in the log that it comes from.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        self.position
+        self.origin.as_ref()?.position
+    }
+
+    /// Its stream in the log that it comes from.
+    #[must_use]
+    pub fn stream(&self) -> Option<&StreamId> {
+        self.origin.as_ref()?.stream.as_ref()
+    }
+
+    /// The log that it comes from, if that is another one than this node's.
+    #[must_use]
+    pub fn store(&self) -> Option<Uuid> {
+        self.origin.as_ref()?.store
     }
 
     /// The dead letter that it is sent again for.
     #[must_use]
     pub fn dead_letter(&self) -> Option<Uuid> {
-        self.dead_letter
+        self.origin.as_ref()?.dead_letter
     }
 
     /// The event, of whatever enum the receiver has for it. Within a process an event that was
@@ -122,6 +142,16 @@ impl Message {
         }
     }
 
+    /// This message, with another payload.
+    pub(super) fn with_payload(&self, event: EncodedEvent, metadata: Metadata) -> NewMessage {
+        let mut message = NewMessage::encoded(self.subject.clone(), event)
+            .id(self.id)
+            .at(self.at)
+            .metadata(metadata);
+        message.origin = self.origin.clone();
+        message
+    }
+
     /// A message that this one causes: the same conversation, and this message as the cause.
     #[must_use]
     pub fn causes(&self, message: NewMessage) -> NewMessage {
@@ -147,8 +177,7 @@ pub struct NewMessage {
     pub(super) id: Option<EventId>,
     pub(super) at: Option<Timestamp>,
     pub(super) metadata: Option<Box<Metadata>>,
-    pub(super) position: Option<Position>,
-    pub(super) dead_letter: Option<Uuid>,
+    pub(super) origin: Option<Box<Origin>>,
     pub(super) body: Body,
 }
 
@@ -161,10 +190,14 @@ impl NewMessage {
         subject: impl TryInto<Subject, Error = impl Into<InvalidSubject>>,
         event: E,
     ) -> Result<Self, InvalidSubject> {
-        let subject = subject.try_into().map_err(Into::into)?;
+        Ok(Self::of(subject.try_into().map_err(Into::into)?, event))
+    }
+
+    /// An event for a subject.
+    pub(super) fn of<E: Event>(subject: Subject, event: E) -> Self {
         let value: Arc<dyn Any + Send + Sync> = Arc::new(event);
         let body = Body::Typed { value, encode: encode_as::<E>, encoded: OnceLock::new() };
-        Ok(Self::with(subject, body))
+        Self::with(subject, body)
     }
 
     /// Bytes with the name of their type.
@@ -202,24 +235,16 @@ impl NewMessage {
             codec: event.codec,
             data: event.data.clone(),
         };
-        let mut message = Self::with(subject, Body::Encoded(Box::new(encoded)))
+        Self::with(subject, Body::Encoded(Box::new(encoded)))
             .id(event.id)
             .at(event.recorded_at)
-            .metadata(Metadata::from_bytes(&event.meta));
-        message.position = Some(event.position);
-        message
+            .metadata(Metadata::from_bytes(&event.meta))
+            .position(event.position)
+            .stream(event.stream.clone())
     }
 
     fn with(subject: Subject, body: Body) -> Self {
-        Self {
-            subject,
-            id: None,
-            at: None,
-            metadata: None,
-            position: None,
-            dead_letter: None,
-            body,
-        }
+        Self { subject, id: None, at: None, metadata: None, origin: None, body }
     }
 
     /// Its identity; a new one unless said otherwise.
@@ -236,6 +261,13 @@ impl NewMessage {
         self
     }
 
+    /// Its time, unless its sender said one.
+    #[must_use]
+    pub(super) fn at_unless_said(mut self, at: Timestamp) -> Self {
+        self.at = self.at.or(Some(at));
+        self
+    }
+
     /// Conversation, cause, actor, headers.
     #[must_use]
     pub fn metadata(mut self, metadata: Metadata) -> Self {
@@ -246,14 +278,28 @@ impl NewMessage {
     /// Its place in a log.
     #[must_use]
     pub fn position(mut self, position: Position) -> Self {
-        self.position = Some(position);
+        self.origin.get_or_insert_default().position = Some(position);
+        self
+    }
+
+    /// Its stream in a log.
+    #[must_use]
+    pub fn stream(mut self, stream: StreamId) -> Self {
+        self.origin.get_or_insert_default().stream = Some(stream);
+        self
+    }
+
+    /// The log that its stream and its place are in.
+    #[must_use]
+    pub fn store(mut self, store: Uuid) -> Self {
+        self.origin.get_or_insert_default().store = Some(store);
         self
     }
 
     /// It is sent again for this dead letter, which is settled when it is handled.
     #[must_use]
     pub fn for_dead_letter(mut self, letter: Uuid) -> Self {
-        self.dead_letter = Some(letter);
+        self.origin.get_or_insert_default().dead_letter = Some(letter);
         self
     }
 

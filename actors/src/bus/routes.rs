@@ -1,14 +1,16 @@
 //! Who gets a subject: a trie of tokens, and the answers it gave last.
 //!
 //! Publishing asks the cache first; an answer is good until the next subscription comes or goes.
+//! With more subjects than it holds those that are asked for often stay in it (S3-FIFO: Yang and
+//! others, "FIFO queues are all you need for cache eviction", SOSP 2023).
 //! The trie is that of nats-server (`server/sublist.go`): tokens, with `*` and `>` beside them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use dashmap::DashMap;
 use indexmap::IndexMap;
+use quick_cache::sync::Cache;
 
 use super::sink::Route;
 use super::subject::{Pattern, Subject};
@@ -21,12 +23,14 @@ pub(super) struct Routes {
     trie: RwLock<Trie>,
     /// Counts changes of the trie: answers of another generation are stale.
     generation: AtomicU64,
-    cache: DashMap<Subject, Cached>,
+    cache: Cache<Subject, Known>,
 }
 
-struct Cached {
+/// Who gets a subject, as of a generation.
+#[derive(Clone, Default)]
+pub(super) struct Known {
     generation: u64,
-    targets: Arc<Targets>,
+    pub(super) targets: Arc<Targets>,
 }
 
 /// Who gets a message.
@@ -114,7 +118,9 @@ impl Node {
 
 impl Routes {
     pub(super) fn new() -> Self {
-        Self { trie: RwLock::default(), generation: AtomicU64::new(0), cache: DashMap::new() }
+        // An answer of the generation 0 is one that nobody has asked for yet.
+        let generation = AtomicU64::new(1);
+        Self { trie: RwLock::default(), generation, cache: Cache::new(CACHED) }
     }
 
     /// Adds a subscription. `false` if there is one of that name.
@@ -165,18 +171,22 @@ impl Routes {
     pub(super) fn targets(&self, subject: &Subject) -> Arc<Targets> {
         // Read before the trie: an answer is at least as new as its generation says.
         let generation = self.generation.load(Ordering::Acquire);
-        if let Some(cached) = self.cache.get(subject)
-            && cached.generation == generation
+        if let Some(known) = self.cache.get(subject)
+            && known.generation == generation
         {
-            return Arc::clone(&cached.targets);
+            return known.targets;
         }
         let targets = Arc::new(self.search(subject));
-        if self.cache.len() >= CACHED {
-            self.cache.clear();
-        }
-        let cached = Cached { generation, targets: Arc::clone(&targets) };
-        self.cache.insert(subject.clone(), cached);
+        self.cache.insert(subject.clone(), Known { generation, targets: Arc::clone(&targets) });
         targets
+    }
+
+    /// The same for somebody who keeps the answer himself.
+    pub(super) fn refresh(&self, subject: &Subject, known: &mut Known) {
+        let generation = self.generation.load(Ordering::Acquire);
+        if known.generation != generation {
+            *known = Known { generation, targets: self.targets(subject) };
+        }
     }
 
     fn search(&self, subject: &Subject) -> Targets {

@@ -23,6 +23,8 @@ pub(super) struct Route {
     pub(super) counts: Counts,
     /// Of those that have a handler of their own.
     pub(super) shared: Option<Arc<Shared>>,
+    /// Of those, and of processors and consumers.
+    pub(super) settled: Option<Arc<crate::settle::Counts>>,
     /// Publishers waited for it in vain. Until it has room again it gets no message, so that one
     /// that hangs costs each of them one deadline, and not one for each message.
     pub(super) cut_off: AtomicBool,

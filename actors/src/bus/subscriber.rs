@@ -6,26 +6,18 @@
 //! subscription's own overflow policy and counted.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
-use std::time::Duration;
 
 use mister_smith_supervisors::{Actor, Context, Failure, StartError, TaskGuard};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use uuid::Uuid;
+use tokio::time::{Instant, sleep_until};
 
 use super::held::{Held, Item};
 use super::latency::Latency;
 use super::message::Message;
-use super::subscription::{
-    DeadLetterOffice, Delivery, FailureCause, Handler, Outcome, Policy, Undelivered,
-};
-
-/// The pause before a dead letter is kept again, when its office is out of order.
-const OFFICE_PAUSE: Duration = Duration::from_millis(200);
+use super::subscription::Order;
+use crate::guarded::guarded;
+use crate::settle::{Counts, Delivery, Handler, Settler, Source, Tried, Verdict};
 
 /// What a subscription's actor can be told.
 pub enum SubscriberMessage {
@@ -52,20 +44,12 @@ impl fmt::Debug for SubscriberMessage {
 pub(super) struct Shared {
     pub(super) latency: Latency,
     held: Mutex<Held>,
-    pub(super) acked: AtomicU64,
-    pub(super) retried: AtomicU64,
-    pub(super) dead: AtomicU64,
+    pub(super) counts: Arc<Counts>,
 }
 
 impl Shared {
     pub(super) fn new(latency: Latency) -> Self {
-        Self {
-            latency,
-            held: Mutex::default(),
-            acked: AtomicU64::new(0),
-            retried: AtomicU64::new(0),
-            dead: AtomicU64::new(0),
-        }
+        Self { latency, held: Mutex::default(), counts: Arc::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -80,24 +64,22 @@ impl Shared {
 
 /// What a fresh start needs.
 pub(super) struct SubscriberArgs<H> {
-    pub(super) name: Arc<str>,
     pub(super) make: Arc<dyn Fn() -> H + Send + Sync>,
-    pub(super) policy: Policy,
+    pub(super) order: Order,
     /// Messages that may be held back before the mailbox is left alone.
     pub(super) capacity: usize,
     pub(super) shared: Arc<Shared>,
-    pub(super) office: Arc<dyn DeadLetterOffice>,
+    pub(super) settler: Settler,
 }
 
 impl<H> Clone for SubscriberArgs<H> {
     fn clone(&self) -> Self {
         Self {
-            name: Arc::clone(&self.name),
             make: Arc::clone(&self.make),
-            policy: self.policy.clone(),
+            order: self.order,
             capacity: self.capacity,
             shared: Arc::clone(&self.shared),
-            office: Arc::clone(&self.office),
+            settler: self.settler.clone(),
         }
     }
 }
@@ -118,12 +100,12 @@ impl<H: Handler> Actor for SubscriberActor<H> {
 
     async fn start(args: &SubscriberArgs<H>, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let shown = Arc::clone(&args.shared);
-        cx.describe(move || match shown.waiting() {
-            0 => format!("{} handled", shown.acked.load(Ordering::Relaxed)),
-            waiting => format!(
-                "{} handled   {waiting} to be tried again",
-                shown.acked.load(Ordering::Relaxed)
-            ),
+        cx.describe(move || {
+            let handled = shown.counts.acked.load(Ordering::Relaxed);
+            match shown.waiting() {
+                0 => format!("{handled} handled"),
+                waiting => format!("{handled} handled   {waiting} to be tried again"),
+            }
         });
         let handler = (args.make)();
         let mut actor =
@@ -131,13 +113,12 @@ impl<H: Handler> Actor for SubscriberActor<H> {
         // The life before ended with it in hand.
         let orphan = args.shared.held().put_down();
         if let Some(item) = orphan {
-            let reason = "the subscriber crashed with it in hand".to_owned();
-            let again = Outcome::Retry { after: None, reason };
-            actor.settle(item, again, FailureCause::Crashed, cx).await;
+            let tried = Tried::crashed("the subscriber ended with it in hand");
+            actor.settle(item, tried).await;
         }
         if let Some(message) = actor.next_arrived() {
             let item = Item::new(message);
-            args.shared.held().again(args.policy.order, item, Instant::now());
+            args.shared.held().again(args.order, item, Instant::now());
         }
         actor.set_timer(cx);
         Ok(actor)
@@ -150,31 +131,36 @@ impl<H: Handler> Actor for SubscriberActor<H> {
     ) -> Result<(), Failure> {
         match message {
             SubscriberMessage::Deliver(message) if !self.holding => {
-                self.run(Item::new(message), cx.taken_at_us(), cx).await;
+                self.run(Item::new(message), cx.taken_at_us()).await?;
             }
             SubscriberMessage::Deliver(message) => {
                 self.args.shared.held().arrive(message);
-                self.catch_up(cx).await;
+                self.catch_up(cx).await?;
                 if let Some(message) = self.next_arrived() {
-                    self.run(Item::new(message), cx.clock().wall_us(), cx).await;
+                    self.run(Item::new(message), cx.clock().wall_us()).await?;
                 }
             }
             SubscriberMessage::Due => {
                 self.timer = None;
-                self.catch_up(cx).await;
+                self.catch_up(cx).await?;
             }
-            SubscriberMessage::Finish => self.finishing = true,
+            SubscriberMessage::Finish => {
+                self.finishing = true;
+                self.catch_up(cx).await?;
+            }
         }
         // What is held back counts like what waits in the mailbox: beyond the capacity nothing
         // more is taken out of it.
         while self.holding && self.args.shared.waiting() >= self.args.capacity {
             self.wait_for_due().await;
-            self.catch_up(cx).await;
+            self.catch_up(cx).await?;
         }
-        if self.finishing && !self.holding {
+        if self.finishing && !self.holding && cx.address().depth() == 0 {
             cx.stop();
         }
-        self.set_timer(cx);
+        if self.holding || self.timer.is_some() {
+            self.set_timer(cx);
+        }
         Ok(())
     }
 
@@ -192,19 +178,20 @@ impl<H: Handler> SubscriberActor<H> {
     fn next_arrived(&self) -> Option<Arc<Message>> {
         let mut held = self.args.shared.held();
         let message = held.take_arrived()?;
-        held.queue(self.args.policy.order, message)
+        held.queue(self.args.order, message)
     }
 
     /// Tries again what is due.
-    async fn catch_up(&mut self, cx: &Context<Self>) {
+    async fn catch_up(&mut self, cx: &Context<Self>) -> Result<(), Failure> {
         loop {
             let next = self.args.shared.held().next_due(Instant::now());
             match next {
-                Some(item) => self.run(item, cx.clock().wall_us(), cx).await,
+                Some(item) => self.run(item, cx.clock().wall_us()).await?,
                 None => break,
             }
         }
         self.holding = self.args.shared.waiting() > 0;
+        Ok(())
     }
 
     async fn wait_for_due(&mut self) {
@@ -216,12 +203,14 @@ impl<H: Handler> SubscriberActor<H> {
 
     /// A timer for the next lane, unless one runs.
     fn set_timer(&mut self, cx: &Context<Self>) {
-        if !self.holding {
+        let next = self.args.shared.held().next_at();
+        let Some(at) = next.filter(|_| self.holding) else {
             self.timer = None;
             return;
-        }
-        let Some(at) = self.args.shared.held().next_at() else { return };
-        if self.timer.as_ref().is_some_and(|(due, _)| *due <= at) {
+        };
+        // One that has rung and is not heard found no room in the mailbox.
+        let runs = |(due, _): &(Instant, TaskGuard)| *due <= at && *due > Instant::now();
+        if self.timer.as_ref().is_some_and(runs) {
             return;
         }
         let wait = cx.spawn_tell(async move {
@@ -231,101 +220,72 @@ impl<H: Handler> SubscriberActor<H> {
         self.timer = Some((at, wait));
     }
 
-    /// Hands a message to the handler and does what it says.
-    async fn run(&mut self, mut item: Item, taken_us: i64, cx: &Context<Self>) {
+    /// Hands a message to the handler and does what it says. A handler that panicked is made anew.
+    async fn run(&mut self, mut item: Item, taken_us: i64) -> Result<(), Failure> {
+        let Self { args, handler, .. } = &*self;
         item.attempts += 1;
         if item.attempts == 1 {
             let took = taken_us - item.message.at().as_micros();
             // The clock of another node may be ahead of this one's.
-            self.args.shared.latency.record(u64::try_from(took).unwrap_or(0));
+            args.shared.latency.record(u64::try_from(took).unwrap_or(0));
         }
-        let delivery = Delivery { message: Arc::clone(&item.message), attempt: item.attempts };
-        self.args.shared.held().take_in_hand(item);
-        let deadline = self.args.policy.deadline;
-        let outcome = within(deadline, self.handler.handle(delivery)).await;
-        let Some(item) = self.args.shared.held().put_down() else { return };
-        let outcome = outcome.unwrap_or_else(|| Outcome::Retry {
-            after: None,
-            reason: format!("the subscriber took longer than {deadline:?}"),
-        });
-        self.settle(item, outcome, FailureCause::Exhausted, cx).await;
-    }
-
-    /// Does what came of a message. `exhausted` is the cause if there are no more tries.
-    async fn settle(
-        &mut self,
-        mut item: Item,
-        outcome: Outcome,
-        exhausted: FailureCause,
-        cx: &Context<Self>,
-    ) {
-        let shared = Arc::clone(&self.args.shared);
-        match outcome {
-            Outcome::Ack => {
-                shared.acked.fetch_add(1, Ordering::Relaxed);
-                if let Some(letter) = item.message.dead_letter() {
-                    self.settle_letter(item, letter).await;
-                }
-            }
-            Outcome::Retry { after, reason } if item.attempts < self.args.policy.retry.attempts => {
-                shared.retried.fetch_add(1, Ordering::Relaxed);
-                let pause = self.args.policy.retry.pause(item.attempts, cx.random_u64());
-                item.reason = reason;
-                let due = Instant::now() + after.unwrap_or(pause);
-                shared.held().again(self.args.policy.order, item, due);
-                self.holding = true;
-            }
-            Outcome::Retry { reason, .. } => self.bury(item, exhausted, reason).await,
-            Outcome::Fail { reason } => self.bury(item, FailureCause::Failed, reason).await,
-        }
-    }
-
-    /// Makes it a dead letter. Until that is durable it counts as in hand: a life that ends
-    /// meanwhile leaves it to the next one.
-    async fn bury(&mut self, item: Item, cause: FailureCause, reason: String) {
-        let SubscriberArgs { name, shared, office, .. } = &self.args;
-        shared.dead.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(
-            subscription = &**name, subject = %item.message.subject(), id = %item.message.id(),
-            attempts = item.attempts, reason, "dead letter"
-        );
-        let letter = Undelivered {
-            subscription: Arc::clone(name),
+        let delivery = Delivery {
             message: Arc::clone(&item.message),
-            cause,
-            reason,
-            attempts: item.attempts,
+            handler: Arc::clone(&args.settler.name),
+            attempt: item.attempts,
+            redelivered: item.attempts > 1,
+            source: Source::Bus,
         };
-        shared.held().take_in_hand(item);
-        while let Err(error) = office.keep(letter.clone()).await {
-            tracing::warn!(subscription = &**name, %error);
-            sleep(OFFICE_PAUSE).await;
+        // Only one that has to be waited for can be interrupted.
+        let mut item = Some(item);
+        let pending = || {
+            if let Some(item) = item.take() {
+                args.shared.held().take_in_hand(item);
+            }
+        };
+        let tried = args.settler.attempt(handler, delivery, pending).await;
+        let panicked = tried.panicked();
+        let item = match item {
+            Some(item) => item,
+            None => match args.shared.held().put_down() {
+                Some(item) => item,
+                None => return Ok(()),
+            },
+        };
+        self.settle(item, tried).await;
+        if panicked {
+            let made = guarded(|| (self.args.make)());
+            self.handler = made.map_err(|panic| {
+                Failure::permanent(format!("the handler could not be made anew: {panic}"))
+            })?;
         }
-        let _ = shared.held().put_down();
+        Ok(())
     }
 
-    /// Tells the office that a dead letter has been handled after all.
-    async fn settle_letter(&mut self, item: Item, letter: Uuid) {
-        let SubscriberArgs { name, shared, office, .. } = &self.args;
-        shared.held().take_in_hand(item);
-        while let Err(error) = office.settle(letter).await {
-            tracing::warn!(subscription = &**name, %error);
-            sleep(OFFICE_PAUSE).await;
+    /// Does what came of a message. Until that is durable it counts as in hand: a life that ends
+    /// meanwhile leaves it to the next one.
+    async fn settle(&mut self, item: Item, tried: Tried) {
+        let SubscriberArgs { settler, shared, order, .. } = &self.args;
+        let (message, attempts) = (Arc::clone(&item.message), item.attempts);
+        if attempts == 1 && settler.is_done_at_once(&tried, &message) {
+            return;
+        }
+        shared.held().take_in_hand(item.clone());
+        let verdict = settler.judge(tried, &message, attempts).await;
+        match verdict {
+            Verdict::Done => settler.settle_letter(&message).await,
+            Verdict::Again { after } => {
+                let mut held = shared.held();
+                let _ = held.put_down();
+                held.again(*order, item, Instant::now() + after);
+                drop(held);
+                self.holding = true;
+                return;
+            }
+            Verdict::Bury { cause, reason } => {
+                settler.bury(&message, cause, reason, attempts).await;
+            }
         }
         let _ = shared.held().put_down();
-    }
-}
-
-/// Waits for a future, at most this long. A handler that is done at once costs no timer.
-async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let early = poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await;
-    match early {
-        Some(output) => Some(output),
-        None => timeout(deadline, future).await.ok(),
     }
 }

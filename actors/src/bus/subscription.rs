@@ -1,15 +1,13 @@
-//! What a subscriber says when it subscribes, and what it answers to each message.
+//! What a subscriber says when it subscribes.
 
-use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mister_smith_supervisors::{Backoff, Overflow};
-use uuid::Uuid;
+use mister_smith_supervisors::Overflow;
 
-use super::message::Message;
+use super::queue::Sender;
 use super::subject::{InvalidSubject, Pattern};
+use crate::settle::RetryPolicy;
 
 /// Messages that wait for a subscriber at most, unless it says otherwise.
 pub const DEFAULT_BUFFER: usize = 1_024;
@@ -30,6 +28,7 @@ pub struct Subscription {
     pub(super) overflow: Overflow,
     pub(super) policy: Policy,
     pub(super) target: Option<Duration>,
+    pub(super) results: Option<Arc<dyn Sender>>,
 }
 
 /// How a subscription's messages are handled.
@@ -61,6 +60,7 @@ impl Subscription {
                 deadline: DEFAULT_HANDLE_DEADLINE,
             },
             target: None,
+            results: None,
         })
     }
 
@@ -103,6 +103,13 @@ impl Subscription {
         self
     }
 
+    /// Where what messages lead to is sent, before they are acknowledged.
+    #[must_use]
+    pub fn results(mut self, queue: Arc<dyn Sender>) -> Self {
+        self.results = Some(queue);
+        self
+    }
+
     /// How long one message may take; then it is tried again. 30 s unless said otherwise.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -122,173 +129,4 @@ pub enum Order {
     Strict,
     /// None.
     Unordered,
-}
-
-/// When a message is tried again, and when it becomes a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RetryPolicy {
-    pub(crate) attempts: u32,
-    pub(super) backoff: Backoff,
-}
-
-impl RetryPolicy {
-    /// At most this many tries, the first included.
-    #[must_use]
-    pub fn attempts(attempts: u32) -> Self {
-        Self { attempts: attempts.max(1), ..Self::default() }
-    }
-
-    /// The pauses between them.
-    #[must_use]
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
-        self
-    }
-
-    /// The pause after try number `attempt` (the first is 1), with a random number for its jitter.
-    pub(crate) fn pause(&self, attempt: u32, random: u64) -> Duration {
-        let ceiling = self.backoff.ceiling(attempt.saturating_sub(1));
-        // The upper 32 bits are enough for a pause.
-        ceiling.mul_f64((random >> 32) as f64 / f64::from(u32::MAX))
-    }
-}
-
-impl Default for RetryPolicy {
-    /// Five tries, up to 100 ms after the first, twice as long after each, at most 5 s.
-    fn default() -> Self {
-        let backoff = Backoff::exponential(Duration::from_millis(100), Duration::from_secs(5));
-        Self { attempts: 5, backoff }
-    }
-}
-
-/// A message in a subscriber's hands.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Delivery {
-    /// The message, shared with all others who receive it.
-    pub message: Arc<Message>,
-    /// Which try this is; the first is 1.
-    pub attempt: u32,
-}
-
-/// What came of a delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// It is done.
-    Ack,
-    /// It did not work now.
-    Retry {
-        /// The pause before the next try; the policy's unless given.
-        after: Option<Duration>,
-        /// Why.
-        reason: String,
-    },
-    /// It will never work: it becomes a dead letter.
-    Fail {
-        /// Why.
-        reason: String,
-    },
-}
-
-impl Outcome {
-    /// Try it again, as the policy says.
-    pub fn retry(reason: impl fmt::Display) -> Self {
-        Self::Retry { after: None, reason: reason.to_string() }
-    }
-
-    /// Try it again after a pause.
-    pub fn retry_after(after: Duration, reason: impl fmt::Display) -> Self {
-        Self::Retry { after: Some(after), reason: reason.to_string() }
-    }
-
-    /// Never try it again.
-    pub fn fail(reason: impl fmt::Display) -> Self {
-        Self::Fail { reason: reason.to_string() }
-    }
-}
-
-/// An `Ok` is an acknowledgement, an error is tried again.
-impl<E: fmt::Display> From<Result<(), E>> for Outcome {
-    fn from(result: Result<(), E>) -> Self {
-        match result {
-            Ok(()) => Self::Ack,
-            Err(error) => Self::retry(error),
-        }
-    }
-}
-
-/// Handles the messages of a subscription, one after the other.
-///
-/// It lives in an actor under a supervisor. When it panics, the actor is restarted with a new
-/// handler, and the message in hand counts as tried.
-pub trait Handler: Send + 'static {
-    /// Handles one message.
-    ///
-    /// # Cancel safety
-    /// A kill, or the end of the subscription's deadline, drops the future at its next `await`;
-    /// the message is then tried again.
-    fn handle(&mut self, delivery: Delivery) -> impl Future<Output = Outcome> + Send;
-}
-
-impl<F, R> Handler for F
-where
-    F: FnMut(Delivery) -> R + Send + 'static,
-    R: Future<Output = Outcome> + Send,
-{
-    fn handle(&mut self, delivery: Delivery) -> impl Future<Output = Outcome> + Send {
-        self(delivery)
-    }
-}
-
-/// A message that a subscriber could not handle, with all that is known about it.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Undelivered {
-    /// The subscription.
-    pub subscription: Arc<str>,
-    /// The message.
-    pub message: Arc<Message>,
-    /// Why it was given up.
-    pub cause: FailureCause,
-    /// What the subscriber said last.
-    pub reason: String,
-    /// How often it was tried.
-    pub attempts: u32,
-}
-
-/// Why a message was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum FailureCause {
-    /// The subscriber said that it will never work.
-    Failed,
-    /// The tries of its policy are used up.
-    Exhausted,
-    /// The subscriber crashed with it in hand, each time.
-    Crashed,
-}
-
-/// Where messages go that a subscriber could not handle.
-///
-/// A delivery is settled only when this has answered: a node that ends before still has the
-/// message where it came from, if that is durable.
-pub trait DeadLetterOffice: Send + Sync + fmt::Debug {
-    /// Keeps one, durably.
-    fn keep(
-        &self,
-        undelivered: Undelivered,
-    ) -> futures_util::future::BoxFuture<'_, Result<(), OfficeError>>;
-
-    /// A message that was sent again for a dead letter has been handled.
-    fn settle(&self, letter: Uuid) -> futures_util::future::BoxFuture<'_, Result<(), OfficeError>>;
-}
-
-/// A dead letter could not be kept now.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the dead letter could not be kept: {reason}; it is tried again")]
-pub struct OfficeError {
-    /// Why.
-    pub reason: String,
 }

@@ -7,6 +7,7 @@ mod lifecycle;
 mod overflow;
 mod packed;
 mod processors;
+mod settling;
 mod subjects;
 
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use mister_smith_supervisors::{ActorSystem, ChildSpec, Clock, Policies, SupervisorSpec};
+use mister_smith_supervisors::{
+    ActorSystem, ChildSpec, Clock, ErrorClass, Policies, SupervisorSpec,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -62,7 +65,7 @@ impl Office {
             return Ok(());
         }
         *failures -= 1;
-        Err(OfficeError { reason: "out of order".to_owned() })
+        Err(OfficeError::new(ErrorClass::Transient, "out of order"))
     }
 }
 
@@ -96,12 +99,17 @@ struct Town {
 
 impl Town {
     async fn start() -> Self {
+        let office = Arc::new(Office::default());
+        Self { office: Arc::clone(&office), ..Self::start_with(office).await }
+    }
+
+    /// With another office, which keeps nothing here.
+    async fn start_with(office: Arc<dyn DeadLetterOffice>) -> Self {
         let clock = Clock::starting_at(1_000_000);
         let bus = EventBus::new(clock, 7);
-        let office = Arc::new(Office::default());
         let queue = LifecycleQueue::default();
         let patient = Duration::from_secs(1);
-        let args = BusArgs::new(bus.clone(), "/messaging/subscriptions", Arc::clone(&office) as _);
+        let args = BusArgs::new(bus.clone(), "/messaging/subscriptions", office);
         let feed = LifecycleFeedArgs::new(queue.clone(), bus.clone());
         let messaging = SupervisorSpec::new("messaging")
             .intensity(10_000, patient)
@@ -119,7 +127,7 @@ impl Town {
             .start()
             .await
             .unwrap();
-        Self { system, bus, office }
+        Self { system, bus, office: Arc::default() }
     }
 
     /// Subscribes, and collects the numbers that come.

@@ -14,8 +14,9 @@ use crate::error::ErrorClass;
 use crate::event::compression::{self, Compression, CompressionError, Encoding};
 use crate::event::{
     ContentType, EncodedEvent, EventCodecError, EventId, Metadata, Position, RecordedEvent,
-    Timestamp,
+    StreamId, Timestamp,
 };
+use crate::store::IdempotencyKey;
 
 /// The payload's media type.
 pub const CONTENT_TYPE: &str = "Content-Type";
@@ -41,6 +42,21 @@ pub const CORRELATION: &str = "Smith-Correlation-Id";
 pub const CAUSATION: &str = "Smith-Causation-Id";
 /// Who asked for it.
 pub const ACTOR: &str = "Smith-Actor";
+
+/// What this module says of a message itself.
+const OURS: [&str; 11] = [
+    CONTENT_TYPE,
+    TYPE,
+    SCHEMA,
+    EVENT_ID,
+    AT,
+    STORE,
+    STREAM,
+    POSITION,
+    CORRELATION,
+    CAUSATION,
+    ACTOR,
+];
 
 /// A message on the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -111,6 +127,7 @@ impl WireMessage {
         };
         let meta = Metadata::from_bytes(&event.meta);
         Self::new(subject, format!("{store}:{}", event.position), event.data.clone())
+            .others(&meta)
             .event(event.id, event.recorded_at, &encoded, &meta)
             .header(STORE, store)
             .header(STREAM, &event.stream)
@@ -125,9 +142,18 @@ impl WireMessage {
         let encoded = message.encoded()?;
         let wire = Self::new(message.subject(), message.id().to_string(), encoded.data.clone());
         Ok(wire
+            .others(message.metadata())
             .event(message.id(), message.at(), encoded, message.metadata())
-            .optional(CONTENT_ENCODING, message.metadata().headers.get(CONTENT_ENCODING))
+            .optional(STORE, message.store())
+            .optional(STREAM, message.stream())
             .optional(POSITION, message.position()))
+    }
+
+    /// The headers that the sender gave, whatever they are; what they may not say is said after.
+    fn others(self, meta: &Metadata) -> Self {
+        let ours = |name: &str| OURS.iter().any(|one| one.eq_ignore_ascii_case(name));
+        let others = meta.headers.iter().filter(|(name, _)| !ours(name));
+        others.fold(self, |wire, (name, value)| wire.header(name, value))
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -187,7 +213,8 @@ impl WireMessage {
 
     /// The message as it is published on a bus, decompressed up to
     /// [`DEFAULT_READ_LIMIT`](compression::DEFAULT_READ_LIMIT). What the headers do not say is made
-    /// up: the type is the subject, the time and the id are new, the payload is raw bytes.
+    /// up: the type is the subject, the id is made of the wire's, the time is when it is published,
+    /// the payload is raw bytes. Headers that are none of this module's are the message's own.
     ///
     /// # Errors
     /// The subject is none, or the payload cannot be decompressed.
@@ -220,6 +247,11 @@ impl WireMessage {
             actor: text(ACTOR).map(str::to_owned),
             ..Metadata::default()
         };
+        let ours = |name: &str| {
+            name == CONTENT_ENCODING || OURS.iter().any(|one| one.eq_ignore_ascii_case(name))
+        };
+        let others = self.headers.iter().filter(|(name, _)| !ours(name));
+        metadata.headers = others.map(|(name, value)| (name.clone(), value.clone())).collect();
         let encoding = match self.encoding() {
             Ok(Encoding::Identity) => None,
             Ok(encoding) => Some(encoding.name()),
@@ -229,7 +261,10 @@ impl WireMessage {
             metadata.headers.insert(CONTENT_ENCODING.to_owned(), encoding.to_owned());
         }
         let mut message = NewMessage::encoded(subject, encoded).metadata(metadata);
-        if let Some(id) = text(EVENT_ID).and_then(|text| text.parse::<Uuid>().ok()) {
+        // A foreign sender's own id, or the queue's name for it, makes one that is the same at
+        // each delivery. Without either there is nothing to tell a repeat by.
+        let own = text(EVENT_ID).and_then(|text| text.parse::<Uuid>().ok());
+        if let Some(id) = own.or_else(|| (!self.id.is_empty()).then(|| self.stable_id())) {
             message = message.id(EventId::new(id));
         }
         if let Some(at) = text(AT).and_then(|text| text.parse().ok()) {
@@ -238,7 +273,19 @@ impl WireMessage {
         if let Some(position) = text(POSITION).and_then(|text| text.parse().ok()) {
             message = message.position(Position::new(position));
         }
+        if let Some(stream) = text(STREAM).and_then(|text| StreamId::new(text).ok()) {
+            message = message.stream(stream);
+        }
+        if let Some(store) = text(STORE).and_then(|text| text.parse().ok()) {
+            message = message.store(store);
+        }
         Ok(message)
+    }
+
+    /// A UUID (version 8) made of the subject and the id.
+    fn stable_id(&self) -> Uuid {
+        let key = IdempotencyKey::of(["wire", &self.subject, &self.id]);
+        uuid::Builder::from_custom_bytes(*key.as_bytes()).into_uuid()
     }
 
     /// Bytes of all that it is made of.

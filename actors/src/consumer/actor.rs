@@ -12,14 +12,15 @@ use mister_smith_supervisors::{
     Actor, Context, ExitReason, Failure, Health, ReplyPort, StartError, SupervisedComponent,
     SupervisionMetadata, TaskGuard,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use super::runner::{Counts, Runner};
+use super::runner::Runner;
 use super::{Begin, Consumer, ConsumerError};
-use crate::bus::{DeadLetterOffice, EventBus, FailureCause, Message, Outcome};
+use crate::bus::{DeadLetterOffice, EventBus, FailureCause, Message};
 use crate::component;
 use crate::event::{Position, RecordedEvent};
 use crate::pool::{Lease, lease_at_start};
+use crate::settle::{Counts, Settler};
 use crate::store::StoreError;
 use crate::store::claims::{ClaimError, Note, Request};
 use crate::store::follow::window::{Bounds, Mark, Window};
@@ -30,6 +31,9 @@ const BEGUN: &str = "begun";
 
 /// Events that may wait in memory, behind others of their lanes.
 pub const WINDOW: usize = 1_000;
+
+/// Dead letters that are sent again and wait for their turn, at most.
+const MOST_AGAIN: usize = 1_000;
 
 /// Their size in bytes.
 const WINDOW_BYTES: usize = 16 << 20;
@@ -113,8 +117,10 @@ pub struct ConsumerActor {
     /// What is read, and how much at most.
     reading: Option<(usize, TaskGuard)>,
     _keeping: TaskGuard,
-    again: Vec<(u64, TaskGuard)>,
+    /// Dead letters that are handled again, or wait for one of the places.
+    again: BTreeMap<u64, TaskGuard>,
     agains: u64,
+    places: Arc<Semaphore>,
 }
 
 impl Actor for ConsumerActor {
@@ -127,19 +133,27 @@ impl Actor for ConsumerActor {
             (Arc::clone(&args.counts), args.head.clone(), Arc::clone(&args.shown));
         cx.describe(move || {
             let line = shown.line(*head.borrow());
-            match counts.trouble() {
-                Some((at, reason)) => format!("{line}   event {at}: {reason}"),
+            match trouble_of(&counts) {
+                Some(trouble) => format!("{line}   {trouble}"),
                 None => line,
             }
         });
-        let runner = Runner {
+        let plan = &args.consumer.plan;
+        let settler = Settler {
             name: Arc::clone(&args.consumer.name),
-            plan: args.consumer.plan.clone(),
-            bus: args.bus.clone(),
+            retry: plan.retry,
+            deadline: plan.deadline,
             office: Arc::clone(&args.office),
-            shown: Arc::clone(&args.counts),
-            repeats_to: Position::ZERO,
+            results: plan.results.clone(),
+            counts: Arc::clone(&args.counts),
             seed: cx.random_u64(),
+        };
+        let runner = Runner {
+            handler: plan.handler.clone(),
+            lane: Arc::clone(&plan.lane),
+            settler,
+            bus: args.bus.clone(),
+            repeats_to: Position::ZERO,
         };
         let follow = Follow::new(place_of(&args.consumer.name), Arc::clone(&args.owner))
             .filter(args.consumer.filter.clone())
@@ -161,8 +175,9 @@ impl Actor for ConsumerActor {
             marked: false,
             held: false,
             reading: None,
-            again: Vec::new(),
+            again: BTreeMap::new(),
             agains: 0,
+            places: Arc::new(Semaphore::new(args.consumer.plan.lanes)),
         };
         actor.read_on(cx);
         Ok(actor)
@@ -199,7 +214,7 @@ impl Actor for ConsumerActor {
                 self.ask(request, move |done| reply.send(done), cx);
             }
             ConsumerMessage::Again(message) => self.again(message, cx),
-            ConsumerMessage::AgainDone(number) => self.again.retain(|(one, _)| *one != number),
+            ConsumerMessage::AgainDone(number) => _ = self.again.remove(&number),
         }
         Ok(())
     }
@@ -291,7 +306,7 @@ impl ConsumerActor {
                     0 => runner.settle(event, &follower).await,
                     _ => {
                         let reason = format!("{deaths} nodes died while they handled it");
-                        runner.bury(&event, FailureCause::Exhausted, reason, deaths).await;
+                        runner.bury(&event, reason, deaths).await;
                     }
                 }
                 ConsumerMessage::Settled(cursor, position)
@@ -365,21 +380,32 @@ impl ConsumerActor {
         cx.keep(asking);
     }
 
-    /// A dead letter comes again, beside the others: they have gone on long ago.
+    /// Dead letters come again, beside the others: they have gone on long ago. As many at once as
+    /// there are lanes; the others wait, and too many of them go back to where they were.
     fn again(&mut self, message: Arc<Message>, cx: &Context<Self>) {
         self.agains += 1;
         let number = self.agains;
         let (runner, store) = (self.runner.clone(), Arc::clone(&self.lease.store));
+        let (places, crowded) = (Arc::clone(&self.places), self.again.len() >= MOST_AGAIN);
         let handling = cx.spawn_tell(async move {
-            let outcome = match super::handle::event_of(&*store, &message).await {
-                Ok(event) => runner.attempt(&event, 1).await,
-                Err(reason) => Outcome::fail(reason),
-            };
-            runner.settle_letter(&message, outcome).await;
+            if crowded {
+                let reason = format!("{MOST_AGAIN} were sent again already; send it again later");
+                runner.settler.bury(&message, FailureCause::Exhausted, reason, 0).await;
+            } else if let Ok(_place) = places.acquire().await {
+                let event = super::handle::event_of(&*store, &message).await;
+                runner.again(message, event).await;
+            }
             ConsumerMessage::AgainDone(number)
         });
-        self.again.push((number, handling));
+        self.again.insert(number, handling);
     }
+}
+
+/// What is tried again, and why.
+pub(super) fn trouble_of(counts: &Counts) -> Option<String> {
+    let trouble = counts.trouble()?;
+    let position = trouble.position.unwrap_or_default();
+    Some(format!("event {position}: {}", trouble.reason))
 }
 
 /// The name under which a consumer's place is kept.
@@ -399,7 +425,7 @@ impl SupervisedComponent for ConsumerActor {
     type Handover = ();
 
     async fn health_check(&mut self, _: &mut Context<Self>) -> Health {
-        let event = self.args.counts.trouble().map(|(at, reason)| format!("event {at}: {reason}"));
+        let event = trouble_of(&self.args.counts);
         let trouble = || self.args.shown.standing().trouble.map(|text| text.to_string());
         match event.or_else(trouble) {
             None => Health::Healthy,

@@ -10,11 +10,11 @@ use mister_smith_supervisors::{Address, ChildSpec, HealthSpec, SupervisorError, 
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::actor::{ConsumerActor, ConsumerArgs, ConsumerMessage};
-use super::runner::Counts;
+use super::actor::{ConsumerActor, ConsumerArgs, ConsumerMessage, trouble_of};
 use super::{Begin, Consumer, ConsumerError};
 use crate::bus::{DeadLetterOffice, EventBus, Message, Pattern};
 use crate::event::{Position, RecordedEvent};
+use crate::settle::Counts;
 use crate::store::EventStore;
 use crate::store::claims::Request;
 use crate::store::follow::{ASK_DEADLINE, Shown};
@@ -38,6 +38,8 @@ struct Inner {
     office: Arc<dyn DeadLetterOffice>,
     health: HealthSpec,
     all: Mutex<IndexMap<Arc<str>, ConsumerRef>>,
+    /// One is started at a time.
+    starting: tokio::sync::Mutex<()>,
 }
 
 /// A consumer that runs, or stands by. Cheap to clone.
@@ -98,6 +100,7 @@ impl Consumers {
             office,
             health,
             all: Mutex::default(),
+            starting: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -119,7 +122,14 @@ impl Consumers {
         if name.is_empty() || name.len() > LONGEST_NAME || name.contains(odd) {
             return Err(ConsumerError::Name { name: name.to_string() });
         }
+        // Dead letters are sent again to whoever has their name; nothing is published there.
+        let nothing = Pattern::new(format!("system.consumer.{name}"))
+            .map_err(|_| ConsumerError::Name { name: name.to_string() })?;
         let exists = || ConsumerError::Exists { name: name.to_string() };
+        let _turn = self.0.starting.lock().await;
+        if self.all().contains_key(&name) || self.0.bus.has(&name) {
+            return Err(exists());
+        }
         let (shown, counts) = (Arc::<Shown>::default(), Arc::<Counts>::default());
         let inner = &self.0;
         let args = ConsumerArgs {
@@ -132,6 +142,10 @@ impl Consumers {
             counts: Arc::clone(&counts),
             shown: Arc::clone(&shown),
         };
+        // One of that name that is not listed: its caller went away while it was being started.
+        if inner.supervisor.child::<ConsumerMessage>(&name).is_some() {
+            inner.supervisor.terminate_child(&name).await?;
+        }
         let spec =
             ChildSpec::component::<ConsumerActor>(Arc::clone(&name), args).health(inner.health);
         let address: Address<ConsumerMessage> = match inner.supervisor.spawn_spec(spec).await {
@@ -143,13 +157,16 @@ impl Consumers {
             name: Arc::clone(&name),
             address: address.clone(),
             head: inner.head.clone(),
-            counts,
+            counts: Arc::clone(&counts),
             shown,
         };
-        // Dead letters are sent again to whoever has their name; nothing is published there.
-        let nothing = Pattern::new(format!("system.consumer.{name}")).map_err(|_| exists())?;
-        let connected =
-            inner.bus.connect(Arc::clone(&name), nothing, address, ConsumerMessage::Again);
+        let connected = inner.bus.connect_counted(
+            Arc::clone(&name),
+            nothing,
+            address,
+            ConsumerMessage::Again,
+            Arc::clone(&counts),
+        );
         if connected.is_err() {
             inner.supervisor.terminate_child(&name).await?;
             return Err(exists());
@@ -210,7 +227,7 @@ impl ConsumerRef {
         let Counts { acked, retried, dead, .. } = &*self.counts;
         let standing = self.shown.standing();
         let position = standing.position;
-        let event = self.counts.trouble().map(|(at, reason)| format!("event {at}: {reason}"));
+        let event = trouble_of(&self.counts);
         ConsumerStatus {
             name: Arc::clone(&self.name),
             path: self.address.path().to_string(),

@@ -10,8 +10,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
-use super::{Begin, Consumed, Consumer, ConsumerError, ConsumerRef};
-use crate::bus::{FailureCause, Outcome, RetryPolicy, Subscription};
+use super::{Begin, Consumer, ConsumerError, ConsumerRef};
+use crate::bus::{Delivery, FailureCause, Outcome, RetryPolicy, Subscription};
 use crate::event::{Position, StreamId};
 use crate::store::claims::{Claimed, Save};
 use crate::store::follow::{LEASE, MARK};
@@ -47,17 +47,19 @@ async fn reached(consumer: &ConsumerRef, position: u64) {
 }
 
 /// A consumer that hands on what it gets and acknowledges it.
-fn listener(name: &str) -> (Consumer, mpsc::UnboundedReceiver<Consumed>) {
+fn listener(name: &str) -> (Consumer, mpsc::UnboundedReceiver<Delivery>) {
     let (heard, hearing) = mpsc::unbounded_channel();
-    let consumer = Consumer::new(name, move |consumed: Consumed| {
-        heard.send(consumed).unwrap();
+    let consumer = Consumer::new(name, move |delivery: Delivery| {
+        heard.send(delivery).unwrap();
         async { Outcome::Ack }
     });
     (consumer, hearing)
 }
 
-fn positions(hearing: &mut mpsc::UnboundedReceiver<Consumed>) -> Vec<u64> {
-    std::iter::from_fn(|| hearing.try_recv().ok()).map(|one| one.event.position.get()).collect()
+fn positions(hearing: &mut mpsc::UnboundedReceiver<Delivery>) -> Vec<u64> {
+    std::iter::from_fn(|| hearing.try_recv().ok())
+        .map(|one| one.recorded().unwrap().position.get())
+        .collect()
 }
 
 #[tokio::test]
@@ -79,7 +81,7 @@ async fn it_handles_what_it_wants_in_order_and_goes_on_where_it_was() {
     let started = world.consumers.start(consumer.filter(orders)).await.unwrap();
     reached(&started, 8).await;
     let got = heard.recv().await.unwrap();
-    assert_eq!(got.event.position, Position::new(8));
+    assert_eq!(got.recorded().unwrap().position, Position::new(8));
     assert_eq!(got.key(), "orders/8");
     assert!(heard.try_recv().is_err(), "what was acknowledged does not come again");
 }
@@ -166,10 +168,10 @@ async fn what_cannot_be_handled_is_a_dead_letter_and_can_come_again() {
     let world = World::new().await;
     let mended = Arc::new(AtomicU64::new(0));
     let works = Arc::clone(&mended);
-    let consumer = Consumer::new("fussy", move |consumed: Consumed| {
+    let consumer = Consumer::new("fussy", move |delivery: Delivery| {
         let works = works.load(Ordering::Relaxed) == 1;
         async move {
-            match consumed.event.position.get() {
+            match delivery.recorded().unwrap().position.get() {
                 _ if works => Outcome::Ack,
                 2 => Outcome::fail("never"),
                 3 => Outcome::retry("not now"),
@@ -197,11 +199,13 @@ async fn what_cannot_be_handled_is_a_dead_letter_and_can_come_again() {
         assert!(letter.subject.starts_with("events.order."));
         reasons.insert(letter.position.unwrap().get(), (letter.cause, letter.reason));
     }
-    let given_up = FailureCause::Exhausted;
+    let (given_up, crashed) = (FailureCause::Exhausted, FailureCause::Crashed);
     assert_eq!(reasons[&2], (FailureCause::Failed, "never".to_owned()));
     assert_eq!(reasons[&3], (given_up, "not now".to_owned()));
-    assert_eq!(reasons[&4], (given_up, "the handler panicked: a fault in the handler".to_owned()));
-    assert_eq!(reasons[&5], (given_up, "the handler took longer than 40ms".to_owned()));
+    let panic = "the handler crashed: panic: a fault in the handler";
+    assert_eq!(reasons[&4], (crashed, panic.to_owned()));
+    let late = "the handler was given up: it took longer than 40ms";
+    assert_eq!(reasons[&5], (given_up, late.to_owned()));
 
     // Not mended: they are given up again.
     world.letters.requeue(&letters[0].0, "a person").await.unwrap();
@@ -240,8 +244,8 @@ async fn an_event_as_large_as_may_be_is_a_dead_letter_and_comes_again_whole() {
     let large = Append::new(stream, ExpectedVersion::Any, vec![large]);
     world.commit(large).await.unwrap().remove(0).unwrap();
     let (heard, mut hearing) = mpsc::unbounded_channel();
-    let consumer = Consumer::new("fussy", move |consumed: Consumed| {
-        heard.send(consumed.event.data.len()).unwrap();
+    let consumer = Consumer::new("fussy", move |delivery: Delivery| {
+        heard.send(delivery.recorded().unwrap().data.len()).unwrap();
         async { Outcome::fail("never ".repeat(4 << 20)) }
     });
     let started = world.consumers.start(consumer).await.unwrap();
@@ -269,11 +273,11 @@ async fn an_event_that_fails_for_long_holds_up_its_own_lane_only() {
         let (heard, works) = (heard.clone(), Arc::clone(&works));
         let retry = RetryPolicy::attempts(u32::MAX)
             .backoff(Backoff::exponential(Duration::from_millis(1), Duration::from_millis(5)));
-        Consumer::new("stubborn", move |consumed: Consumed| {
+        Consumer::new("stubborn", move |delivery: Delivery| {
             let works = works.load(Ordering::Relaxed) == 1;
-            let first = consumed.event.position == Position::new(1);
+            let first = delivery.recorded().unwrap().position == Position::new(1);
             if !first || works {
-                heard.send(consumed.event.position.get()).unwrap();
+                heard.send(delivery.recorded().unwrap().position.get()).unwrap();
             }
             async move { if first && !works { Outcome::retry("no") } else { Outcome::Ack } }
         })
@@ -401,13 +405,13 @@ proptest! {
             let diary = Arc::new(Mutex::new(Diary::default()));
             let failures: BTreeMap<u64, u32> = failures.into_iter().collect();
             let (written, plan) = (Arc::clone(&diary), failures.clone());
-            let consumer = Consumer::new("diarist", move |consumed: Consumed| {
+            let consumer = Consumer::new("diarist", move |delivery: Delivery| {
                 let (diary, plan) = (Arc::clone(&written), plan.clone());
                 async move {
                     tokio::task::yield_now().await;
-                    let position = consumed.event.position.get();
+                    let position = delivery.recorded().unwrap().position.get();
                     let mut diary = diary.lock().unwrap();
-                    if !consumed.redelivered
+                    if !delivery.redelivered
                         && (diary.effects.iter().any(|(_, at)| *at == position))
                     {
                         diary.lies.push(position);
@@ -417,7 +421,7 @@ proptest! {
                     if plan.get(&position).is_some_and(|failures| *tries <= *failures) {
                         return Outcome::retry("as planned");
                     }
-                    diary.effects.push((consumed.event.stream.to_string(), position));
+                    diary.effects.push((delivery.recorded().unwrap().stream.to_string(), position));
                     Outcome::Ack
                 }
             })

@@ -3,23 +3,33 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use mister_smith_supervisors::ErrorClass;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{DeadLetter, Letter, LetterCommand, LetterSummary, Letters};
+use super::{DeadLetter, Letter, LetterCommand, LetterState, LetterSummary, Letters};
 use crate::bus::{
     DeadLetterOffice, EventBus, InvalidSubject, NewMessage, OfficeError, RedeliverError, Subject,
     Undelivered, letter_id,
 };
 use crate::command::{CommandBus, CommandError};
-use crate::event::{EncodedEvent, EventId, Metadata, Position};
+use crate::event::{ContentType, EncodedEvent, EventId, Metadata, Position};
 use crate::projection::handle::{ProjectionRef, RequestError};
 use crate::projection::{Compare, ListQuery, Projection};
+use crate::store::MAX_EVENT_BYTES;
 
 /// Dead letters that are looked at for one page of [`DeadLetters::requeue_all`].
 const PAGE: usize = 200;
+
+/// The largest payload that a letter holds, with its metadata: a letter is an event itself.
+pub const LETTER_BYTES: usize = MAX_EVENT_BYTES - (1 << 20);
+
+/// A letter that was sent again this long ago, and of which nothing was heard, is sent once more
+/// with the others: its handler has ended with its node.
+const UNANSWERED_US: i64 = 15 * 60 * 1_000_000;
 
 /// The dead letters of a node. Cheap to clone.
 #[derive(Clone)]
@@ -155,7 +165,8 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Sends all that are open again, or those of one origin.
+    /// Sends all that are open again, or those of one origin; also those that were sent again
+    /// longer than 15 minutes ago and are not settled: their handlers ended with their nodes.
     ///
     /// # Errors
     /// They could not be read. What came of each is in the answer.
@@ -170,7 +181,13 @@ impl DeadLetters {
             let page = self.list(origin, after.as_deref(), PAGE).await?;
             let Some((last, _)) = page.last() else { return Ok(done) };
             after = Some(Arc::clone(last));
-            for (id, _) in page.iter().filter(|(_, one)| one.state == super::LetterState::Open) {
+            let now = self.0.bus.now();
+            let waits = |one: &LetterSummary| match one.state {
+                LetterState::Open => true,
+                LetterState::Requeued => one.last_at.as_micros() <= now.as_micros() - UNANSWERED_US,
+                _ => false,
+            };
+            for (id, _) in page.iter().filter(|(_, one)| waits(one)) {
                 match self.requeue(id, by).await {
                     Ok(()) => done.requeued += 1,
                     Err(error) => done.failed.push((id.to_string(), error.to_string())),
@@ -220,43 +237,59 @@ fn message(letter: &Letter, id: &str) -> Result<NewMessage, DeadLetterError> {
 }
 
 impl Letter {
-    /// A message that a subscriber gave up.
+    /// A message that a handler gave up.
     ///
-    /// # Errors
-    /// It was published as a value that cannot be written.
-    pub fn of(undelivered: &Undelivered) -> Result<Self, crate::event::EventCodecError> {
+    /// A payload that no letter can hold is left out, and the reason says so: one that was
+    /// published as a value and cannot be written, or one of more than [`LETTER_BYTES`].
+    #[must_use]
+    pub fn of(undelivered: &Undelivered) -> Self {
         let message = &undelivered.message;
-        let encoded = message.encoded()?;
-        Ok(Self {
+        let mut letter = Self {
             origin: undelivered.subscription.to_string(),
             subject: message.subject().to_string(),
             message_id: *message.id().as_uuid(),
-            event_type: encoded.event_type.to_string(),
-            schema_version: encoded.schema_version,
-            codec: encoded.codec,
-            data: encoded.data.clone(),
+            event_type: message.subject().to_string(),
+            schema_version: 1,
+            codec: ContentType::Raw,
+            data: Bytes::new(),
             meta: message.metadata().to_bytes(),
             published_at: message.at(),
             position: message.position(),
             cause: undelivered.cause,
             reason: undelivered.reason.clone(),
             attempts: undelivered.attempts,
-        })
+        };
+        let encoded = match message.encoded() {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                letter.reason += &format!(" (its payload is not here: {error})");
+                return letter;
+            }
+        };
+        letter.event_type = encoded.event_type.to_string();
+        letter.schema_version = encoded.schema_version;
+        letter.codec = encoded.codec;
+        let bytes = encoded.data.len() + letter.meta.len();
+        match (bytes > LETTER_BYTES, letter.position) {
+            (false, _) => letter.data = encoded.data.clone(),
+            (true, position) => {
+                letter.meta = Bytes::new();
+                letter.reason += &match position {
+                    Some(at) => {
+                        format!(" (its {bytes} bytes are not here, but in the log at {at})")
+                    }
+                    None => format!(" (its {bytes} bytes are more than a letter holds)"),
+                };
+            }
+        }
+        letter
     }
 }
 
 impl DeadLetterOffice for DeadLetters {
     fn keep(&self, undelivered: Undelivered) -> BoxFuture<'_, Result<(), OfficeError>> {
         async move {
-            let letter = match Letter::of(&undelivered) {
-                Ok(letter) => letter,
-                // It never had a form that could be kept: the log line is all there can be.
-                Err(error) => {
-                    tracing::error!(%error, ?undelivered, "a dead letter cannot be written");
-                    return Ok(());
-                }
-            };
-            self.keep(letter).await.map(|_| ()).map_err(|error| refused(&error))
+            self.keep(Letter::of(&undelivered)).await.map(|_| ()).map_err(|error| refused(&error))
         }
         .boxed()
     }
@@ -273,7 +306,12 @@ impl DeadLetterOffice for DeadLetters {
 }
 
 fn refused(error: &DeadLetterError) -> OfficeError {
-    OfficeError { reason: error.to_string() }
+    let class = match error {
+        DeadLetterError::Command(error) => error.class(),
+        DeadLetterError::NotUp | DeadLetterError::Read(_) => ErrorClass::Transient,
+        DeadLetterError::Redeliver { .. } | DeadLetterError::Subject(_) => ErrorClass::Permanent,
+    };
+    OfficeError::new(class, error)
 }
 
 impl fmt::Debug for DeadLetters {

@@ -179,6 +179,13 @@ impl ReplayWindow {
         Freshness::Fresh
     }
 
+    /// Forgets a message, as if it had not come.
+    pub fn forget(&mut self, id: Uuid) {
+        if let Some(at) = self.seen.swap_remove(&id) {
+            self.by_time.remove(&(at, id));
+        }
+    }
+
     /// How many messages it remembers.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -12,7 +12,7 @@ use mister_smith_supervisors::{
 };
 use tokio::sync::{Notify, watch};
 
-use crate::bus::queue::MessageQueue;
+use crate::bus::queue::Sender;
 use crate::component;
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::claims::ClaimError;
@@ -60,7 +60,7 @@ pub struct TableArgs {
     /// Who this node is to the others on its store.
     pub owner: Arc<str>,
     /// Where it sends.
-    pub queue: Arc<dyn MessageQueue>,
+    pub queue: Arc<dyn Sender>,
     /// Who says that there is something.
     pub nudge: Nudge,
     /// Whether it stands by, for those who look.

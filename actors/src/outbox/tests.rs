@@ -16,7 +16,7 @@ use super::relay::{Relay, RelayArgs, RelayMessage};
 use super::table::{Nudge, TableArgs, TableMessage, TableRelay};
 use super::{BusOutlet, Outlet, OutletError, QueueOutlet, subject_under};
 use crate::bus::queue::in_process::Broker;
-use crate::bus::queue::{MessageQueue, QueueOptions};
+use crate::bus::queue::{Queue, QueueOptions, Retention};
 use crate::bus::wire::WireMessage;
 use crate::bus::{Delivery, Outcome, Subject, Subscription};
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp};
@@ -275,9 +275,9 @@ proptest! {
 #[tokio::test]
 async fn a_queue_tells_repeats_by_the_log_and_the_position() {
     let broker = Broker::default();
-    let queue = Arc::new(broker.queue(QueueOptions::new("events", "g").keep_everything()));
-    let receiver = Arc::clone(&queue);
-    let running = relay(Arc::new(QueueOutlet::new(queue)), EventFilter::ALL).await;
+    let queue = broker.queue(QueueOptions::new("events").retention(Retention::Log));
+    let receiver = queue.receiver("g").unwrap();
+    let running = relay(Arc::new(QueueOutlet::new(queue.sender())), EventFilter::ALL).await;
     let store = running.world.lease().await.store.store_id();
     running.append("order-1", 5).await;
     running.reached(5).await;
@@ -301,12 +301,13 @@ fn letter(n: u32) -> WireMessage {
 #[tokio::test]
 async fn a_message_goes_out_if_and_only_if_its_transaction_is_committed() {
     let world = World::new().await;
-    let queue = Arc::new(Broker::default().queue(QueueOptions::new("orders", "g")));
+    let orders = Broker::default().queue(QueueOptions::new("orders"));
+    let queue = orders.receiver("g").unwrap();
     let nudge = Nudge::default();
     let args = TableArgs {
         pool: POOL.into(),
         owner: "test".into(),
-        queue: Arc::clone(&queue) as _,
+        queue: orders.sender(),
         nudge: nudge.clone(),
         shown: Arc::default(),
     };

@@ -67,6 +67,7 @@ impl Connections for SqliteConnections {
             documents: Arc::clone(&self.documents) as _,
             claims: Arc::clone(&self.claims) as _,
             messages: Arc::clone(&self.store) as _,
+            timers: Arc::clone(&self.store) as _,
             notes: Arc::clone(&self.store) as _,
             upkeep: Arc::clone(&self.store) as _,
             shared: false,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mister_smith_supervisors::{Address, Backoff, ChildSpec, SupervisorError, SupervisorRef};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::Process;
 use super::effects::Effects;
 use super::reactions::Reactions;
-use super::timers::{Timers, TimersArgs, TimersMessage};
+use super::timers::{Deadlines, Setter, SetterArgs, TimersMessage, begun, kind_of};
 use crate::aggregate::{InvalidAggregate, stream_of};
 use crate::bus::{DEFAULT_HANDLE_DEADLINE, RetryPolicy};
 use crate::command::CommandBus;
@@ -19,7 +19,10 @@ use crate::consumer::{Begin, Consumer, ConsumerError, ConsumerRef, Consumers};
 use crate::event::Position;
 use crate::pool::PoolHandle;
 use crate::store::EventFilter;
-use crate::store::committer::CommitterHandle;
+use crate::timer::{TimerError, TimerOptions, Timers};
+
+/// Effects of one event that can all take as long as they may.
+const EFFECTS: u32 = 64;
 
 /// How a process is run.
 #[derive(Debug, Clone)]
@@ -29,10 +32,11 @@ pub struct ProcessOptions {
     pub begin: Begin,
     /// How many processes react, and have their effects, at once; 32.
     pub lanes: usize,
-    /// How long one try of an event's effects may take; 30 s.
+    /// How long one try of an effect may take; 30 s.
     pub deadline: Duration,
     /// When an effect is tried again; 20 times within some minutes. Then it is a dead letter, and
-    /// the process's later effects, which have waited for it, go on.
+    /// what has waited for it, the other effects of its event and those of later events of the
+    /// process, goes on.
     pub retry: RetryPolicy,
 }
 
@@ -86,7 +90,7 @@ struct Inner {
     supervisor: SupervisorRef,
     consumers: Consumers,
     commands: CommandBus,
-    committer: CommitterHandle,
+    timers: Timers,
     pool: PoolHandle,
     /// The pool's path.
     pool_path: Arc<str>,
@@ -111,9 +115,12 @@ pub enum ProcessError {
     /// One of its consumers could not be started.
     #[error(transparent)]
     Consumer(#[from] ConsumerError),
-    /// Its deadlines' actor could not be started.
+    /// The actor that sets its deadlines could not be started.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
+    /// The actor that fires its deadlines could not be started.
+    #[error(transparent)]
+    Timers(#[from] TimerError),
 }
 
 impl Processes {
@@ -123,7 +130,7 @@ impl Processes {
         supervisor: SupervisorRef,
         consumers: Consumers,
         commands: CommandBus,
-        committer: CommitterHandle,
+        timers: Timers,
         (pool_path, pool): (impl Into<Arc<str>>, PoolHandle),
         owner: impl Into<Arc<str>>,
         head: watch::Receiver<Position>,
@@ -132,7 +139,7 @@ impl Processes {
             supervisor,
             consumers,
             commands,
-            committer,
+            timers,
             pool,
             pool_path: pool_path.into(),
             owner: owner.into(),
@@ -141,7 +148,8 @@ impl Processes {
     }
 
     /// Starts a process: from now on it reacts. It goes on where it was, in whichever life of the
-    /// node. Its actors are `CATEGORY.timers`, `CATEGORY.effects` and `CATEGORY.reactions`.
+    /// node. Its actors are `CATEGORY.timers`, `CATEGORY.effects` and
+    /// `CATEGORY.reactions`, and `process.CATEGORY` among the timers.
     ///
     /// # Errors
     /// It is started already, or is no aggregate.
@@ -156,16 +164,24 @@ impl Processes {
         let inner = &self.0;
         inner.commands.declare::<P>().map_err(InvalidAggregate::from)?;
         self.timers_of::<P>().await?;
-        let handler = Effects::<P> { commands: inner.commands.clone(), process: PhantomData };
+        begun::<P>(&inner.pool, &inner.owner).await;
+        let handler = Effects::<P> {
+            commands: inner.commands.clone(),
+            pool: inner.pool.clone(),
+            deadline: options.deadline,
+            attempts: options.retry.attempts,
+            named_from: OnceLock::new(),
+            process: PhantomData,
+        };
         let effects = Consumer::new(format!("{}.effects", P::CATEGORY), handler)
             .filter(EventFilter::ALL.categories([P::CATEGORY]))
             .retry(options.retry)
-            .deadline(options.deadline)
+            .deadline(options.deadline.saturating_mul(EFFECTS))
             .lanes_by_stream(options.lanes);
         let effects = self.consumer(effects).await?;
         let handler = Reactions::<P> {
             commands: inner.commands.clone(),
-            committer: inner.committer.clone(),
+            timers: inner.timers.clone(),
             pool: inner.pool.clone(),
             process: PhantomData,
         };
@@ -181,24 +197,35 @@ impl Processes {
         Ok(ProcessRef { reactions, effects })
     }
 
-    /// Starts what keeps the deadlines, or finds it.
-    pub(super) async fn timers_of<P: Process>(&self) -> Result<(), SupervisorError> {
+    /// Starts what sets the deadlines and what fires them, or finds them.
+    pub(super) async fn timers_of<P: Process>(&self) -> Result<(), ProcessError> {
         let inner = &self.0;
-        let args = TimersArgs::<P> {
+        let deadlines = Deadlines::<P> {
+            pool: inner.pool.clone(),
+            commands: inner.commands.clone(),
+            timers: inner.timers.clone(),
+            process: PhantomData,
+        };
+        match inner.timers.handle(kind_of::<P>(), TimerOptions::default(), deadlines).await {
+            // A start that was given up half way is taken up again.
+            Ok(()) | Err(TimerError::Exists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let args = SetterArgs::<P> {
             pool: Arc::clone(&inner.pool_path),
             owner: Arc::clone(&inner.owner),
             head: inner.head.clone(),
             shown: Arc::default(),
-            commands: inner.commands.clone(),
+            timers: inner.timers.clone(),
             process: PhantomData,
         };
         let timers = format!("{}.timers", P::CATEGORY);
-        let spec = ChildSpec::component::<Timers<P>>(timers, args);
+        let spec = ChildSpec::component::<Setter<P>>(timers, args);
         let started: Result<Address<TimersMessage>, _> = inner.supervisor.spawn_spec(spec).await;
         match started {
             // A start that was given up half way is taken up again.
             Ok(_) | Err(SupervisorError::AlreadyStarted { .. }) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 

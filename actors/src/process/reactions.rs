@@ -3,36 +3,42 @@
 use std::marker::PhantomData;
 
 use super::{Process, outcome_of};
-use crate::bus::Outcome;
+use crate::bus::{Delivery, Handled, Handler, Outcome};
 use crate::command::{CommandBus, CommandEnvelope};
-use crate::consumer::{Consumed, EventHandler};
-use crate::event::{ContentType, EventId, NewEvent, RecordedEvent, StreamId};
+use crate::event::RecordedEvent;
 use crate::pool::PoolHandle;
-use crate::store::committer::CommitterHandle;
-use crate::store::{Append, ExpectedVersion, IdempotencyKey};
+use crate::store::IdempotencyKey;
+use crate::timer::Timers;
 
-/// The category of the streams that say which events led to nothing.
+/// The category of the streams in which earlier programs noted which events led to nothing.
 const PASSED: &str = "process_passed";
 
 /// Hands events to the processes that they concern.
 pub(super) struct Reactions<P> {
     pub(super) commands: CommandBus,
-    pub(super) committer: CommitterHandle,
+    pub(super) timers: Timers,
     pub(super) pool: PoolHandle,
     pub(super) process: PhantomData<fn() -> P>,
 }
 
-impl<P: Process> EventHandler for Reactions<P> {
-    async fn handle(&self, consumed: Consumed) -> Outcome {
-        let event = &consumed.event;
+impl<P: Process> Handler for Reactions<P> {
+    async fn handle(&self, delivery: Delivery) -> Handled {
+        match delivery.recorded() {
+            Some(event) => self.react(event, delivery.redelivered).await.into(),
+            None => Outcome::fail("processes react to events of the log").into(),
+        }
+    }
+}
+
+impl<P: Process> Reactions<P> {
+    async fn react(&self, event: &RecordedEvent, redelivered: bool) -> Outcome {
         let (id, command) = match P::on(event) {
             Ok(Some(heard)) => heard,
             Ok(None) => return Outcome::Ack,
             Err(error) => return Outcome::fail(error),
         };
-        let passed = IdempotencyKey::of([PASSED, P::CATEGORY, &event.position.to_string()]);
-        if consumed.redelivered {
-            match self.has_passed(passed).await {
+        if redelivered {
+            match self.has_passed(event).await {
                 Ok(false) => {}
                 Ok(true) => return Outcome::Ack,
                 Err(reason) => return Outcome::retry(reason),
@@ -41,48 +47,41 @@ impl<P: Process> EventHandler for Reactions<P> {
         let key = format!("process/{}/on/{}", P::CATEGORY, event.position);
         let envelope = CommandEnvelope::new(command).key(key).caused_by(event);
         match self.commands.send::<P>(&id, envelope).await {
-            Ok(done) if done.events == 0 => self.pass(&id, event, passed).await,
+            Ok(done) if done.events == 0 => self.pass(event).await,
             Ok(_) => Outcome::Ack,
             Err(error) => outcome_of(&error),
         }
     }
-}
 
-impl<P: Process> Reactions<P> {
-    async fn has_passed(&self, key: IdempotencyKey) -> Result<bool, String> {
+    async fn has_passed(&self, event: &RecordedEvent) -> Result<bool, String> {
         let lease = self.pool.lease().await.map_err(|error| error.to_string())?;
+        let position = event.position.to_string();
+        let known = lease.messages.was_handled(&consumer_of::<P>(), &position).await;
+        if known.map_err(|error| error.to_string())? {
+            return Ok(true);
+        }
+        // Earlier programs appended an event to a stream of its own.
+        let key = IdempotencyKey::of([PASSED, P::CATEGORY, &position]);
         let answer = lease.store.answer(key).await.map_err(|error| error.to_string())?;
         Ok(answer.is_some())
     }
 
     /// Notes that an event led to nothing. What leads to events is known by its key; a decision
-    /// for nothing leaves no trace, and could be another one when the event comes again later.
-    async fn pass(&self, id: &str, event: &RecordedEvent, key: IdempotencyKey) -> Outcome {
-        let stream = match StreamId::new(format!("{PASSED}-{}-{id}", P::CATEGORY)) {
-            Ok(stream) => stream,
-            Err(error) => return Outcome::fail(error),
+    /// for nothing leaves no trace, and could be another one when the event comes again later. It
+    /// is known for as long as messages of the inbox are
+    /// ([`INBOX_REMEMBERS`](crate::pool::INBOX_REMEMBERS)).
+    async fn pass(&self, event: &RecordedEvent) -> Outcome {
+        let noted = async {
+            let lease = self.pool.lease().await.map_err(|error| error.to_string())?;
+            let (of, id) = (consumer_of::<P>(), event.position.to_string());
+            let noted = lease.messages.handled(&of, &id, self.timers.now()).await;
+            noted.map_err(|error| error.to_string())
         };
-        let note = NewEvent::new(
-            note_id(event.id),
-            "process.passed",
-            ContentType::Json,
-            format!("{{\"position\":{}}}", event.position),
-            event.recorded_at,
-        );
-        let mut append = Append::new(stream, ExpectedVersion::Any, vec![note]);
-        append.key = Some(key);
-        let durable = async { self.committer.submit(vec![append]).await?.durable().await };
-        match durable.await.map(|mut outcomes| outcomes.pop()) {
-            Ok(Some(Ok(_))) => Outcome::Ack,
-            Ok(Some(Err(error))) => Outcome::retry(error),
-            Ok(None) => Outcome::retry("the committer did not answer"),
-            Err(error) => Outcome::retry(error),
-        }
+        Outcome::from(noted.await.map(drop))
     }
 }
 
-/// The same for the same event, and no other's: a hash of both, in the form of a UUID.
-fn note_id(event: EventId) -> EventId {
-    let key = IdempotencyKey::of([PASSED.as_bytes(), event.as_uuid().as_bytes()]);
-    EventId::new(uuid::Builder::from_custom_bytes(*key.as_bytes()).into_uuid())
+/// Under which name the inbox knows what led to nothing.
+fn consumer_of<P: Process>() -> String {
+    format!("process/{}/nothing", P::CATEGORY)
 }

@@ -1,62 +1,175 @@
-//! Deadlines of processes: kept in the store, so that they are there after any crash.
+//! Deadlines of processes, as [timers](crate::timer).
 //!
-//! The actor is a [`Follower`] of the events of a process. What [`then`](super::Process::then) wants to be
-//! heard later becomes a note in the store, together with the place up to which the events were
-//! read; so none is missed and none is there twice. When its time has come the process hears it,
-//! under a name, and then the note is removed.
+//! A [`Follower`] of a process's events sets what [`then`](super::Process::then) wants to be heard
+//! later, and takes back what it cancels, before its place goes on: so none is missed. What fires
+//! them has its place in the kind `process.CATEGORY`: it reads the event again, and lets the
+//! process hear what it said, under a name that is the same for every try.
+//!
+//! An event that this program cannot read, or that it panics at, is a timer too, due at once: it
+//! waits, in sight, until a program can read it, and sets its deadlines then.
+//!
+//! Deadlines of earlier programs, which were notes of the follower, become timers when a node of
+//! this program takes the claim.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt, stream};
+use bytes::Bytes;
 use mister_smith_supervisors::{
     Actor, Context, ExitReason, Failure, StartError, SupervisedComponent, SupervisionMetadata,
     TaskGuard,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::effects::effects_of;
 use super::{Due, Kind, Process, id_of, key_of};
-use crate::command::{CommandBus, CommandEnvelope};
+use crate::command::{CommandBus, CommandEnvelope, CommandError};
 use crate::component;
 use crate::error::ErrorClass;
 use crate::event::{Position, RecordedEvent, Timestamp};
 use crate::guarded::guarded;
-use crate::pool::{Lease, lease_at_start};
-use crate::store::claims::ClaimError;
+use crate::pool::{Lease, PoolHandle, lease_at_start};
+use crate::store::claims::{ClaimError, Note};
 use crate::store::follow::{Cursor, Follow, Follower, Shown, Step, failure};
-use crate::store::{EventFilter, EventStore};
+use crate::store::{EventFilter, EventStore, IdempotencyKey};
+use crate::timer::{Fired, NewTimer, Timer, TimerError, TimerHandler, Timers};
 
 /// Events, and notes, of one page.
 const PAGE: usize = 500;
 
-/// Deadlines that processes hear of at once.
-const AT_ONCE: usize = 16;
+/// The note that says from where on effects go by their names; see [`super::effects`].
+const NAMED: &str = "$named";
 
-/// The pause before a process is told again that could not be told.
-const AGAIN: Duration = Duration::from_millis(200);
+/// The longest beginning of a name that is readable.
+const READABLE: usize = 600;
 
-/// A deadline.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Timer {
+/// How long a start waits for the first life of the actor to begin.
+const BEGINS: Duration = Duration::from_secs(5);
+
+/// What a timer carries, and what earlier programs noted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Deadline {
+    #[serde(default)]
     due: Timestamp,
     /// The event that set it.
     position: Position,
-    /// Its name among those of the event.
-    name: String,
+    /// Its name among those of the event; none if the event has not been read yet.
+    name: Option<String>,
 }
 
-impl Timer {
-    /// The id of its note.
-    fn note(&self) -> Arc<str> {
-        // PostgreSQL takes no NUL.
-        format!("{:020}/{}", self.position.get(), self.name.replace('\0', "\\0")).into()
+impl Deadline {
+    fn timer(self, kind: Arc<str>, name: String) -> NewTimer {
+        let payload = serde_json::to_vec(&self).unwrap_or_default();
+        NewTimer::new(kind, name, self.due, payload)
+    }
+}
+
+/// The kind of the timers of a process.
+pub(super) fn kind_of<P: Process>() -> Arc<str> {
+    format!("process.{}", P::CATEGORY).into()
+}
+
+/// The name that the follower claims.
+fn claim_of<P: Process>() -> String {
+    format!("timers.{}", P::CATEGORY)
+}
+
+/// The names of the deadlines of one process that have one name begin so.
+fn prefix_of(id: &str, name: &str) -> String {
+    let escape = |text: &str, to: &mut String| {
+        for c in text.chars() {
+            match c {
+                '/' | '%' | '\0'..='\x1f' => to.push_str(&format!("%{:02x}", u32::from(c))),
+                c => to.push(c),
+            }
+        }
+        to.push('/');
+    };
+    let mut prefix = String::new();
+    escape(id, &mut prefix);
+    escape(name, &mut prefix);
+    match prefix.len() > READABLE {
+        true => format!("%hash/{:?}/", IdempotencyKey::of([id, name])),
+        false => prefix,
+    }
+}
+
+/// The name of a deadline that an event sets.
+fn name_of(id: &str, name: &str, position: Position) -> String {
+    format!("{}{:020}", prefix_of(id, name), position.get())
+}
+
+/// What an event of a process wants of time.
+enum Wish {
+    Set(NewTimer),
+    /// Those of a name that events before it have set.
+    Cancel {
+        from: String,
+        to: String,
+    },
+}
+
+/// Why it is not known what an event wants.
+fn unread<P: Process>(event: &RecordedEvent) -> NewTimer {
+    let deadline = Deadline { due: event.recorded_at, position: event.position, name: None };
+    deadline.timer(kind_of::<P>(), format!("%event/{:020}", event.position.get()))
+}
+
+/// What an event wants of time.
+///
+/// # Errors
+/// This program cannot read it.
+fn wishes_of<P: Process>(event: &RecordedEvent) -> Result<Vec<Wish>, String> {
+    let effects = effects_of::<P>(event).map_err(|error| error.to_string())?;
+    let id = id_of(event);
+    let wish = |effect: super::Effect<P>| match effect.kind {
+        Kind::Later { due, .. } => {
+            let due = match due {
+                Due::At(time) => time,
+                Due::After(wait) => {
+                    let micros = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
+                    Timestamp::from_micros(event.recorded_at.as_micros().saturating_add(micros))
+                }
+            };
+            let name = name_of(id, &effect.name, event.position);
+            let (position, text) = (event.position, Some(effect.name.to_string()));
+            let deadline = Deadline { due, position, name: text };
+            Some(Wish::Set(deadline.timer(kind_of::<P>(), name)))
+        }
+        Kind::Cancel => {
+            let from = prefix_of(id, &effect.name);
+            let to = format!("{from}{:020}", event.position.get());
+            Some(Wish::Cancel { from, to })
+        }
+        Kind::Send { .. } | Kind::Call(_) => None,
+    };
+    Ok(effects.into_iter().filter_map(wish).collect())
+}
+
+/// Sets and takes back, in order.
+async fn grant<P: Process>(
+    timers: &Timers,
+    wishes: impl IntoIterator<Item = Wish>,
+) -> Result<(), TimerError> {
+    let mut set = Vec::new();
+    for wish in wishes {
+        match wish {
+            Wish::Set(timer) => set.push(timer),
+            Wish::Cancel { from, to } => {
+                if !set.is_empty() {
+                    timers.set_all(std::mem::take(&mut set)).await?;
+                }
+                timers.cancel_between(&kind_of::<P>(), &from, &to).await?;
+            }
+        }
+    }
+    match set.is_empty() {
+        true => Ok(()),
+        false => timers.set_all(set).await,
     }
 }
 
@@ -65,96 +178,66 @@ impl Timer {
 pub enum TimersMessage {
     /// What comes next in the log. Sent by the actor to itself.
     Next(Box<Result<Step, ClaimError>>),
-    /// Some may be due. Sent by the actor to itself.
-    Due,
-    /// Processes have heard of theirs; those that remain could not be told.
-    Told(Told),
     /// Another node has taken over, or the store is gone. Sent by the actor to itself.
     Lost(ClaimError),
 }
 
-/// What came of deadlines that were due.
-#[derive(Debug)]
-pub struct Told {
-    done: Vec<Timer>,
-    again: Vec<Timer>,
-}
-
 /// What a fresh start needs.
-pub struct TimersArgs<P> {
+pub struct SetterArgs<P> {
     pub(super) pool: Arc<str>,
     pub(super) owner: Arc<str>,
     pub(super) head: watch::Receiver<Position>,
     pub(super) shown: Arc<Shown>,
-    pub(super) commands: CommandBus,
+    pub(super) timers: Timers,
     pub(super) process: PhantomData<fn() -> P>,
 }
 
-impl<P> Clone for TimersArgs<P> {
+impl<P> Clone for SetterArgs<P> {
     fn clone(&self) -> Self {
         Self {
             pool: Arc::clone(&self.pool),
             owner: Arc::clone(&self.owner),
             head: self.head.clone(),
             shown: Arc::clone(&self.shown),
-            commands: self.commands.clone(),
+            timers: self.timers.clone(),
             process: PhantomData,
         }
     }
 }
 
-/// The actor.
-pub struct Timers<P> {
-    args: TimersArgs<P>,
+/// The actor that sets them.
+pub struct Setter<P> {
+    args: SetterArgs<P>,
     lease: Lease,
     follower: Follower,
     cursor: Cursor,
-    paused: bool,
-    waiting: BTreeSet<Timer>,
-    telling: Option<TaskGuard>,
     reading: Option<TaskGuard>,
-    alarm: Option<TaskGuard>,
     _keeping: TaskGuard,
-    shown: Arc<AtomicUsize>,
 }
 
-impl<P: Process> Actor for Timers<P> {
+impl<P: Process> Actor for Setter<P> {
     type Message = TimersMessage;
-    type Args = TimersArgs<P>;
+    type Args = SetterArgs<P>;
 
-    async fn start(args: &TimersArgs<P>, cx: &mut Context<Self>) -> Result<Self, StartError> {
+    async fn start(args: &SetterArgs<P>, cx: &mut Context<Self>) -> Result<Self, StartError> {
         let lease = lease_at_start(cx, &args.pool).await?;
-        let (shown, count) = (Arc::clone(&args.shown), Arc::<AtomicUsize>::default());
-        let (standing, waiting) = (Arc::clone(&shown), Arc::clone(&count));
-        cx.describe(move || {
-            let standing = standing.standing();
-            if standing.standby {
-                return "standby: another node has them".to_owned();
-            }
-            let paused = if standing.paused { "paused   " } else { "" };
-            let trouble = standing.trouble.map(|trouble| format!("   {trouble}"));
-            let waiting = waiting.load(Ordering::Relaxed);
-            format!("{paused}{waiting} waiting{}", trouble.unwrap_or_default())
-        });
-        let follow = Follow::new(format!("timers.{}", P::CATEGORY), Arc::clone(&args.owner))
+        let (shown, head) = (Arc::clone(&args.shown), args.head.clone());
+        cx.describe(move || shown.line(*head.borrow()));
+        let follow = Follow::new(claim_of::<P>(), Arc::clone(&args.owner))
             .filter(EventFilter::ALL.categories([P::CATEGORY]));
+        let shown = Arc::clone(&args.shown);
         let follower = Follower::new(follow, &lease, args.head.clone(), cx.clock(), shown);
         let kept = follower.clone();
-        let mut timers = Self {
+        let mut setter = Self {
             args: args.clone(),
             lease,
             _keeping: cx.spawn_tell(async move { TimersMessage::Lost(kept.keep().await) }),
             follower,
             cursor: Cursor::default(),
-            paused: false,
-            waiting: BTreeSet::new(),
-            telling: None,
             reading: None,
-            alarm: None,
-            shown: count,
         };
-        timers.go_on(cx);
-        Ok(timers)
+        setter.go_on(cx);
+        Ok(setter)
     }
 
     async fn handle(
@@ -164,38 +247,31 @@ impl<P: Process> Actor for Timers<P> {
     ) -> Result<(), Failure> {
         match message {
             TimersMessage::Next(step) => {
-                let step = (*step).map_err(failure)?;
-                self.take(step, cx).await.map_err(failure)?;
+                self.take((*step).map_err(failure)?).await?;
                 self.go_on(cx);
+                Ok(())
             }
-            TimersMessage::Due => {
-                self.alarm = None;
-                self.tell(cx);
-            }
-            TimersMessage::Told(told) => self.told(told, cx).await.map_err(failure)?,
-            TimersMessage::Lost(error) => return Err(failure(error)),
+            TimersMessage::Lost(error) => Err(failure(error)),
         }
-        self.shown.store(self.waiting.len(), Ordering::Relaxed);
-        Ok(())
     }
 
     async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
-        // What is told is told by a task of this life, which ends with it.
-        self.telling = None;
         self.follower.release().await;
     }
 
     fn message_name(message: &TimersMessage) -> &'static str {
         match message {
             TimersMessage::Next(_) => "Next",
-            TimersMessage::Due => "Due",
-            TimersMessage::Told(_) => "Told",
             TimersMessage::Lost(_) => "Lost",
         }
     }
 }
 
-impl<P: Process> Timers<P> {
+fn not_set(error: TimerError) -> Failure {
+    Failure::wrap(error.class(), error)
+}
+
+impl<P: Process> Setter<P> {
     fn go_on(&mut self, cx: &Context<Self>) {
         let (follower, cursor) = (self.follower.clone(), self.cursor);
         self.reading = Some(cx.spawn_tell(async move {
@@ -203,197 +279,215 @@ impl<P: Process> Timers<P> {
         }));
     }
 
-    /// Takes what comes next in the log: deadlines that the process's events set are kept.
-    async fn take(&mut self, step: Step, cx: &Context<Self>) -> Result<(), ClaimError> {
+    /// Takes what comes next in the log. The place goes on when all that it wants is durable.
+    async fn take(&mut self, step: Step) -> Result<(), Failure> {
         let next = step.cursor();
         match step {
             Step::Begin(_) => {
-                self.load().await?;
-                self.paused = self.args.shown.standing().paused;
+                self.carry_over(next).await?;
+                self.name_effects(next).await.map_err(failure)?;
             }
             _ if !next.is_turn_of(self.cursor) => return Ok(()),
-            Step::Paused(paused, _) => self.paused = paused,
+            Step::Paused(..) => {}
             Step::Page(events, _) => {
-                let timers: Vec<_> = events.iter().flat_map(timers_of::<P>).collect();
-                if timers.is_empty() {
-                    self.follower.settle(next, next.position());
-                } else {
-                    let notes = timers.iter().map(|timer| {
-                        (timer.note(), serde_json::to_vec(timer).ok().map(Into::into))
-                    });
-                    let notes = notes.collect::<Vec<_>>();
-                    self.follower.save_at(next, next.position(), notes).await?;
+                let mut wishes = Vec::new();
+                for event in events.iter() {
+                    match guarded(|| wishes_of::<P>(event)) {
+                        Ok(Ok(of)) => wishes.extend(of),
+                        Ok(Err(_)) | Err(_) => wishes.push(Wish::Set(unread::<P>(event))),
+                    }
                 }
-                self.waiting.extend(timers);
+                grant::<P>(&self.args.timers, wishes).await.map_err(not_set)?;
+                self.follower.settle(next, next.position());
             }
             Step::Poison(event, deaths, _) => {
                 let reason = format!("{deaths} nodes died while they looked for its deadlines");
-                self.follower.park(next, &event, &reason).await?;
+                self.follower.park(next, &event, &reason).await.map_err(failure)?;
                 self.follower.settle(next, event.position);
             }
         }
         self.cursor = next;
-        self.set_alarm(cx);
         Ok(())
     }
 
-    /// Finds what earlier lives, here or on other nodes, have kept.
-    async fn load(&mut self) -> Result<(), ClaimError> {
-        self.waiting.clear();
-        self.telling = None;
+    /// Makes timers of what earlier programs have noted. A note goes when its timer is durable.
+    async fn carry_over(&self, cursor: Cursor) -> Result<(), Failure> {
         let mut after: Option<Arc<str>> = None;
         loop {
-            let page = self.follower.notes(after.as_deref(), PAGE).await?;
+            let page = self.follower.notes(after.as_deref(), PAGE).await.map_err(failure)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(Arc::clone(last));
-            for (id, data) in &page {
-                match serde_json::from_slice(data) {
-                    Ok(timer) => _ = self.waiting.insert(timer),
-                    // It stays: whoever can read it tells its process.
+            let (mut timers, mut gone) = (Vec::new(), Vec::<Note>::new());
+            for (id, data) in page {
+                match serde_json::from_slice::<Deadline>(&data) {
+                    Ok(deadline) => {
+                        timers.push(self.noted(deadline).await);
+                        gone.push((id, None));
+                    }
+                    // It stays: a program that can read it sets it.
                     Err(error) => tracing::error!(
-                        process = P::CATEGORY, deadline = &**id, %error,
+                        process = P::CATEGORY, deadline = &*id, %error,
                         "a deadline cannot be read, and may be of a newer program"
                     ),
                 }
             }
-        }
-    }
-
-    fn set_alarm(&mut self, cx: &Context<Self>) {
-        self.alarm = match self.waiting.first() {
-            // Also when the clock is set, or the machine sleeps, meanwhile.
-            Some(first) if self.telling.is_none() && !self.paused => {
-                Some(cx.tell_at(first.due.as_micros(), TimersMessage::Due))
+            if !timers.is_empty() {
+                self.args.timers.set_all(timers).await.map_err(not_set)?;
+                self.follower.save(cursor, gone).await.map_err(failure)?;
             }
-            _ => None,
+        }
+    }
+
+    async fn noted(&self, deadline: Deadline) -> NewTimer {
+        let event = event_at(&*self.lease.store, deadline.position).await.ok().flatten();
+        let text = deadline.name.clone().unwrap_or_default();
+        let name = match event {
+            Some(event) => name_of(id_of(&event), &text, deadline.position),
+            // Whose it is, its event says; it fires, and cannot be cancelled by its name.
+            None => name_of("%noted", &text, deadline.position),
         };
+        deadline.timer(kind_of::<P>(), name)
     }
 
-    /// Tells processes whose time has come, beside the mailbox.
-    fn tell(&mut self, cx: &Context<Self>) {
-        let now = Timestamp::from_micros(cx.clock().wall_us());
-        let due: Vec<_> =
-            self.waiting.iter().take_while(|timer| timer.due <= now).cloned().collect();
-        if due.is_empty() || self.telling.is_some() || self.paused {
-            self.set_alarm(cx);
-            return;
+    /// Notes once up to where effects were named by their places in a list: up to here, if a
+    /// program before had a place in the log already.
+    async fn name_effects(&self, cursor: Cursor) -> Result<(), ClaimError> {
+        if self.follower.note(NAMED).await?.is_some() {
+            return Ok(());
         }
-        let (store, commands) = (Arc::clone(&self.lease.store), self.args.commands.clone());
-        let follower = self.follower.clone();
-        self.telling = Some(cx.spawn_tell(async move {
-            let tellings = due.into_iter().map(|timer| {
-                let (store, commands, follower) = (&*store, &commands, &follower);
-                async move {
-                    // Another node may have them, if this one slept.
-                    let ours = follower.assure().await.is_ok();
-                    let tell = async || {
-                        let told = AssertUnwindSafe(tell_one::<P>(store, commands, &timer));
-                        told.catch_unwind().await.unwrap_or(false)
-                    };
-                    let told = ours && tell().await;
-                    (told, timer)
-                }
-            });
-            let told: Vec<_> = stream::iter(tellings).buffer_unordered(AT_ONCE).collect().await;
-            let (done, again): (Vec<_>, Vec<_>) = told.into_iter().partition(|(done, _)| *done);
-            let timers = |list: Vec<(bool, Timer)>| list.into_iter().map(|(_, one)| one).collect();
-            TimersMessage::Told(Told { done: timers(done), again: timers(again) })
-        }));
-    }
-
-    async fn told(&mut self, told: Told, cx: &Context<Self>) -> Result<(), ClaimError> {
-        let done: Vec<_> = told.done.iter().map(|timer| (timer.note(), None)).collect();
-        self.follower.save(self.cursor, done).await?;
-        for timer in &told.done {
-            self.waiting.remove(timer);
-        }
-        self.telling = None;
-        match told.again.is_empty() {
-            true => self.set_alarm(cx),
-            false => self.alarm = Some(cx.tell_after(AGAIN, TimersMessage::Due)),
-        }
-        Ok(())
+        let from = match cursor.position() {
+            Position::ZERO => Position::ZERO,
+            _ => self.lease.store.head().await?,
+        };
+        let note = serde_json::to_vec(&from).unwrap_or_default();
+        self.follower.save(cursor, [(NAMED.into(), Some(note.into()))]).await
     }
 }
 
-/// The deadlines that an event of a process sets.
-fn timers_of<P: Process>(event: &RecordedEvent) -> Vec<Timer> {
-    let effects = match guarded(|| effects_of::<P>(event)) {
-        Ok(Ok(effects)) => effects,
-        // It is a dead letter of those who have the effects.
-        Ok(Err(_)) | Err(_) => return Vec::new(),
-    };
-    let timer = |kind| match kind {
-        Kind::Later { name, due, .. } => {
-            let due = match due {
-                Due::At(time) => time,
-                Due::After(wait) => {
-                    let micros = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
-                    Timestamp::from_micros(event.recorded_at.as_micros().saturating_add(micros))
-                }
-            };
-            Some(Timer { due, position: event.position, name })
-        }
-        _ => None,
-    };
-    effects.into_iter().filter_map(timer).collect()
+/// Up to which event the effects of a process are named by their places in a list; `None` while a
+/// node of an earlier program has its deadlines.
+pub(super) async fn named_from<P: Process>(lease: &Lease) -> Result<Option<Position>, ClaimError> {
+    let note = lease.claims.note(&claim_of::<P>(), NAMED).await?;
+    Ok(note.and_then(|note: Bytes| serde_json::from_slice(&note).ok()))
 }
 
-/// Lets a process hear of a deadline; answers whether it is done with.
-async fn tell_one<P: Process>(
+/// Waits until it is noted, here or on another node, or another node has the claim without it.
+pub(super) async fn begun<P: Process>(pool: &PoolHandle, owner: &str) {
+    let begun = async {
+        loop {
+            if let Ok(lease) = pool.lease().await {
+                if matches!(named_from::<P>(&lease).await, Ok(Some(_))) {
+                    return;
+                }
+                let place = lease.claims.place(&claim_of::<P>()).await;
+                let elsewhere =
+                    |place: &crate::store::claims::Place| place.held && &*place.owner != owner;
+                if lease.shared && matches!(&place, Ok(Some(place)) if elsewhere(place)) {
+                    // It may be noted between the two; another look costs nothing.
+                    sleep(Duration::from_millis(100)).await;
+                    if !matches!(named_from::<P>(&lease).await, Ok(Some(_))) {
+                        return;
+                    }
+                }
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = tokio::time::timeout(BEGINS, begun).await;
+}
+
+async fn event_at(
     store: &dyn EventStore,
-    commands: &CommandBus,
-    timer: &Timer,
-) -> bool {
-    let before = Position::new(timer.position.get().saturating_sub(1));
-    let event = match store.read_all(before, 1).await {
-        Ok(found) => found.into_iter().next().filter(|event| event.position == timer.position),
-        Err(_) => return false,
-    };
-    let Some(event) = event else {
-        tracing::error!(?timer, process = P::CATEGORY, "the event of a deadline is gone");
-        return true;
-    };
-    let command =
-        effects_of::<P>(&event).unwrap_or_default().into_iter().find_map(|kind| match kind {
-            Kind::Later { name, command, .. } if name == timer.name => Some(command),
+    position: Position,
+) -> Result<Option<RecordedEvent>, crate::store::StoreError> {
+    let before = Position::new(position.get().saturating_sub(1));
+    let found = store.read_all(before, 1).await?.into_iter().next();
+    Ok(found.filter(|event| event.position == position))
+}
+
+/// Lets processes hear of their deadlines.
+pub(super) struct Deadlines<P> {
+    pub(super) pool: PoolHandle,
+    pub(super) commands: CommandBus,
+    pub(super) timers: Timers,
+    pub(super) process: PhantomData<fn() -> P>,
+}
+
+impl<P: Process> TimerHandler for Deadlines<P> {
+    async fn fire(&self, timer: Timer) -> Fired {
+        let deadline: Deadline = match serde_json::from_slice(&timer.payload) {
+            Ok(deadline) => deadline,
+            Err(error) => return Fired::unknown(format!("its payload cannot be read: {error}")),
+        };
+        let event = match self.event(deadline.position).await {
+            Ok(Some(event)) => event,
+            Ok(None) => {
+                let reason = format!("event {}, which set it, is gone", deadline.position);
+                return Fired::fail(ErrorClass::Permanent, reason);
+            }
+            Err(reason) => return Fired::retry(reason),
+        };
+        match deadline.name {
+            Some(name) => self.tell(&event, &name).await,
+            None => match wishes_of::<P>(&event) {
+                Ok(wishes) => match grant::<P>(&self.timers, wishes).await {
+                    Ok(()) => Fired::Done,
+                    Err(error) => Fired::failed(error.class(), error),
+                },
+                Err(reason) => Fired::unknown(reason),
+            },
+        }
+    }
+}
+
+impl<P: Process> Deadlines<P> {
+    async fn event(&self, position: Position) -> Result<Option<RecordedEvent>, String> {
+        let lease = self.pool.lease().await.map_err(|error| error.to_string())?;
+        event_at(&*lease.store, position).await.map_err(|error| error.to_string())
+    }
+
+    async fn tell(&self, event: &RecordedEvent, name: &str) -> Fired {
+        let effects = match effects_of::<P>(event) {
+            Ok(effects) => effects,
+            Err(error) => return Fired::unknown(error),
+        };
+        let command = effects.into_iter().find_map(|effect| match effect.kind {
+            Kind::Later { command, .. } if *effect.name == *name => Some(command),
             _ => None,
         });
-    let Some(command) = command else {
-        tracing::warn!(?timer, process = P::CATEGORY, "the process no longer has this deadline");
-        return true;
-    };
-    let key = key_of::<P>(&event, format!("at/{}", timer.name));
-    let envelope = CommandEnvelope::new(command()).key(key).caused_by(&event);
-    match commands.send::<P>(id_of(&event), envelope).await {
-        Ok(_) => true,
-        Err(error) if error.class() == ErrorClass::Transient => false,
-        Err(error) => {
-            tracing::warn!(?timer, process = P::CATEGORY, %error, "a deadline was refused");
-            true
+        let Some(command) = command else {
+            return Fired::unknown(format!(
+                "this program has no deadline {name:?} for {}; cancel it if it was taken out",
+                event.event_type
+            ));
+        };
+        let key = key_of::<P>(event, format!("at/{name}"));
+        let envelope = CommandEnvelope::new(command()).key(key).caused_by(event);
+        match self.commands.send::<P>(id_of(event), envelope).await {
+            Ok(_) => Fired::Done,
+            // It may have events of a newer program.
+            Err(error @ CommandError::Unreadable(_)) => Fired::unknown(error),
+            Err(error) => Fired::failed(error.class(), error),
         }
     }
 }
 
-impl<P: Process> SupervisedComponent for Timers<P> {
+impl<P: Process> SupervisedComponent for Setter<P> {
     type Handover = ();
 
-    fn supervision_metadata(_: &TimersArgs<P>) -> SupervisionMetadata {
+    fn supervision_metadata(_: &SetterArgs<P>) -> SupervisionMetadata {
         SupervisionMetadata::of(component::SAGA)
     }
 }
 
-impl<P> fmt::Debug for Timers<P> {
+impl<P> fmt::Debug for Setter<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timers")
-            .field("follower", &self.follower)
-            .field("waiting", &self.waiting.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Setter").field("follower", &self.follower).finish_non_exhaustive()
     }
 }
 
-impl<P> fmt::Debug for TimersArgs<P> {
+impl<P> fmt::Debug for SetterArgs<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimersArgs").field("pool", &self.pool).finish_non_exhaustive()
+        f.debug_struct("SetterArgs").field("pool", &self.pool).finish_non_exhaustive()
     }
 }

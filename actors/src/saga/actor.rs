@@ -1,43 +1,53 @@
-//! The actor of one saga: writes down what it is about to do, does it, and writes down what came
-//! of it.
+//! The actor of one saga: writes down what it is about to do, does it, and writes down the result.
 //!
 //! It lives under a dynamic supervisor, is started by the [manager](super::manager) and ends when
 //! there is nothing to do for a while. It keeps nothing that is not in the log, apart from the
 //! step that runs; a life that finds a step begun and not ended knows that it may have had its
 //! effect.
+//!
+//! What comes of a step and what begins next is one append, and so are the last result and the end:
+//! a saga of four steps costs five commits after the one that began it. A step is run by the life
+//! whose event began it, and by no other: after each write the id of that event decides, because
+//! another owner that does not know yet that it is none may write the same at the same version.
+//!
+//! The store may be out of order for a while, and an event may be of a program that is newer than
+//! this one. Neither is a crash: the life ends, and the [board](super::board) says when it is tried
+//! again.
 
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use mister_smith_supervisors::{
-    Actor, Address, Context, ErrorClass, Failure, StartError, TaskGuard,
+    Actor, Address, Context, ErrorClass, ExitReason, Failure, StartError, TaskGuard,
 };
+
 use serde_json::Value;
 
-use super::definition::{Definition, StepContext, StepError};
-use super::manager::ManagerMessage;
-use super::state::{Next, SagaEvent, SagaState, SagaStatus, StepShape, StepStatus};
+use self::attempt::{Running, Trouble};
+use self::journal::{Journal, NotWritten};
+use super::board::{Begun, Board};
+use super::definition::{Definition, StepContext};
+use super::events::{SagaEvent, failed};
+use super::state::{Next, SagaStatus, StepShape, StepState, StepStatus};
 use super::{Definitions, parts_of};
-use crate::event::{Decoder, Event, EventId, Metadata, NewEvent, StreamId, Timestamp, Version};
-use crate::guarded::text_of;
-use crate::pool::{Lease, PoolMessage, store_failure};
-use crate::store::committer::{CommitError, CommitterHandle, CommitterMessage};
-use crate::store::{Append, AppendError, ExpectedVersion};
+use crate::event::{EventId, StreamId, Timestamp};
+use crate::pool::PoolMessage;
+use crate::store::committer::{CommitterHandle, CommitterMessage};
+
+mod attempt;
+mod journal;
+
+pub use attempt::Ended;
 
 /// A saga that waits longer than this ends its actor; the manager starts it again in time.
 pub(super) const NAP: Duration = Duration::from_secs(30);
 
-/// How often an event is handed in again, when the store is out of order.
-const WRITES: u32 = 8;
+/// When a saga is tried again that could not go on because of the store; up to twice as long.
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
-/// The pause before the first of them, doubled with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-
-/// Events of a page.
-const PAGE: usize = 500;
+/// When a saga is tried again that cannot go on with this program.
+pub(super) const ASIDE: Duration = Duration::from_secs(60);
 
 /// What a saga can be told.
 #[derive(Debug)]
@@ -50,69 +60,43 @@ pub enum SagaMessage {
     Ended(Box<Ended>),
 }
 
-/// What came of a try.
-#[derive(Debug)]
-pub struct Ended {
-    run: u64,
-    result: Result<Option<Value>, Trouble>,
-}
-
-#[derive(Debug)]
-struct Trouble {
-    reason: String,
-    /// It may work another time.
-    retry: bool,
-    /// It may have had its effect.
-    unknown: bool,
-}
-
-impl From<StepError> for Trouble {
-    fn from(error: StepError) -> Self {
-        Self { reason: error.reason, retry: error.retry, unknown: error.retry }
-    }
-}
-
 /// What a fresh start needs.
 #[derive(Clone, Debug)]
 pub struct SagaArgs {
     /// Its stream.
     pub stream: StreamId,
+    /// The event that began it, if its manager knows of no other.
+    pub(super) begun: Begun,
     /// Path of the pool.
     pub pool: Arc<str>,
     /// Path of the committer.
     pub committer: Arc<str>,
-    /// Path of the manager.
-    pub manager: Arc<str>,
+    /// Where it says that it rests.
+    pub board: Board,
     /// What sagas do.
     pub definitions: Definitions,
 }
 
-/// The try that runs.
-struct Running {
-    number: u64,
-    step: usize,
-    attempt: u32,
-    undo: bool,
-    _task: TaskGuard,
+/// What is shown of it.
+#[derive(Debug, Default)]
+struct Seen {
+    status: SagaStatus,
+    done: usize,
+    steps: usize,
+    runs: Option<String>,
 }
 
 /// The actor.
 pub struct SagaActor {
     args: SagaArgs,
-    lease: Lease,
-    committer: CommitterHandle,
-    manager: Address<ManagerMessage>,
-    state: SagaState,
-    version: Version,
-    metadata: Metadata,
-    /// The last event, the cause of the next one.
-    last: Option<EventId>,
+    journal: Journal,
     definition: Option<Arc<dyn Definition>>,
     shape: Vec<StepShape>,
     running: Option<Running>,
-    runs: u64,
     timer: Option<TaskGuard>,
-    shown: Arc<Mutex<String>>,
+    /// The board knows that this life ends.
+    rests: bool,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Actor for SagaActor {
@@ -120,35 +104,25 @@ impl Actor for SagaActor {
     type Args = SagaArgs;
 
     async fn start(args: &SagaArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
+        // Before anything is read: whatever is heard from here on is told, or seen at the end.
+        args.board.begins(&args.stream);
         let pool: Address<PoolMessage> = cx.find(&args.pool)?;
         let committer: Address<CommitterMessage> = cx.find(&args.committer)?;
-        let manager = cx.find(&args.manager)?;
-        let lease = pool.ask(PoolMessage::Lease).await?;
-        let shown = Arc::new(Mutex::new(String::new()));
-        let status = Arc::clone(&shown);
-        cx.describe(move || status.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let mut actor = Self {
+        let seen = Arc::<Mutex<Seen>>::default();
+        let shown = Arc::clone(&seen);
+        cx.describe(move || shown.lock().unwrap_or_else(PoisonError::into_inner).to_string());
+        // The first one is never refused; one of a life before does as well.
+        let _ = cx.address().try_tell(SagaMessage::Go);
+        Ok(Self {
+            journal: Journal::new(args.stream.clone(), pool, CommitterHandle::new(committer)),
             args: args.clone(),
-            lease,
-            committer: CommitterHandle::new(committer),
-            manager,
-            state: SagaState::default(),
-            version: Version::ZERO,
-            metadata: Metadata::default(),
-            last: None,
             definition: None,
             shape: Vec::new(),
             running: None,
-            runs: 0,
-            timer: Some(cx.tell_after(Duration::ZERO, SagaMessage::Go)),
-            shown,
-        };
-        actor.reload().await?;
-        let SagaState { name, version, .. } = &actor.state;
-        actor.definition = args.definitions.get(name, *version).cloned();
-        actor.shape = actor.definition.as_ref().map(|one| one.shape()).unwrap_or_default();
-        actor.show();
-        Ok(actor)
+            timer: None,
+            rests: false,
+            seen,
+        })
     }
 
     async fn handle(
@@ -156,16 +130,18 @@ impl Actor for SagaActor {
         message: SagaMessage,
         cx: &mut Context<Self>,
     ) -> Result<(), Failure> {
-        match message {
-            SagaMessage::Go => {}
-            SagaMessage::Changed => {
-                self.reload().await?;
-            }
-            SagaMessage::Ended(ended) => self.ended(*ended, cx).await?,
+        if let Err(failure) = self.take(message, cx).await {
+            self.give_up(&failure, cx);
         }
-        self.advance(cx).await?;
         self.show();
         Ok(())
+    }
+
+    async fn stop(&mut self, _: &ExitReason, cx: &mut Context<Self>) {
+        // One that somebody has stopped comes back.
+        if !self.rests {
+            self.args.board.again(&self.args.stream, later(now(cx), ASIDE));
+        }
     }
 
     fn message_name(message: &SagaMessage) -> &'static str {
@@ -178,315 +154,279 @@ impl Actor for SagaActor {
 }
 
 impl SagaActor {
-    /// Reads what is new in the stream.
-    async fn reload(&mut self) -> Result<(), Failure> {
-        let decoder = Decoder::<SagaEvent>::new();
-        loop {
-            let page = self.lease.store.read_stream(&self.args.stream, self.version, PAGE).await;
-            let page = page.map_err(store_failure)?;
-            if page.is_empty() {
-                break;
-            }
-            for recorded in page {
-                let event = decoder.decode(&recorded);
-                let event = event.map_err(|error| Failure::wrap(ErrorClass::Permanent, error))?;
-                if recorded.version.get() == 1 {
-                    let started = Metadata::from_bytes(&recorded.meta);
-                    self.metadata = started.caused_by(*recorded.id.as_uuid());
-                }
-                self.version = recorded.version;
-                self.last = Some(recorded.id);
-                self.state.evolve(event);
-            }
+    async fn take(&mut self, message: SagaMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
+        match message {
+            _ if self.journal.inherited.is_none() => self.load(cx).await?,
+            SagaMessage::Go => {}
+            SagaMessage::Changed => self.journal.reload().await?,
+            SagaMessage::Ended(ended) => self.ended(*ended, cx).await?,
         }
-        // Somebody turned it round, or stopped it: what runs may have had its effect, and the
-        // state says so.
-        let ours = |running: &Running| match running.undo {
-            true => self.status_of(running.step) == Some(&StepStatus::Undoing),
-            false => self.status_of(running.step) == Some(&StepStatus::Running),
-        };
-        if self.running.as_ref().is_some_and(|running| !ours(running)) {
-            self.running = None;
+        self.advance(cx).await
+    }
+
+    /// Takes in what there is when this life begins. A saga that has just begun needs no look at
+    /// the store: if there is more of it, the first append says so.
+    async fn load(&mut self, cx: &Context<Self>) -> Result<(), Failure> {
+        match self.args.begun.take().filter(|_| cx.life() == 1) {
+            Some(begun) => self.journal.take(&begun)?,
+            None => self.journal.reload().await?,
         }
+        let (name, version) = (&self.journal.state.name, self.journal.state.version);
+        self.definition = self.args.definitions.get(name, version).cloned();
+        self.shape = self.definition.as_ref().map(|one| one.shape()).unwrap_or_default();
         Ok(())
+    }
+
+    /// Ends this life, because of trouble that is not the saga's.
+    fn give_up(&mut self, failure: &Failure, cx: &mut Context<Self>) {
+        let pause = match failure.class() {
+            ErrorClass::Transient => {
+                tracing::debug!(stream = %self.args.stream, %failure, "tried again soon");
+                // Many meet the same trouble at once.
+                AGAIN + AGAIN.mul_f64((cx.random_u64() >> 32) as f64 / f64::from(u32::MAX))
+            }
+            _ => {
+                tracing::error!(
+                    stream = %self.args.stream, %failure,
+                    "this program cannot go on with a saga; it is tried again every minute"
+                );
+                ASIDE
+            }
+        };
+        self.running = None;
+        self.args.board.again(&self.args.stream, later(now(cx), pause));
+        self.rests = true;
+        cx.stop();
     }
 
     fn status_of(&self, step: usize) -> Option<&StepStatus> {
         let name = &self.shape.get(step)?.name;
-        self.state.steps.iter().find(|step| step.name == *name).map(|step| &step.status)
+        self.journal.state.steps.iter().find(|step| step.name == *name).map(|step| &step.status)
     }
 
-    /// Writes down what `what` says in this state, if it says anything. After a conflict, or when
-    /// one does not know what came of it, it is asked again in the state that the log shows: it
-    /// must say nothing if what it said is there.
-    async fn record(
-        &mut self,
-        cx: &Context<Self>,
-        what: impl Fn(&SagaState, &[StepShape], Timestamp) -> Vec<SagaEvent>,
-    ) -> Result<(), Failure> {
-        let mut pause = FIRST_PAUSE;
-        for _ in 0..WRITES {
-            let events = what(&self.state, &self.shape, now(cx));
-            if events.is_empty() {
-                return Ok(());
-            }
-            match self.append(&events, cx).await {
-                Ok(()) => return Ok(()),
-                Err(trouble) if trouble.class() != ErrorClass::Transient => {
-                    return Err(Failure::wrap(trouble.class(), trouble));
-                }
-                Err(WriteError::Append(_)) => self.reload().await?,
-                Err(trouble) => {
-                    tracing::debug!(stream = %self.args.stream, %trouble, "written again");
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                    self.reload().await?;
-                }
-            }
-        }
-        Err(Failure::transient("the saga's events could not be written"))
-    }
-
-    async fn append(&mut self, events: &[SagaEvent], cx: &Context<Self>) -> Result<(), WriteError> {
-        let at = now(cx);
-        let mut last = self.last;
-        let mut new = Vec::with_capacity(events.len());
-        for event in events {
-            let encoded = event.encode().map_err(|error| WriteError::Codec(error.to_string()))?;
-            let id = EventId::at(at, cx.random_u64(), cx.random_u64());
-            let mut metadata = self.metadata.clone();
-            metadata.causation_id = last.map(|last| *last.as_uuid()).or(metadata.causation_id);
-            last = Some(id);
-            let mut one = NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at);
-            one.meta = metadata.to_bytes();
-            new.push(one);
-        }
-        let expected = ExpectedVersion::Exact(self.version);
-        let append = Append::new(self.args.stream.clone(), expected, new);
-        let outcomes = self.committer.submit(vec![append]).await?.durable().await?;
-        for outcome in outcomes {
-            self.version = outcome?.last_version;
-        }
-        self.last = last;
-        for event in events {
-            self.state.evolve(event.clone());
-        }
-        Ok(())
+    /// Whether the try that the log has as running is the one that this event began.
+    fn runs(&self, begun: EventId, step: usize, undo: bool) -> bool {
+        let begins = match undo {
+            true => StepStatus::Undoing,
+            false => StepStatus::Running,
+        };
+        self.journal.begun.is_some_and(|last| last.id == begun)
+            && self.status_of(step) == Some(&begins)
     }
 
     /// Goes on until something runs or has to be waited for.
     async fn advance(&mut self, cx: &mut Context<Self>) -> Result<(), Failure> {
-        self.timer = None;
-        if self.state.status == SagaStatus::None {
-            cx.stop();
-            return Ok(());
-        }
-        if self.running.is_none() {
-            self.record(cx, |state, _, now| state.orphan(now).into_iter().collect()).await?;
-        }
         loop {
-            if let Some(reason) = self.misfit() {
-                self.record(cx, |state, _, _| match state.status {
-                    SagaStatus::Running | SagaStatus::Compensating => {
-                        vec![SagaEvent::Parked { reason: reason.clone() }]
-                    }
-                    _ => Vec::new(),
-                })
-                .await?;
-            }
+            self.timer = None;
             let at = now(cx);
-            let overdue = self.state.status == SagaStatus::Running
-                && self.state.deadline.is_some_and(|deadline| deadline <= at);
-            if self.running.is_some() && !overdue {
+            let goes_on = self.running.as_ref().is_some_and(|running| {
+                // Somebody turned it round, or it is another's try: ours may have had its effect,
+                // and the state says so.
+                self.runs(running.begun, running.step, running.undo)
+                    && !self.journal.state.is_overdue(at)
+            });
+            if goes_on {
                 self.timer =
                     self.until_deadline(at).map(|wait| cx.tell_after(wait, SagaMessage::Go));
                 return Ok(());
             }
             self.running = None;
-            match self.state.next(&self.shape, at) {
-                Next::Record(_) => {
-                    self.record(cx, |state, shape, now| match state.next(shape, now) {
-                        Next::Record(event) => vec![event],
-                        _ => Vec::new(),
-                    })
-                    .await?;
-                }
-                Next::Run { step, attempt } => self.run(step, attempt, false, cx).await?,
-                Next::Undo { step, attempt } => self.run(step, attempt, true, cx).await?,
-                Next::Wait(until) => {
-                    let wait = wait_until(at, until);
-                    if wait <= NAP {
-                        self.timer = Some(cx.tell_after(wait, SagaMessage::Go));
-                        return Ok(());
-                    }
-                    return self.rest(Some(until), cx).await;
-                }
-                Next::Rest => return self.rest(None, cx).await,
+            let (definition, shape) = (&self.definition, &self.shape);
+            let due = |journal: &Journal, now| due(journal, definition.as_ref(), shape, now);
+            let tried = self.journal.record(cx, due).await.map_err(failure)?;
+            if self.begin(&tried, cx) {
+                continue;
             }
-        }
-    }
-
-    fn misfit(&self) -> Option<String> {
-        if self.state.status.is_final() {
-            return None;
-        }
-        match &self.definition {
-            Some(_) => self.state.misfit(&self.shape),
-            None => {
-                let SagaState { name, version, .. } = &self.state;
-                Some(format!(
-                    "this program has no saga {name} of version {version}; register it, then retry"
-                ))
+            if self.rest(cx).await? {
+                return Ok(());
             }
         }
     }
 
     fn until_deadline(&self, at: Timestamp) -> Option<Duration> {
-        match self.state.status {
-            SagaStatus::Running => self.state.deadline.map(|deadline| wait_until(at, deadline)),
-            _ => None,
-        }
+        let state = &self.journal.state;
+        let deadline = state.deadline.filter(|_| state.status == SagaStatus::Running);
+        deadline.map(|deadline| wait_until(at, deadline))
     }
 
-    /// Ends this life: there is nothing to do before `until`, or at all.
-    async fn rest(
-        &mut self,
-        until: Option<Timestamp>,
-        cx: &mut Context<Self>,
-    ) -> Result<(), Failure> {
-        let asleep = ManagerMessage::Asleep { stream: self.args.stream.clone(), until };
-        // A manager that is being restarted finds this saga by itself.
-        let _ = self.manager.tell(asleep).await;
-        cx.stop();
-        Ok(())
+    /// Takes a nap, or ends this life: there is nothing to do for now. Answers whether it does.
+    async fn rest(&mut self, cx: &mut Context<Self>) -> Result<bool, Failure> {
+        let at = now(cx);
+        let until = match self.journal.state.next(&self.shape, at) {
+            Next::Wait(until) => Some(until),
+            Next::Rest => self.anothers_until(at),
+            // Time went on.
+            _ => return Ok(false),
+        };
+        if let Some(wait) = until.map(|until| wait_until(at, until)).filter(|wait| *wait <= NAP) {
+            self.timer = Some(cx.tell_after(wait, SagaMessage::Go));
+            return Ok(true);
+        }
+        let Journal { version, .. } = self.journal;
+        self.rests = self.args.board.rest(&self.args.stream, version, until);
+        match self.rests {
+            true => cx.stop(),
+            false => self.journal.reload().await?,
+        }
+        Ok(self.rests)
     }
 
-    /// Writes down that a step begins, and begins it.
-    async fn run(
-        &mut self,
-        step: usize,
-        attempt: u32,
-        undo: bool,
-        cx: &Context<Self>,
-    ) -> Result<(), Failure> {
-        let wanted = match undo {
-            true => Next::Undo { step, attempt },
-            false => Next::Run { step, attempt },
+    /// Until when another owner may be running the step that is under way; after that, nobody is.
+    fn anothers_until(&self, at: Timestamp) -> Option<Timestamp> {
+        let definition = self.definition.as_ref()?;
+        let until = anothers(&self.journal, definition, &self.shape)?;
+        let by = self.journal.state.deadline;
+        let by = by.filter(|by| self.journal.state.status == SagaStatus::Running && *by > at);
+        Some(by.map_or(until, |by| by.min(until)))
+    }
+
+    /// Begins the step that the last write began, if it was ours.
+    fn begin(&mut self, tried: &[EventId], cx: &Context<Self>) -> bool {
+        let Some(begun) = self.journal.begun.filter(|begun| tried.contains(&begun.id)) else {
+            return false;
         };
-        self.record(cx, |state, shape, now| match state.next(shape, now) == wanted {
-            false => Vec::new(),
-            true => {
-                let step = shape[step].name.clone();
-                vec![match undo {
-                    true => SagaEvent::CompensationStarted { step, attempt },
-                    false => SagaEvent::StepStarted { step, attempt },
-                }]
-            }
-        })
-        .await?;
-        let begun = match undo {
-            true => StepStatus::Undoing,
-            false => StepStatus::Running,
+        let Some((step, StepState { status, attempts, undo_attempts, .. })) =
+            in_progress(&self.journal, &self.shape)
+        else {
+            return false;
         };
-        let Some(definition) = self.definition.clone() else { return Ok(()) };
-        if self.status_of(step) != Some(&begun) {
-            return Ok(());
-        }
+        let undo = *status == StepStatus::Undoing;
+        let attempt = if undo { *undo_attempts } else { *attempts };
+        let Some(definition) = self.definition.as_ref() else { return false };
         let (name, id) = parts_of(&self.args.stream).unwrap_or_default();
         let step_name = &self.shape[step].name;
         let key = match undo {
             true => format!("saga/{name}/{id}/{step_name}/undo"),
             false => format!("saga/{name}/{id}/{step_name}"),
         };
-        let mut metadata = self.metadata.clone();
-        metadata.causation_id = self.last.map(|last| *last.as_uuid()).or(metadata.causation_id);
-        let data = self.state.data.clone();
-        let context = StepContext { saga: id.into(), attempt, key, data, metadata };
-        self.runs += 1;
-        let number = self.runs;
-        let timeout = definition.timeout(step);
-        let task = cx.spawn_tell(async move {
-            let running = async {
-                match undo {
-                    true => definition.undo(step, context).await.map(|()| None),
-                    false => definition.run(step, context).await.map(Some),
-                }
-            };
-            let result = tokio::time::timeout(timeout, AssertUnwindSafe(running).catch_unwind());
-            let unknown = |reason| Err(Trouble { reason, retry: true, unknown: true });
-            let result = match result.await {
-                Ok(Ok(result)) => result.map_err(Trouble::from),
-                Ok(Err(panic)) => unknown(format!("it panicked: {}", text_of(panic))),
-                Err(_) => unknown(format!("it took longer than {timeout:?}")),
-            };
-            SagaMessage::Ended(Box::new(Ended { run: number, result }))
-        });
-        self.running = Some(Running { number, step, attempt, undo, _task: task });
-        Ok(())
+        let (saga, data) = (id.into(), self.journal.state.data.clone());
+        let context = StepContext { saga, attempt, key, data, metadata: self.journal.metadata() };
+        self.running = Some(Running::begin(begun.id, (step, undo), definition, context, cx));
+        true
     }
 
-    /// Writes down what came of the step that ran.
+    /// Writes down what came of the step that ran, and what comes next.
     async fn ended(&mut self, ended: Ended, cx: &Context<Self>) -> Result<(), Failure> {
-        let Some(Running { number, step, attempt, undo, .. }) = self.running else { return Ok(()) };
-        if number != ended.run {
+        let Some(running) = self.running.take_if(|running| running.begun == ended.begun) else {
             return Ok(());
-        }
+        };
         let Some(definition) = self.definition.clone() else { return Ok(()) };
         let random = cx.random_u64();
-        let name = self.shape[step].name.clone();
+        let Running { begun, step, attempt, undo, .. } = running;
         let policy = definition.policy(step, undo);
-        self.record(cx, |state, _, now| {
-            let begun = match undo {
-                true => StepStatus::Undoing,
-                false => StepStatus::Running,
-            };
-            if !state.steps.iter().any(|one| one.name == name && one.status == begun) {
-                return Vec::new();
-            }
+        let name = &self.shape[step].name;
+        let shape = &self.shape;
+        let after = |journal: &Journal, now, result: &Result<Option<Value>, Trouble>| {
             let step = name.clone();
             let again = |retry: bool| match retry && attempt < policy.attempts {
                 true => Some(later(now, policy.pause(attempt, random))),
                 false => None,
             };
-            match (&ended.result, undo) {
+            // Not ours: another's try of the step runs, or none.
+            let ours = journal.begun.is_some_and(|last| last.id == begun);
+            if !ours || in_progress(journal, shape).is_none_or(|(place, _)| shape[place].name != step)
+            {
+                return due(journal, Some(&definition), shape, now);
+            }
+            let first = match (result, undo) {
                 (Ok(data), false) => {
-                    let data = data.clone().unwrap_or_default();
+                    let data = Option::clone(data).unwrap_or_default();
                     vec![SagaEvent::StepCompleted { step, data }]
                 }
                 (Ok(_), true) => vec![SagaEvent::CompensationCompleted { step }],
                 (Err(Trouble { reason, retry, unknown }), false) => {
-                    let (retry_at, unknown) = (again(*retry), *unknown);
-                    let reason = reason.clone();
-                    let back = format!("step {step}: {reason}");
-                    let mut events =
-                        vec![SagaEvent::StepFailed { step, attempt, reason, unknown, retry_at }];
-                    if retry_at.is_none() {
-                        events.push(SagaEvent::Compensating { reason: back });
-                    }
-                    events
+                    failed(step, attempt, reason.clone(), *unknown, again(*retry))
                 }
                 (Err(Trouble { reason, retry, .. }), true) => {
                     let (reason, retry_at) = (reason.clone(), again(*retry));
                     vec![SagaEvent::CompensationFailed { step, attempt, reason, retry_at }]
                 }
+            };
+            journal.state.plan(first, shape, now)
+        };
+        let mut result = ended.result;
+        let tried = loop {
+            match self.journal.record(cx, |journal, now| after(journal, now, &result)).await {
+                // It had its effect, and what it answers cannot be kept.
+                Err(NotWritten::Refused(reason)) if result.is_ok() => {
+                    result = Err(Trouble::unknown(reason));
+                }
+                other => break other.map_err(failure)?,
             }
-        })
-        .await?;
-        self.running = None;
+        };
+        self.begin(&tried, cx);
         Ok(())
     }
 
     fn show(&self) {
-        let done = self.state.steps.iter().filter(|step| step.status == StepStatus::Done).count();
-        let text = match (self.state.status, &self.running) {
-            (SagaStatus::Running, Some(running)) => {
-                format!("{done}/{} steps   {}", self.shape.len(), self.shape[running.step].name)
-            }
-            (SagaStatus::Compensating, _) => "undoing".to_owned(),
-            (SagaStatus::Running, None) => format!("{done}/{} steps", self.shape.len()),
-            (other, _) => format!("{other:?}").to_lowercase(),
-        };
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        let state = &self.journal.state;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.status = state.status;
+        seen.done = state.steps.iter().filter(|step| step.status == StepStatus::Done).count();
+        seen.steps = self.shape.len();
+        let runs = self.running.as_ref().map(|running| &self.shape[running.step].name);
+        if seen.runs.as_ref() != runs {
+            seen.runs = runs.cloned();
+        }
+    }
+}
+
+/// What is to be written down now, when nothing runs here.
+fn due(
+    journal: &Journal,
+    definition: Option<&Arc<dyn Definition>>,
+    shape: &[StepShape],
+    now: Timestamp,
+) -> Vec<SagaEvent> {
+    let state = &journal.state;
+    if !matches!(state.status, SagaStatus::Running | SagaStatus::Compensating) {
+        return Vec::new();
+    }
+    let Some(definition) = definition else {
+        let reason = format!(
+            "this program has no saga {} of version {}; register it, then retry",
+            state.name, state.version
+        );
+        return vec![SagaEvent::Parked { reason }];
+    };
+    if let Some(reason) = state.misfit(shape) {
+        return vec![SagaEvent::Parked { reason }];
+    }
+    let first = match anothers(journal, definition, shape) {
+        Some(until) if until > now => Vec::new(),
+        _ => state.orphan(shape, now),
+    };
+    state.plan(first, shape, now)
+}
+
+/// The step that the log has as running.
+fn in_progress<'a>(
+    journal: &'a Journal,
+    shape: &[StepShape],
+) -> Option<(usize, &'a StepState)> {
+    let runs = |step: &&StepState| {
+        matches!(step.status, StepStatus::Running | StepStatus::Undoing)
+    };
+    let step = journal.state.steps.iter().find(runs)?;
+    Some((shape.iter().position(|one| one.name == step.name)?, step))
+}
+
+/// Until when the step that is under way may run elsewhere. What a life before began ran here, and
+/// is over; what was begun since belongs to another owner, which is given the time of the step.
+fn anothers(
+    journal: &Journal,
+    definition: &Arc<dyn Definition>,
+    shape: &[StepShape],
+) -> Option<Timestamp> {
+    let (step, _) = in_progress(journal, shape)?;
+    let begun = journal.begun.filter(|begun| Some(begun.version) > journal.inherited)?;
+    Some(later(begun.at, definition.timeout(step)))
+}
+
+fn failure(not_written: NotWritten) -> Failure {
+    match not_written {
+        NotWritten::Refused(reason) => Failure::permanent(reason),
+        NotWritten::Failed(failure) => failure,
     }
 }
 
@@ -494,7 +434,7 @@ fn now(cx: &Context<SagaActor>) -> Timestamp {
     Timestamp::from_micros(cx.clock().wall_us())
 }
 
-fn later(at: Timestamp, wait: Duration) -> Timestamp {
+pub(super) fn later(at: Timestamp, wait: Duration) -> Timestamp {
     let micros = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
     Timestamp::from_micros(at.as_micros().saturating_add(micros))
 }
@@ -504,23 +444,15 @@ fn wait_until(at: Timestamp, until: Timestamp) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// Why events are not in the log, or not as far as one knows.
-#[derive(Debug, thiserror::Error)]
-enum WriteError {
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    #[error("an event cannot be written: {0}")]
-    Codec(String),
-}
-
-impl WriteError {
-    fn class(&self) -> ErrorClass {
-        match self {
-            Self::Append(error) => error.class(),
-            Self::Commit(error) => error.class(),
-            Self::Codec(_) => ErrorClass::Permanent,
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, done, steps, runs } = self;
+        match (status, runs) {
+            (SagaStatus::Running, Some(runs)) => write!(f, "{done}/{steps} steps   {runs}"),
+            (SagaStatus::Running, None) => write!(f, "{done}/{steps} steps"),
+            (SagaStatus::Compensating, _) => f.write_str("undoing"),
+            (SagaStatus::None, _) => Ok(()),
+            (other, _) => f.write_str(&format!("{other:?}").to_lowercase()),
         }
     }
 }
@@ -529,7 +461,7 @@ impl fmt::Debug for SagaActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SagaActor")
             .field("stream", &self.args.stream)
-            .field("status", &self.state.status)
+            .field("status", &self.journal.state.status)
             .finish_non_exhaustive()
     }
 }

@@ -257,8 +257,12 @@ impl<S: Serialize + DeserializeOwned + Send + 'static> Definition for Saga<S> {
     }
 
     fn shape(&self) -> Vec<StepShape> {
-        let shape =
-            |step: &Step<S>| StepShape { name: step.name.clone(), undoable: step.undo.is_some() };
+        let shape = |step: &Step<S>| StepShape {
+            name: step.name.clone(),
+            undoable: step.undo.is_some(),
+            attempts: step.retry.attempts,
+            undo_attempts: step.undo_retry.attempts,
+        };
         self.steps.iter().map(shape).collect()
     }
 

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use mister_smith_supervisors::{AskError, Clock};
 use serde::Serialize;
 
-use super::state::{SagaEvent, SagaState, SagaStatus, StepStatus};
+use super::events::SagaEvent;
+use super::state::{SagaState, SagaStatus, StepStatus};
 use super::summary::SagaSummary;
-use super::{Definitions, stream_of};
+use super::{CATEGORY, Definitions, stream_of};
 use crate::event::{
     Decoder, Event, EventCodecError, EventId, InvalidStreamId, Metadata, NewEvent, Position,
     RecordedEvent, StreamId, Timestamp, Version,
@@ -17,12 +18,17 @@ use crate::pool::PoolHandle;
 use crate::projection::handle::{ProjectionRef, RequestError};
 use crate::projection::{Compare, ListQuery};
 use crate::store::committer::{CommitError, CommitterHandle};
-use crate::store::{Append, AppendError, ExpectedVersion, IdempotencyKey, StoreError};
+use crate::store::{
+    Append, AppendError, EventFilter, ExpectedVersion, IdempotencyKey, StoreError,
+};
 
 /// How often a decision of a person is written again, because the saga went on meanwhile.
 const TRIES: usize = 16;
 
 const PAGE: usize = 500;
+
+/// What somebody waits for.
+const ENDS: [&str; 3] = ["saga.completed", "saga.compensated", "saga.parked"];
 
 /// The sagas of a node. Cheap to clone.
 #[derive(Clone)]
@@ -238,13 +244,12 @@ impl Sagas {
     }
 
     async fn load(&self, name: &str, id: &str) -> Result<(SagaState, Version), SagaError> {
-        let mut state = SagaState::default();
-        let mut version = Version::ZERO;
-        for (recorded, event) in self.history(name, id).await? {
-            version = recorded.version;
-            state.evolve(event);
+        let (mut state, mut version) = (SagaState::default(), Version::ZERO);
+        self.read(&stream_of(name, id)?, &mut state, &mut version).await?;
+        match version == Version::ZERO {
+            true => Err(SagaError::Unknown { name: name.to_owned(), id: id.to_owned() }),
+            false => Ok((state, version)),
         }
-        Ok((state, version))
     }
 
     /// Waits until a saga is completed, undone, or parked.
@@ -255,17 +260,47 @@ impl Sagas {
     /// # Cancel safety
     /// Dropping the call loses nothing.
     pub async fn wait(&self, name: &str, id: &str) -> Result<SagaState, SagaError> {
-        loop {
+        let stream = stream_of(name, id)?;
+        let ends = EventFilter::ALL.categories([CATEGORY]).types(ENDS);
+        let mut at = self.0.pool.lease().await?.store.head().await?;
+        let (mut state, mut version) = self.load(name, id).await?;
+        while !(state.status.is_final() || state.status == SagaStatus::Parked) {
             let store = self.0.pool.lease().await?.store;
-            let head = store.head().await?;
-            let state = self.state(name, id).await?;
-            if state.status.is_final() || state.status == SagaStatus::Parked {
-                return Ok(state);
+            // Of what is committed meanwhile only the ends of sagas are looked at, in memory.
+            let page = store.read_matching(&ends, at, PAGE).await?;
+            let ended = page.events.iter().any(|event| event.stream == stream);
+            let behind = page.scanned_to > at;
+            at = at.max(page.scanned_to);
+            match ended {
+                true => self.read(&stream, &mut state, &mut version).await?,
+                false if behind => {}
+                false => match store.changed(at).await {
+                    // The pool was restarted: the next lease is good.
+                    Ok(_) | Err(StoreError::Closed { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                },
             }
-            match store.changed(head).await {
-                // The pool was restarted: the next lease is good.
-                Ok(_) | Err(StoreError::Closed { .. }) => {}
-                Err(error) => return Err(error.into()),
+        }
+        Ok(state)
+    }
+
+    /// Takes in what is new in a stream.
+    async fn read(
+        &self,
+        stream: &StreamId,
+        state: &mut SagaState,
+        version: &mut Version,
+    ) -> Result<(), SagaError> {
+        let store = self.0.pool.lease().await?.store;
+        let decoder = Decoder::<SagaEvent>::new();
+        loop {
+            let page = store.read_stream(stream, *version, PAGE).await?;
+            for recorded in &page {
+                state.evolve(decoder.decode(recorded)?);
+                *version = recorded.version;
+            }
+            if page.len() < PAGE {
+                return Ok(());
             }
         }
     }

@@ -3,114 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::event::{Event, Timestamp};
-
-/// What happened to a saga.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum SagaEvent {
-    /// It was begun.
-    #[serde(rename = "saga.started")]
-    Started {
-        /// The saga's kind.
-        name: String,
-        /// The version of its definition.
-        version: u32,
-        /// What it works on.
-        data: Value,
-        /// By when all steps must be done, or those that are will be undone.
-        deadline: Option<Timestamp>,
-    },
-    /// A step is about to run. It may have had its effect from here on.
-    #[serde(rename = "saga.step_started")]
-    StepStarted {
-        /// The step.
-        step: String,
-        /// Which try.
-        attempt: u32,
-    },
-    /// A step was confirmed. It never runs again.
-    #[serde(rename = "saga.step_completed")]
-    StepCompleted {
-        /// The step.
-        step: String,
-        /// What the saga works on from now on.
-        data: Value,
-    },
-    /// A try of a step did not work.
-    #[serde(rename = "saga.step_failed")]
-    StepFailed {
-        /// The step.
-        step: String,
-        /// Which try.
-        attempt: u32,
-        /// Why.
-        reason: String,
-        /// Whether it may have had its effect all the same.
-        unknown: bool,
-        /// When it is tried again; never if there is no time.
-        retry_at: Option<Timestamp>,
-    },
-    /// From now on what was done is undone, the last step first.
-    #[serde(rename = "saga.compensating")]
-    Compensating {
-        /// Why.
-        reason: String,
-    },
-    /// A step is about to be undone.
-    #[serde(rename = "saga.compensation_started")]
-    CompensationStarted {
-        /// The step.
-        step: String,
-        /// Which try.
-        attempt: u32,
-    },
-    /// A step was undone.
-    #[serde(rename = "saga.compensation_completed")]
-    CompensationCompleted {
-        /// The step.
-        step: String,
-    },
-    /// A try to undo a step did not work.
-    #[serde(rename = "saga.compensation_failed")]
-    CompensationFailed {
-        /// The step.
-        step: String,
-        /// Which try.
-        attempt: u32,
-        /// Why.
-        reason: String,
-        /// When it is tried again.
-        retry_at: Option<Timestamp>,
-    },
-    /// It stands still until a person decides.
-    #[serde(rename = "saga.parked")]
-    Parked {
-        /// Why.
-        reason: String,
-    },
-    /// A person lets it go on.
-    #[serde(rename = "saga.resumed")]
-    Resumed {
-        /// Who.
-        by: String,
-    },
-    /// A person wants it undone.
-    #[serde(rename = "saga.abort_requested")]
-    AbortRequested {
-        /// Who.
-        by: String,
-        /// Why.
-        reason: String,
-    },
-    /// All steps are done.
-    #[serde(rename = "saga.completed")]
-    Completed {},
-    /// Everything is undone.
-    #[serde(rename = "saga.compensated")]
-    Compensated {},
-}
-
-impl Event for SagaEvent {}
+use super::events::{SagaEvent, failed};
+use crate::event::Timestamp;
 
 /// Where a saga stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -210,6 +104,10 @@ pub struct StepShape {
     pub name: String,
     /// Whether it can be undone. One that cannot is left as it is.
     pub undoable: bool,
+    /// How often it is tried, at most.
+    pub attempts: u32,
+    /// How often undoing it is tried, at most.
+    pub undo_attempts: u32,
 }
 
 /// What comes next.
@@ -363,30 +261,84 @@ impl SagaState {
             .map(|step| format!("it has begun step {}, which is not there in its place", step.name))
     }
 
-    /// The event that tells what one does not know: the life before ended while a step ran.
+    /// The events that tell what is unknown: the life before ended while a step ran. It was a try
+    /// as any other, so that a step that ends the process ends by its policy; if there are tries
+    /// left, it is tried again at once. Nothing if the deadline has passed: the way back says it.
     #[must_use]
-    pub fn orphan(&self, now: Timestamp) -> Option<SagaEvent> {
-        let reason = "the saga was interrupted while it ran".to_owned();
-        let step = self
-            .steps
-            .iter()
-            .find(|step| matches!(step.status, StepStatus::Running | StepStatus::Undoing))?;
-        let (name, retry_at) = (step.name.clone(), Some(now));
-        Some(match step.status {
-            StepStatus::Running => SagaEvent::StepFailed {
-                step: name,
-                attempt: step.attempts,
-                reason,
-                unknown: true,
-                retry_at,
-            },
-            _ => SagaEvent::CompensationFailed {
-                step: name,
-                attempt: step.undo_attempts,
-                reason,
-                retry_at,
-            },
-        })
+    pub fn orphan(&self, shape: &[StepShape], now: Timestamp) -> Vec<SagaEvent> {
+        let interrupted =
+            |step: &&StepState| matches!(step.status, StepStatus::Running | StepStatus::Undoing);
+        let Some(StepState { name, status, attempts, undo_attempts, .. }) =
+            self.steps.iter().find(interrupted).filter(|_| !self.is_overdue(now))
+        else {
+            return Vec::new();
+        };
+        let shape = shape.iter().find(|shape| shape.name == *name);
+        let again = |tries: u32, most: Option<u32>| (tries < most.unwrap_or(1)).then_some(now);
+        let (step, reason) = (name.clone(), "the saga was interrupted while it ran".to_owned());
+        match status {
+            StepStatus::Running => {
+                let retry_at = again(*attempts, shape.map(|shape| shape.attempts));
+                failed(step, *attempts, reason, true, retry_at)
+            }
+            _ => {
+                let (attempt, most) = (*undo_attempts, shape.map(|shape| shape.undo_attempts));
+                let retry_at = again(attempt, most);
+                vec![SagaEvent::CompensationFailed { step, attempt, reason, retry_at }]
+            }
+        }
+    }
+
+    /// Whether steps are still to be done, and the time for it is over.
+    #[must_use]
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.status == SagaStatus::Running && self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Everything that can be written down together, after `first`: up to where a step is to run,
+    /// whose beginning is the last of it then, or where something has to be waited for.
+    #[must_use]
+    pub fn plan(
+        &self,
+        first: Vec<SagaEvent>,
+        shape: &[StepShape],
+        now: Timestamp,
+    ) -> Vec<SagaEvent> {
+        let mut state = self.outline();
+        first.iter().for_each(|event| state.evolve(event.outline()));
+        let mut events = first;
+        loop {
+            let event = match state.next(shape, now) {
+                Next::Record(event) => event,
+                Next::Run { step, attempt } => {
+                    SagaEvent::StepStarted { step: shape[step].name.clone(), attempt }
+                }
+                Next::Undo { step, attempt } => {
+                    SagaEvent::CompensationStarted { step: shape[step].name.clone(), attempt }
+                }
+                Next::Wait(_) | Next::Rest => return events,
+            };
+            state.evolve(event.clone());
+            let begins = event.begins();
+            events.push(event);
+            if begins {
+                return events;
+            }
+        }
+    }
+
+    /// The state without what it works on, which decides nothing and may be large.
+    fn outline(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            version: self.version,
+            data: Value::Null,
+            status: self.status,
+            steps: self.steps.clone(),
+            deadline: self.deadline,
+            reason: None,
+            undoing: self.undoing,
+        }
     }
 
     /// What comes next. Nothing runs when this is asked; see [`orphan`](Self::orphan).
@@ -400,6 +352,13 @@ impl SagaState {
     }
 
     fn next_step(&self, shape: &[StepShape], now: Timestamp) -> Next {
+        // What is done in time is done, however late that is noticed.
+        let done = |wanted: &StepShape| {
+            self.find(&wanted.name).is_some_and(|step| step.status == StepStatus::Done)
+        };
+        if shape.iter().all(done) {
+            return Next::Record(SagaEvent::Completed {});
+        }
         if let Some(deadline) = self.deadline.filter(|deadline| *deadline <= now) {
             let reason = format!("its deadline ({deadline}) has passed");
             return Next::Record(SagaEvent::Compensating { reason });

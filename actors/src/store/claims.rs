@@ -53,6 +53,9 @@ pub mod sqlite;
 /// or a digit.
 pub const RESERVED: char = '$';
 
+/// The claims on kinds of timers begin so.
+pub(crate) const TIMERS: &str = "timer.";
+
 /// Notes of what was asked and is not done yet.
 pub(crate) const ASKED: &str = "$ask/";
 
@@ -132,6 +135,13 @@ impl Place {
             trying: Position::ZERO,
             tries: 0,
         }
+    }
+
+    /// Whether its position is one in the log: kinds of timers are claimed too, and count what was
+    /// fired.
+    #[must_use]
+    pub fn follows_the_log(&self) -> bool {
+        !self.name.starts_with(TIMERS)
     }
 
     /// Whether events are to come one at a time: owners died here, or of one event. Deaths at a

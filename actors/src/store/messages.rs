@@ -45,6 +45,28 @@ pub trait MessageTables: Send + Sync + fmt::Debug {
     /// The database failed: they are sent again.
     fn sent<'a>(&'a self, ids: &'a [i64]) -> BoxFuture<'a, Result<(), StoreError>>;
 
+    /// Notes that a consumer has handled a message, in a transaction of its own; answers whether it
+    /// is the first to say so. `at` is the time of day, by which it is forgotten.
+    ///
+    /// # Errors
+    /// The database failed.
+    fn handled<'a>(
+        &'a self,
+        consumer: &'a str,
+        message_id: &'a str,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// Whether a consumer has handled a message, as far as that is remembered.
+    ///
+    /// # Errors
+    /// The database failed.
+    fn was_handled<'a>(
+        &'a self,
+        consumer: &'a str,
+        message_id: &'a str,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+
     /// Forgets which messages were handled before a time; answers how many. A repeat of one of
     /// them is not known any more.
     ///

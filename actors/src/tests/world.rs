@@ -24,6 +24,7 @@ use crate::store::committer::{
     Committed, Committer, CommitterArgs, CommitterHandle, CommitterMessage,
 };
 use crate::store::sqlite::tests::Home;
+use crate::timer::Timers;
 
 pub(crate) const POOL: &str = "/resources/pool";
 pub(crate) const COMMITTER: &str = "/resources/committer";
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) sagas: Sagas,
     pub(crate) consumers: Consumers,
     pub(crate) processes: Processes,
+    pub(crate) timers: Timers,
     pub(crate) commands: CommandBus,
     pub(crate) faults: Arc<Faults>,
     pub(crate) head: Arc<watch::Sender<Position>>,
@@ -130,7 +132,7 @@ impl World {
             definitions: definitions.clone(),
         };
         let sagas = SupervisorSpec::new("sagas")
-            .strategy(Strategy::RestForOne)
+            .strategy(Strategy::OneForAll)
             .intensity(10_000, patient)
             .child(ChildSpec::component::<SagaManager>("manager", manager))
             .child(SupervisorSpec::dynamic("running").intensity(10_000, patient));
@@ -142,7 +144,8 @@ impl World {
             .child(SupervisorSpec::dynamic("aggregates").intensity(10_000, patient))
             .child(projections)
             .child(sagas)
-            .child(SupervisorSpec::dynamic("consumers").intensity(10_000, patient).keep_children());
+            .child(SupervisorSpec::dynamic("consumers").intensity(10_000, patient).keep_children())
+            .child(SupervisorSpec::dynamic("timers").intensity(10_000, patient).keep_children());
         let epoch_us = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
@@ -169,11 +172,20 @@ impl World {
             HealthSpec::every(Duration::from_secs(60)),
         );
         let committer = CommitterHandle::new(system.find::<CommitterMessage>(COMMITTER).unwrap());
+        let timers = Timers::new(
+            system.supervisor("/timers").unwrap(),
+            (POOL, pool.clone()),
+            "test",
+            bus.clone(),
+            Arc::new(letters.clone()),
+            system.clock(),
+            HealthSpec::every(Duration::from_secs(60)),
+        );
         let processes = Processes::new(
             system.supervisor("/consumers").unwrap(),
             consumers.clone(),
             commands.clone(),
-            committer.clone(),
+            timers.clone(),
             (POOL, pool.clone()),
             "test",
             head.subscribe(),
@@ -194,6 +206,7 @@ impl World {
             sagas,
             consumers,
             processes,
+            timers,
             commands,
             faults,
             head,

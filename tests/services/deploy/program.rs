@@ -362,7 +362,7 @@ impl Process for Watch {
                 let wait = Duration::from_millis(n * 37 % 2_000);
                 vec![Effect::after("time", wait, move || Hears::Time(n))]
             }
-            Watched::Rang { n } => vec![Effect::send::<Bell>("all", n)],
+            Watched::Rang { n } => vec![Effect::send::<Bell>("ring", "all", n)],
         }
     }
 }
@@ -426,8 +426,8 @@ where
         .unwrap();
     core.processes().start::<Watch>(ProcessOptions::default()).await.unwrap();
     let diary = OpenOptions::new().append(true).open(setting(DIARY)).unwrap();
-    let herald = Consumer::new("herald", move |consumed: Consumed| {
-        herald(&diary, &consumed.event);
+    let herald = Consumer::new("herald", move |delivery: Delivery| {
+        herald(&diary, delivery.recorded().unwrap());
         async { Outcome::Ack }
     });
     let herald = herald.filter(EventFilter::ALL.categories(["lamp"])).lanes_by_stream(4);

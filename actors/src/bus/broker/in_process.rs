@@ -12,7 +12,7 @@ use super::{BrokerError, Connect, Connected, Glance};
 use crate::bus::key_value::in_process::Buckets;
 use crate::bus::key_value::{BucketOptions, KeyValue, KeyValueError};
 use crate::bus::queue::in_process::Broker as Queues;
-use crate::bus::queue::{MessageQueue, QueueError, QueueOptions};
+use crate::bus::queue::{Queue, QueueError, QueueOptions};
 use crate::bus::remote::Remote;
 use crate::bus::remote::in_process::Network;
 
@@ -33,8 +33,9 @@ impl Default for Memory {
 
 impl Connect for Memory {
     fn connect(&self, clock: Clock) -> BoxFuture<'_, Result<Arc<dyn Connected>, BrokerError>> {
-        let buckets = self.buckets.at(clock);
-        async move { Ok(Arc::new(Self { buckets, ..self.clone() }) as Arc<dyn Connected>) }.boxed()
+        let (queues, buckets) = (self.queues.at(clock), self.buckets.at(clock));
+        let network = self.network.clone();
+        async move { Ok(Arc::new(Self { queues, network, buckets }) as Arc<dyn Connected>) }.boxed()
     }
 
     fn url(&self) -> &str {
@@ -43,7 +44,7 @@ impl Connect for Memory {
 }
 
 impl Connected for Memory {
-    fn queue(&self, options: QueueOptions) -> Result<Arc<dyn MessageQueue>, QueueError> {
+    fn queue(&self, options: QueueOptions) -> Result<Arc<dyn Queue>, QueueError> {
         options.check()?;
         Ok(Arc::new(self.queues.queue(options)))
     }

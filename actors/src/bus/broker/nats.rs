@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{BrokerError, Connect, Connected, Glance};
 use crate::bus::key_value::{BucketOptions, KeyValue, KeyValueError};
-use crate::bus::queue::{MessageQueue, QueueError, QueueOptions};
+use crate::bus::queue::{Queue, QueueError, QueueOptions};
 use crate::bus::remote::Remote;
 use crate::bus::wire::WireMessage;
 
@@ -208,7 +208,7 @@ impl fmt::Debug for NatsConnect {
 }
 
 impl Connected for Connection {
-    fn queue(&self, options: QueueOptions) -> Result<Arc<dyn MessageQueue>, QueueError> {
+    fn queue(&self, options: QueueOptions) -> Result<Arc<dyn Queue>, QueueError> {
         options.check()?;
         Ok(Arc::new(Self::queue(self, options)))
     }

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use super::{Broker, Live};
 use crate::bus::key_value::{BucketOptions, Entry, From, KeyValue, KeyValueError, Watch};
 use crate::bus::queue::{
-    MessageQueue, QueueError, QueueOptions, Receipt, Received, Reject, SendError, SentAll,
+    self as port, GroupStatus, QueueError, QueueOptions, Receipt, Received, Receiver, Reject,
+    SendError, Sender, SentAll,
 };
 use crate::bus::remote::{Asked, Remote, RemoteError, Requests};
 use crate::bus::subject::Pattern;
@@ -51,38 +52,97 @@ impl<T: ?Sized> Made<T> {
     }
 }
 
-#[derive(Debug)]
+/// A queue over all connections.
+#[derive(Debug, Clone)]
 pub(super) struct Queue {
     broker: Broker,
-    options: QueueOptions,
-    made: Made<dyn MessageQueue>,
+    options: Arc<QueueOptions>,
 }
 
 impl Queue {
-    pub(super) const fn new(broker: Broker, options: QueueOptions) -> Self {
-        Self { broker, options, made: Made::new() }
+    pub(super) fn new(broker: Broker, options: QueueOptions) -> Self {
+        Self { broker, options: options.into() }
     }
 
-    fn now(&self) -> Result<Arc<dyn MessageQueue>, QueueError> {
-        let queue = self.options.name.clone();
-        let live = self.broker.live();
-        let live = live.ok_or(QueueError::Unreachable { queue, reason: NO_LIFE.to_owned() })?;
-        self.made.on(&live, |live| live.connection.queue(self.options.clone()))
+    fn live(&self) -> Result<Live, QueueError> {
+        let unreachable = || QueueError::Unreachable {
+            queue: self.options.name.clone(),
+            reason: NO_LIFE.to_owned(),
+        };
+        self.broker.live().ok_or_else(unreachable)
+    }
+
+    fn on(&self, live: &Live) -> Result<Arc<dyn port::Queue>, QueueError> {
+        live.connection.queue((*self.options).clone())
+    }
+
+    fn now(&self) -> Result<Arc<dyn port::Queue>, QueueError> {
+        self.on(&self.live()?)
     }
 }
 
-impl MessageQueue for Queue {
+impl port::Queue for Queue {
+    fn sender(&self) -> Arc<dyn Sender> {
+        Arc::new(SharedSender { queue: self.clone(), made: Made::new() })
+    }
+
+    fn receiver(&self, group: &str) -> Result<Arc<dyn Receiver>, QueueError> {
+        port::check_name(group)?;
+        Ok(Arc::new(SharedReceiver {
+            queue: self.clone(),
+            group: group.to_owned(),
+            made: Made::new(),
+        }))
+    }
+
+    fn groups(&self) -> BoxFuture<'_, Result<Vec<GroupStatus>, QueueError>> {
+        async move { self.now()?.groups().await }.boxed()
+    }
+
+    fn remove_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, QueueError>> {
+        async move { self.now()?.remove_group(group).await }.boxed()
+    }
+}
+
+#[derive(Debug)]
+struct SharedSender {
+    queue: Queue,
+    made: Made<dyn Sender>,
+}
+
+impl SharedSender {
+    fn now(&self) -> Result<Arc<dyn Sender>, QueueError> {
+        self.made.on(&self.queue.live()?, |live| Ok(self.queue.on(live)?.sender()))
+    }
+}
+
+impl Sender for SharedSender {
     fn send<'a>(
         &'a self,
         messages: &'a [WireMessage],
     ) -> BoxFuture<'a, Result<SentAll, SendError>> {
-        async move {
-            let queue = self.now().map_err(|source| SendError { sent: 0, last: 0, source })?;
-            queue.send(messages).await
-        }
-        .boxed()
+        async move { self.now().map_err(SendError::at_once)?.send(messages).await }.boxed()
     }
 
+    fn tail(&self) -> BoxFuture<'_, Result<u64, QueueError>> {
+        async move { self.now()?.tail().await }.boxed()
+    }
+}
+
+#[derive(Debug)]
+struct SharedReceiver {
+    queue: Queue,
+    group: String,
+    made: Made<dyn Receiver>,
+}
+
+impl SharedReceiver {
+    fn now(&self) -> Result<Arc<dyn Receiver>, QueueError> {
+        self.made.on(&self.queue.live()?, |live| self.queue.on(live)?.receiver(&self.group))
+    }
+}
+
+impl Receiver for SharedReceiver {
     fn receive(
         &self,
         max: usize,
@@ -107,12 +167,16 @@ impl MessageQueue for Queue {
         async move { self.now()?.extend(receipt).await }.boxed()
     }
 
-    fn tail(&self) -> BoxFuture<'_, Result<u64, QueueError>> {
-        async move { self.now()?.tail().await }.boxed()
-    }
-
     fn waiting(&self) -> BoxFuture<'_, Result<u64, QueueError>> {
         async move { self.now()?.waiting().await }.boxed()
+    }
+
+    fn ack_within(&self) -> Duration {
+        self.queue.options.ack_within
+    }
+
+    fn read_limit(&self) -> usize {
+        self.queue.options.read_limit
     }
 }
 

@@ -1,33 +1,48 @@
 //! Queues in the memory of this process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use indexmap::IndexMap;
+use mister_smith_supervisors::Clock;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Keep, MessageQueue, QueueError, QueueOptions, Receipt, Received, Reject, SendError, SentAll,
+    GroupStatus, Queue, QueueError, QueueOptions, Receipt, Received, Receiver, Reject, SendError,
+    Sender, SentAll, check_name,
 };
 use crate::bus::wire::WireMessage;
+use crate::event::Timestamp;
+
+mod content;
+
+use content::Content;
 
 /// Queues by name. Cheap to clone; all clones have the same queues.
 #[derive(Debug, Clone, Default)]
-pub struct Broker(Arc<Mutex<BTreeMap<String, Arc<Shelf>>>>);
+pub struct Broker {
+    queues: Arc<Mutex<BTreeMap<String, Arc<Shelf>>>>,
+    clock: Option<Clock>,
+}
 
 impl Broker {
-    /// A queue, as one group sees it.
+    /// The same queues, with a clock that says when a message was taken. Without one nobody
+    /// knows the time of day.
+    #[must_use]
+    pub fn at(&self, clock: Clock) -> Self {
+        Self { queues: Arc::clone(&self.queues), clock: Some(clock) }
+    }
+
+    /// A queue, made if it is not there.
     #[must_use]
     pub fn queue(&self, options: QueueOptions) -> InProcessQueue {
-        let mut shelves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let shelf = Arc::clone(shelves.entry(options.name.clone()).or_default());
-        shelf.lock().groups.entry(options.group.clone()).or_default();
-        InProcessQueue { shelf, options }
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let shelf = Arc::clone(queues.entry(options.name.clone()).or_default());
+        InProcessQueue(Arc::new(Opened { shelf, options, clock: self.clock }))
     }
 }
 
@@ -38,25 +53,93 @@ struct Shelf {
     grown: Notify,
 }
 
-#[derive(Default)]
-struct Content {
-    /// The number of the first message that is kept.
-    first: u64,
-    messages: VecDeque<(Instant, WireMessage)>,
-    ids: IndexMap<String, (Instant, u64)>,
-    groups: BTreeMap<String, Group>,
+impl Shelf {
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-#[derive(Default)]
-struct Group {
-    /// The number of the next message that nobody has had.
-    next: u64,
-    pending: BTreeMap<u64, Pending>,
+/// A queue under the options of one who opened it.
+struct Opened {
+    shelf: Arc<Shelf>,
+    options: QueueOptions,
+    clock: Option<Clock>,
 }
 
-struct Pending {
-    due: Instant,
-    delivered: u64,
+impl Opened {
+    fn now(&self) -> Option<Timestamp> {
+        self.clock.map(|clock| Timestamp::from_micros(clock.wall_us()))
+    }
+
+    /// The content, without what is not to be there any more.
+    fn content(&self) -> MutexGuard<'_, Content> {
+        let mut content = self.shelf.lock();
+        content.trim(&self.options, Instant::now());
+        content
+    }
+
+    fn put(&self, messages: &[WireMessage]) -> Result<SentAll, SendError> {
+        let (now, at) = (Instant::now(), self.now());
+        let mut content = self.content();
+        let mut done = SentAll::default();
+        for (sent, message) in messages.iter().enumerate() {
+            let number = match content.put(&self.options, message, now, at) {
+                Ok(number) => number,
+                Err(number) if number > 0 => {
+                    done.duplicates += 1;
+                    number
+                }
+                Err(_) => {
+                    let detail = content.detail();
+                    let source = QueueError::Full { queue: self.options.name.clone(), detail };
+                    let SentAll { last, duplicates } = done;
+                    return Err(SendError { sent, last, duplicates, source });
+                }
+            };
+            done.last = done.last.max(number);
+        }
+        drop(content);
+        self.shelf.grown.notify_waiters();
+        Ok(done)
+    }
+}
+
+/// See the [module](self).
+#[derive(Clone)]
+pub struct InProcessQueue(Arc<Opened>);
+
+impl Queue for InProcessQueue {
+    fn sender(&self) -> Arc<dyn Sender> {
+        Arc::new(InProcessSender(Arc::clone(&self.0)))
+    }
+
+    fn receiver(&self, group: &str) -> Result<Arc<dyn Receiver>, QueueError> {
+        check_name(group)?;
+        Ok(Arc::new(InProcessReceiver { queue: Arc::clone(&self.0), group: group.into() }))
+    }
+
+    fn groups(&self) -> BoxFuture<'_, Result<Vec<GroupStatus>, QueueError>> {
+        async { Ok(self.0.content().status()) }.boxed()
+    }
+
+    fn remove_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, QueueError>> {
+        async move { Ok(self.0.shelf.lock().remove(group)) }.boxed()
+    }
+}
+
+struct InProcessSender(Arc<Opened>);
+
+impl Sender for InProcessSender {
+    fn send<'a>(
+        &'a self,
+        messages: &'a [WireMessage],
+    ) -> BoxFuture<'a, Result<SentAll, SendError>> {
+        async move { self.0.put(&self.0.options.packed(messages)) }.boxed()
+    }
+
+    fn tail(&self) -> BoxFuture<'_, Result<u64, QueueError>> {
+        async { Ok(self.0.shelf.lock().end()) }.boxed()
+    }
 }
 
 /// A delivery: the number of the message, and which delivery it is.
@@ -65,145 +148,61 @@ struct Ticket {
     delivered: u64,
 }
 
-impl Shelf {
-    fn lock(&self) -> MutexGuard<'_, Content> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+struct InProcessReceiver {
+    queue: Arc<Opened>,
+    group: Arc<str>,
 }
 
-impl Content {
-    fn end(&self) -> u64 {
-        self.first + self.messages.len() as u64
-    }
-
-    /// Removes what is too old, and what all groups are done with.
-    fn trim(&mut self, options: &QueueOptions, now: Instant) {
-        while let Some((at, _)) = self.messages.front() {
-            let handled =
-                |group: &Group| group.next > self.first && !group.pending.contains_key(&self.first);
-            let done = options.keep == Keep::UntilHandled && self.groups.values().all(handled);
-            if !done && now.duration_since(*at) < options.max_age {
-                break;
-            }
-            self.messages.pop_front();
-            for group in self.groups.values_mut() {
-                group.pending.remove(&self.first);
-            }
-            self.first += 1;
-            for group in self.groups.values_mut() {
-                group.next = group.next.max(self.first);
-            }
-        }
-        while let Some((_, (at, _))) = self.ids.first()
-            && now.duration_since(*at) >= options.dedupe_within
-        {
-            self.ids.shift_remove_index(0);
-        }
-    }
-}
-
-/// See the [module](self).
-pub struct InProcessQueue {
-    shelf: Arc<Shelf>,
-    options: QueueOptions,
-}
-
-impl InProcessQueue {
-    fn put(&self, messages: &[WireMessage]) -> Result<SentAll, SendError> {
-        let now = Instant::now();
-        let mut content = self.shelf.lock();
-        content.trim(&self.options, now);
-        let mut done = SentAll::default();
-        for (sent, message) in messages.iter().enumerate() {
-            if let Some((_, number)) = content.ids.get(&message.id) {
-                done.duplicates += 1;
-                done.last = done.last.max(number + 1);
-                continue;
-            }
-            if content.messages.len() as u64 >= self.options.max_messages {
-                let detail = format!("{} messages", content.messages.len());
-                let source = QueueError::Full { queue: self.options.name.clone(), detail };
-                return Err(SendError { sent, last: done.last, source });
-            }
-            let number = content.end();
-            content.messages.push_back((now, message.clone()));
-            content.ids.insert(message.id.clone(), (now, number));
-            done.last = number + 1;
-        }
-        drop(content);
-        self.shelf.grown.notify_waiters();
-        Ok(done)
-    }
-
+impl InProcessReceiver {
     /// What is there now, and when to look again at the latest.
     fn take(&self, max: usize) -> (Vec<Received>, Option<Instant>) {
-        let now = Instant::now();
-        let mut content = self.shelf.lock();
-        content.trim(&self.options, now);
-        let (first, end) = (content.first, content.end());
-        let Content { messages, groups, .. } = &mut *content;
-        let Some(group) = groups.get_mut(&self.options.group) else { return (Vec::new(), None) };
-        let due = now + self.options.ack_within;
-        let mut found = Vec::new();
-        let mut numbers: Vec<u64> = group
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.due <= now)
-            .map(|(number, _)| *number)
-            .take(max)
-            .collect();
-        while numbers.len() < max && group.next < end {
-            numbers.push(group.next);
-            group.next += 1;
-        }
-        for number in numbers {
-            let pending = group.pending.entry(number).or_insert(Pending { due, delivered: 0 });
-            pending.due = due;
-            pending.delivered += 1;
-            let at = usize::try_from(number - first).unwrap_or(usize::MAX);
-            let Some((_, message)) = messages.get(at) else { continue };
-            let ticket = Ticket { number, delivered: pending.delivered };
-            found.push((message.clone(), pending.delivered, Receipt(Arc::new(ticket))));
-        }
-        let next = group.pending.values().map(|pending| pending.due).min();
+        let (now, options) = (Instant::now(), &self.queue.options);
+        let mut content = self.queue.content();
+        let seen = self.queue.now();
+        let taken = content.take(&self.group, max, now, now + options.ack_within, seen);
+        let next = content.next_due(&self.group);
         drop(content);
-        let unpacked = found.into_iter().map(|(message, delivered, receipt)| {
-            self.options.unpacked(message, delivered, receipt)
+        let received = taken.into_iter().map(|(number, delivered, kept)| {
+            let receipt = Receipt(Arc::new(Ticket { number, delivered }));
+            let mut message = kept.message;
+            if message.id.is_empty() {
+                let micros = kept.at.map_or(0, Timestamp::as_micros);
+                message.id = format!("{}:{}:{micros}", options.name, number + 1);
+            }
+            options.unpacked(message, delivered, kept.at, receipt)
         });
-        (unpacked.collect(), next)
+        (received.collect(), next)
     }
 
-    /// Changes what is known of a delivery, if it is still the last one of its message.
-    fn change(
+    fn settle(
         &self,
         receipt: &Receipt,
-        change: impl FnOnce(&mut BTreeMap<u64, Pending>, u64),
+        change: impl FnOnce(&mut Content, u64),
     ) -> Result<(), QueueError> {
-        let wrong = || QueueError::Receipt { queue: self.options.name.clone() };
+        let wrong = || QueueError::Receipt { queue: self.queue.options.name.clone() };
         let ticket = receipt.0.downcast_ref::<Ticket>().ok_or_else(wrong)?;
-        let mut content = self.shelf.lock();
-        if let Some(group) = content.groups.get_mut(&self.options.group)
-            && group
-                .pending
-                .get(&ticket.number)
-                .is_some_and(|pending| pending.delivered == ticket.delivered)
-        {
-            change(&mut group.pending, ticket.number);
+        let seen = self.queue.now();
+        let mut content = self.queue.shelf.lock();
+        // Whoever has it now decides about it.
+        if content.has(&self.group, ticket.number, ticket.delivered, seen) {
+            change(&mut content, ticket.number);
         }
         drop(content);
-        self.shelf.grown.notify_waiters();
+        self.queue.shelf.grown.notify_waiters();
         Ok(())
+    }
+
+    fn due(&self, receipt: &Receipt, after: Duration) -> Result<(), QueueError> {
+        let due = Instant::now() + after;
+        self.settle(receipt, |content, number| content.delay(&self.group, number, due))
+    }
+
+    fn done(&self, receipt: &Receipt) -> Result<(), QueueError> {
+        self.settle(receipt, |content, number| content.done(&self.group, number))
     }
 }
 
-impl MessageQueue for InProcessQueue {
-    fn send<'a>(
-        &'a self,
-        messages: &'a [WireMessage],
-    ) -> BoxFuture<'a, Result<SentAll, SendError>> {
-        async move { self.put(&self.options.packed(messages)) }.boxed()
-    }
-
+impl Receiver for InProcessReceiver {
     fn receive(
         &self,
         max: usize,
@@ -212,7 +211,7 @@ impl MessageQueue for InProcessQueue {
         async move {
             let until = Instant::now() + wait;
             loop {
-                let grown = self.shelf.grown.notified();
+                let grown = self.queue.shelf.grown.notified();
                 let (found, next) = self.take(max);
                 let now = Instant::now();
                 if !found.is_empty() || now >= until {
@@ -226,7 +225,7 @@ impl MessageQueue for InProcessQueue {
     }
 
     fn ack<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), QueueError>> {
-        async move { self.change(receipt, |pending, number| _ = pending.remove(&number)) }.boxed()
+        async move { self.done(receipt) }.boxed()
     }
 
     fn reject<'a>(
@@ -235,57 +234,56 @@ impl MessageQueue for InProcessQueue {
         reject: Reject,
     ) -> BoxFuture<'a, Result<(), QueueError>> {
         async move {
-            self.change(receipt, |pending, number| match reject {
-                Reject::Never => _ = pending.remove(&number),
-                Reject::Later(after) => {
-                    if let Some(one) = pending.get_mut(&number) {
-                        one.due = Instant::now() + after;
-                    }
-                }
-            })
+            match reject {
+                Reject::Never => self.done(receipt),
+                Reject::Later(after) => self.due(receipt, after),
+            }
         }
         .boxed()
     }
 
     fn extend<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), QueueError>> {
-        let within = self.options.ack_within;
-        async move {
-            self.change(receipt, |pending, number| {
-                if let Some(one) = pending.get_mut(&number) {
-                    one.due = Instant::now() + within;
-                }
-            })
-        }
-        .boxed()
-    }
-
-    fn tail(&self) -> BoxFuture<'_, Result<u64, QueueError>> {
-        async { Ok(self.shelf.lock().end()) }.boxed()
+        async move { self.due(receipt, self.queue.options.ack_within) }.boxed()
     }
 
     fn waiting(&self) -> BoxFuture<'_, Result<u64, QueueError>> {
-        async {
-            let content = self.shelf.lock();
-            let end = content.end();
-            let group = content.groups.get(&self.options.group);
-            Ok(group.map_or(0, |group| end - group.next + group.pending.len() as u64))
-        }
-        .boxed()
+        async { Ok(self.queue.content().waiting(&self.group)) }.boxed()
+    }
+
+    fn ack_within(&self) -> Duration {
+        self.queue.options.ack_within
     }
 
     fn read_limit(&self) -> usize {
-        self.options.read_limit
+        self.queue.options.read_limit
     }
 }
 
 impl fmt::Debug for InProcessQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InProcessQueue").field("name", &self.options.name).finish_non_exhaustive()
+        f.debug_struct("InProcessQueue").field("name", &self.0.options.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for InProcessSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcessSender")
+            .field("queue", &self.0.options.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for InProcessReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcessReceiver")
+            .field("queue", &self.queue.options.name)
+            .field("group", &self.group)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Shelf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shelf").field("messages", &self.lock().messages.len()).finish()
+        f.debug_struct("Shelf").field("messages", &self.lock().len()).finish()
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::{QueueOptions, Receipt, Received};
 use crate::bus::wire::WireMessage;
+use crate::event::Timestamp;
 use crate::event::compression::Encoding;
 
 impl QueueOptions {
@@ -22,26 +23,18 @@ impl QueueOptions {
         &self,
         message: WireMessage,
         delivered: u64,
+        at: Option<Timestamp>,
         receipt: Receipt,
     ) -> Received {
-        let plain = match message.encoding() {
+        let (message, unreadable) = match message.encoding() {
             // What says nothing of compression is not touched, whatever its size.
-            Ok(Encoding::Identity) => return Received::new(message, delivered, receipt),
-            Ok(_) => message.clone().decompress(self.read_limit),
-            Err(error) => Err(error),
+            Ok(Encoding::Identity) => (message, None),
+            Ok(_) => match message.clone().decompress(self.read_limit) {
+                Ok(plain) => (plain, None),
+                Err(error) => (message, Some(error)),
+            },
+            Err(error) => (message, Some(error)),
         };
-        match plain {
-            Ok(plain) => Received::new(plain, delivered, receipt),
-            Err(error) => {
-                let received = Received::new(message, delivered, receipt);
-                Received { unreadable: Some(error), ..received }
-            }
-        }
-    }
-}
-
-impl Received {
-    fn new(message: WireMessage, delivered: u64, receipt: Receipt) -> Self {
-        Self { message, delivered, receipt, unreadable: None }
+        Received { message, delivered, at, receipt, unreadable }
     }
 }

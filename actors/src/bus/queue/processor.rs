@@ -1,42 +1,38 @@
 //! Processors: what is done with the messages of a queue, several at a time, under a supervisor.
 //!
-//! A processor's actor takes as many messages as it may have in hand, runs each in a task of its
-//! own, and settles each by what came of it. What a message leads to is sent before the message is
+//! A processor's actor keeps as many messages in hand as it may, runs each in a task of its own,
+//! and settles each by what came of it. What a message leads to is sent before the message is
 //! acknowledged, so that a crash between the two sends it again and never loses it: the results'
-//! ids have to be the same for the same message.
+//! ids have to be the same for the same message ([`Delivery::key`](crate::settle::Delivery::key)).
 //!
-//! A message that takes long is kept by asking the queue for more time; one that takes longer than
-//! its deadline is given up and delivered again. After the last delivery it is a dead letter.
+//! More time is asked for whatever is in hand, from when it came until it is settled, whatever
+//! takes long: its turn, the handler, results, or its dead letter. A try that takes longer than its
+//! deadline is given up and delivered again. After the last delivery it is a dead letter; so is,
+//! untried, what was delivered more often than that, because whoever had it ended each time.
+
+mod hand;
+mod options;
+mod work;
 
 use std::fmt;
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use indexmap::IndexMap;
 use mister_smith_supervisors::{
     Actor, Address, ChildSpec, Context, Failure, RestartPolicy, StartError, SupervisorError,
     TaskGuard,
 };
 
-use super::replay::{ReplayGuard, Verdict};
-use super::{MessageQueue, QueueError, Received, Reject};
-use crate::bus::message::{Message, NewMessage};
+use super::replay::ReplayGuard;
+use super::{QueueError, Received, Receiver};
+use crate::bus::message::Message;
 use crate::bus::subject::{Pattern, Subject};
-use crate::bus::subscription::{
-    DEFAULT_HANDLE_DEADLINE, DeadLetterOffice, Delivery, FailureCause, Outcome, RetryPolicy,
-    Undelivered,
-};
-use crate::bus::wire::{CONTENT_ENCODING, WireMessage};
 use crate::bus::{EventBus, SubscribeError};
-use crate::event::EncodedEvent;
-use crate::event::compression::{CompressionError, Encoding, decompress};
-
-/// Messages in hand at once, unless said otherwise.
-pub const DEFAULT_CONCURRENCY: usize = 8;
+use crate::settle::{AnyHandler, Counts, Handler, Settler};
+use hand::{Hand, Receipts};
+pub use options::{DEFAULT_CONCURRENCY, ProcessorOptions};
+use work::{Work, Worker};
 
 /// How long the queue is asked for messages at a time.
 const WAIT: Duration = Duration::from_secs(1);
@@ -44,138 +40,8 @@ const WAIT: Duration = Duration::from_secs(1);
 /// The pause after the queue could not be reached, doubled with each, up to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// The pause before a dead letter is kept, or a result sent, again.
-const AGAIN: Duration = Duration::from_millis(200);
-
-/// How a queue's messages are processed.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct ProcessorOptions {
-    /// Messages in hand at once; 8. With 1 they are processed in their order.
-    pub concurrency: usize,
-    /// How long one may take; 30 s.
-    pub deadline: Duration,
-    /// More time is asked for this often; 10 s. Less than the queue's own time for a delivery.
-    pub extend_every: Duration,
-    /// How often it is delivered, and the pauses between.
-    pub retry: RetryPolicy,
-    /// Where results are sent.
-    pub results: Option<Arc<dyn MessageQueue>>,
-    /// Messages that were sent again by somebody else than the queue are not processed.
-    pub replay: Option<ReplayGuard>,
-}
-
-impl Default for ProcessorOptions {
-    fn default() -> Self {
-        Self {
-            concurrency: DEFAULT_CONCURRENCY,
-            deadline: DEFAULT_HANDLE_DEADLINE,
-            extend_every: Duration::from_secs(10),
-            retry: RetryPolicy::default(),
-            results: None,
-            replay: None,
-        }
-    }
-}
-
-impl ProcessorOptions {
-    /// Sets how many messages are in hand at once.
-    #[must_use]
-    pub fn concurrency(mut self, concurrency: usize) -> Self {
-        self.concurrency = concurrency.max(1);
-        self
-    }
-
-    /// Sets how long a message may take.
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// Sets how often more time is asked for.
-    #[must_use]
-    pub fn extend_every(mut self, every: Duration) -> Self {
-        self.extend_every = every;
-        self
-    }
-
-    /// Sets how often a message is delivered.
-    #[must_use]
-    pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.retry = retry;
-        self
-    }
-
-    /// Sets where results are sent.
-    #[must_use]
-    pub fn results(mut self, queue: Arc<dyn MessageQueue>) -> Self {
-        self.results = Some(queue);
-        self
-    }
-
-    /// Lets a window look at every message before it is processed.
-    #[must_use]
-    pub fn replay(mut self, guard: ReplayGuard) -> Self {
-        self.replay = Some(guard);
-        self
-    }
-}
-
-impl fmt::Debug for ProcessorOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProcessorOptions")
-            .field("concurrency", &self.concurrency)
-            .field("deadline", &self.deadline)
-            .field("results", &self.results)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What came of a message.
-#[derive(Debug, Clone)]
-pub struct Processed {
-    /// Whether it is done.
-    pub outcome: Outcome,
-    /// What it led to; sent before it is acknowledged, and only then.
-    pub results: Vec<WireMessage>,
-}
-
-impl From<Outcome> for Processed {
-    fn from(outcome: Outcome) -> Self {
-        Self { outcome, results: Vec::new() }
-    }
-}
-
-impl Processed {
-    /// It is done, and led to these messages. Their ids are to be the same if it is processed
-    /// again.
-    #[must_use]
-    pub fn with(results: Vec<WireMessage>) -> Self {
-        Self { outcome: Outcome::Ack, results }
-    }
-}
-
-/// Processes messages, several at once.
-pub trait Processor: Send + Sync + 'static {
-    /// Processes one. It may be delivered again after it was done.
-    ///
-    /// # Cancel safety
-    /// The future is dropped at its deadline, and when the actor ends.
-    fn process(&self, delivery: Delivery) -> impl Future<Output = Processed> + Send;
-}
-
-impl<F, R, P> Processor for F
-where
-    F: Fn(Delivery) -> R + Send + Sync + 'static,
-    R: Future<Output = P> + Send,
-    P: Into<Processed>,
-{
-    fn process(&self, delivery: Delivery) -> impl Future<Output = Processed> + Send {
-        let processing = self(delivery);
-        async { processing.await.into() }
-    }
-}
+/// Dead letters that are sent again and wait for their turn, at most.
+const MOST_AGAIN: usize = 1_000;
 
 /// What a processor's actor can be told.
 pub enum ProcessorMessage {
@@ -202,67 +68,65 @@ fn name_of(message: &ProcessorMessage) -> &'static str {
 }
 
 /// What a fresh start needs.
-pub(crate) struct ProcessorArgs<P> {
-    name: Arc<str>,
-    queue: Arc<dyn MessageQueue>,
-    processor: Arc<P>,
+#[derive(Clone)]
+pub(crate) struct ProcessorArgs {
+    worker: Worker,
     options: ProcessorOptions,
-    bus: EventBus,
-    office: Arc<dyn DeadLetterOffice>,
     shown: Arc<Shown>,
-}
-
-impl<P> Clone for ProcessorArgs<P> {
-    fn clone(&self) -> Self {
-        Self {
-            name: Arc::clone(&self.name),
-            queue: Arc::clone(&self.queue),
-            processor: Arc::clone(&self.processor),
-            options: self.options.clone(),
-            bus: self.bus.clone(),
-            office: Arc::clone(&self.office),
-            shown: Arc::clone(&self.shown),
-        }
-    }
 }
 
 #[derive(Debug, Default)]
 struct Shown {
-    done: AtomicU64,
     in_hand: AtomicUsize,
     trouble: Mutex<Option<String>>,
 }
 
+impl Shown {
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
 /// The actor.
-pub(crate) struct ProcessorActor<P> {
-    args: ProcessorArgs<P>,
-    in_hand: IndexMap<u64, TaskGuard>,
+pub(crate) struct ProcessorActor {
+    args: ProcessorArgs,
+    hand: Hand<Work>,
+    receipts: Arc<Receipts>,
+    /// Dead letters among what is in hand.
+    agains: usize,
     next: u64,
     failures: u32,
     pulling: Option<TaskGuard>,
+    _keeping: TaskGuard,
 }
 
-impl<P: Processor> Actor for ProcessorActor<P> {
+impl Actor for ProcessorActor {
     type Message = ProcessorMessage;
-    type Args = ProcessorArgs<P>;
+    type Args = ProcessorArgs;
 
-    async fn start(args: &ProcessorArgs<P>, cx: &mut Context<Self>) -> Result<Self, StartError> {
-        let shown = Arc::clone(&args.shown);
+    async fn start(args: &ProcessorArgs, cx: &mut Context<Self>) -> Result<Self, StartError> {
+        let (shown, counts) = (Arc::clone(&args.shown), Arc::clone(&args.worker.settler.counts));
         cx.describe(move || {
-            let done = shown.done.load(Ordering::Relaxed);
+            let done = counts.acked.load(Ordering::Relaxed) + counts.dead.load(Ordering::Relaxed);
             let in_hand = shown.in_hand.load(Ordering::Relaxed);
-            let trouble = shown.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*trouble {
+            let queue = shown.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let trouble = queue.or_else(|| counts.trouble().map(|trouble| trouble.reason));
+            match trouble {
                 Some(trouble) => format!("{done} done   {in_hand} in hand   {trouble}"),
                 None => format!("{done} done   {in_hand} in hand"),
             }
         });
+        let receipts = Arc::<Receipts>::default();
+        let (kept, queue) = (Arc::clone(&receipts), Arc::clone(&args.worker.queue));
         let mut actor = Self {
             args: args.clone(),
-            in_hand: IndexMap::new(),
+            hand: Hand::new(args.options.concurrency),
+            receipts,
+            agains: 0,
             next: 0,
             failures: 0,
             pulling: None,
+            _keeping: cx.spawn_guard(async move { kept.keep(&*queue).await }),
         };
         actor.pull(Duration::ZERO, cx);
         Ok(actor)
@@ -275,30 +139,35 @@ impl<P: Processor> Actor for ProcessorActor<P> {
     ) -> Result<(), Failure> {
         let mut pause = Duration::ZERO;
         match message {
-            ProcessorMessage::Pulled(pulled) => {
-                self.pulling = None;
-                let trouble = match pulled {
-                    Ok(received) => {
-                        self.failures = 0;
-                        for one in received {
-                            self.begin(Work::Received(one), cx);
-                        }
-                        None
-                    }
-                    Err(error) => {
-                        let (first, last) = PAUSES;
-                        pause = (first * 2_u32.pow(self.failures.min(8))).min(last);
-                        self.failures += 1;
-                        Some(error.to_string())
-                    }
-                };
-                let shown = &self.args.shown.trouble;
-                *shown.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+            ProcessorMessage::Pulled(Ok(received)) => {
+                (self.pulling, self.failures) = (None, 0);
+                self.args.shown.set_trouble(None);
+                for one in received {
+                    self.take(one);
+                }
             }
-            ProcessorMessage::Again(message) => self.begin(Work::Again(message), cx),
-            ProcessorMessage::Settled(number) => drop(self.in_hand.swap_remove(&number)),
+            ProcessorMessage::Pulled(Err(error)) => {
+                self.pulling = None;
+                let (first, last) = PAUSES;
+                pause = (first * 2_u32.pow(self.failures.min(8))).min(last);
+                self.failures += 1;
+                self.args.shown.set_trouble(Some(error.to_string()));
+            }
+            ProcessorMessage::Again(message) => {
+                self.next += 1;
+                let crowded = self.agains >= MOST_AGAIN;
+                self.agains += 1;
+                self.hand.push(None, Work::again(self.next, message, crowded));
+            }
+            ProcessorMessage::Settled(number) => {
+                self.receipts.remove(number);
+                self.agains -= usize::from(self.hand.ended(number).is_some_and(|again| again));
+            }
         }
-        self.args.shown.in_hand.store(self.in_hand.len(), Ordering::Relaxed);
+        while let Some((lane, work)) = self.hand.next() {
+            self.begin(lane, work, cx);
+        }
+        self.args.shown.in_hand.store(self.hand.len(), Ordering::Relaxed);
         self.pull(pause, cx);
         Ok(())
     }
@@ -308,20 +177,15 @@ impl<P: Processor> Actor for ProcessorActor<P> {
     }
 }
 
-/// A message to be processed: of the queue, or a dead letter.
-enum Work {
-    Received(Received),
-    Again(Arc<Message>),
-}
-
-impl<P: Processor> ProcessorActor<P> {
-    /// Asks the queue for as much as there is room for.
+impl ProcessorActor {
+    /// Asks the queue for more, when what is ready has become little.
     fn pull(&mut self, pause: Duration, cx: &Context<Self>) {
-        let room = self.args.options.concurrency.saturating_sub(self.in_hand.len());
-        if room == 0 || self.pulling.is_some() {
+        let ProcessorOptions { concurrency, prefetch, .. } = self.args.options;
+        let room = (concurrency + prefetch).saturating_sub(self.hand.len());
+        if room <= prefetch / 2 || self.pulling.is_some() {
             return;
         }
-        let queue = Arc::clone(&self.args.queue);
+        let queue = Arc::clone(&self.args.worker.queue);
         self.pulling = Some(cx.spawn_tell(async move {
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
@@ -330,186 +194,20 @@ impl<P: Processor> ProcessorActor<P> {
         }));
     }
 
-    fn begin(&mut self, work: Work, cx: &Context<Self>) {
+    fn take(&mut self, received: Received) {
         self.next += 1;
-        let (number, args, random) = (self.next, self.args.clone(), cx.random_u64());
+        self.receipts.insert(self.next, received.receipt.clone());
+        let work = self.args.worker.open(self.next, received);
+        self.hand.push(self.args.worker.lane(&work), work);
+    }
+
+    fn begin(&mut self, lane: Option<Arc<str>>, work: Work, cx: &Context<Self>) {
+        let (number, again, worker) = (work.number, work.is_again(), self.args.worker.clone());
         let task = cx.spawn_tell(async move {
-            match work {
-                Work::Received(received) => process(&args, received, random).await,
-                Work::Again(message) => process_again(&args, message).await,
-            }
-            args.shown.done.fetch_add(1, Ordering::Relaxed);
+            worker.work(work).await;
             ProcessorMessage::Settled(number)
         });
-        self.in_hand.insert(number, task);
-    }
-}
-
-/// Runs the processor, within its deadline; what panics is tried again.
-async fn run<P: Processor>(args: &ProcessorArgs<P>, delivery: Delivery) -> Processed {
-    let deadline = args.options.deadline;
-    let running = AssertUnwindSafe(args.processor.process(delivery)).catch_unwind();
-    match tokio::time::timeout(deadline, running).await {
-        Ok(Ok(processed)) => processed,
-        Ok(Err(_)) => Outcome::retry("the processor panicked").into(),
-        Err(_) => Outcome::retry(format!("the processor took longer than {deadline:?}")).into(),
-    }
-}
-
-/// Processes a message of the queue, and settles it. If the queue cannot be told, it is delivered
-/// again.
-async fn process<P: Processor>(args: &ProcessorArgs<P>, received: Received, random: u64) {
-    let Received { message: wire, delivered, receipt, unreadable } = received;
-    let attempt = u32::try_from(delivered).unwrap_or(u32::MAX);
-    let message = match wire.to_message_as_it_is() {
-        Ok(message) => args.bus.stamp(message),
-        Err(error) => {
-            tracing::error!(processor = &*args.name, id = wire.id, %error, "no message; left out");
-            let _ = args.queue.reject(&receipt, Reject::Never).await;
-            return;
-        }
-    };
-    if let Some(error) = unreadable {
-        // It would be no smaller the next time. The letter holds it as it came.
-        keep(args, message, FailureCause::Failed, unreadable_because(&error), attempt).await;
-        if let Err(error) = args.queue.ack(&receipt).await {
-            tracing::debug!(processor = &*args.name, %error, "not settled; it is delivered again");
-        }
-        return;
-    }
-    match args
-        .options
-        .replay
-        .as_ref()
-        .map_or(Verdict::Process, |replay| replay.judge(&message, delivered, args.bus.now()))
-    {
-        Verdict::Process => {}
-        Verdict::Repeat => {
-            let _ = args.queue.ack(&receipt).await;
-            return;
-        }
-        Verdict::Refuse(reason) => {
-            keep(args, message, FailureCause::Failed, reason, attempt).await;
-            let _ = args.queue.ack(&receipt).await;
-            return;
-        }
-    }
-    let delivery = Delivery { message: Arc::clone(&message), attempt };
-    let running = run(args, delivery);
-    let extending = async {
-        loop {
-            tokio::time::sleep(args.options.extend_every).await;
-            let _ = args.queue.extend(&receipt).await;
-        }
-    };
-    let processed = tokio::select! {
-        biased;
-        processed = running => processed,
-        () = extending => return,
-    };
-    let settled = match processed.outcome {
-        Outcome::Ack => match send(args, &processed.results).await {
-            Ok(()) => args.queue.ack(&receipt).await,
-            // Once more, results and all.
-            Err(_) => args.queue.reject(&receipt, Reject::Later(AGAIN)).await,
-        },
-        Outcome::Retry { after, .. } if attempt < args.options.retry.attempts => {
-            let pause = after.unwrap_or_else(|| args.options.retry.pause(attempt, random));
-            args.queue.reject(&receipt, Reject::Later(pause)).await
-        }
-        Outcome::Retry { reason, .. } => {
-            keep(args, message, FailureCause::Exhausted, reason, attempt).await;
-            args.queue.ack(&receipt).await
-        }
-        Outcome::Fail { reason } => {
-            keep(args, message, FailureCause::Failed, reason, attempt).await;
-            args.queue.ack(&receipt).await
-        }
-    };
-    if let Err(error) = settled {
-        tracing::debug!(processor = &*args.name, %error, "not settled; it is delivered again");
-    }
-}
-
-fn unreadable_because(error: &CompressionError) -> String {
-    format!("the payload cannot be decompressed: {error}")
-}
-
-/// A dead letter as the processor is to see it: one whose payload could not be decompressed holds
-/// it as it came, and the limit may be another one now.
-fn readable<P>(
-    args: &ProcessorArgs<P>,
-    message: &Arc<Message>,
-) -> Result<Arc<Message>, CompressionError> {
-    let metadata = message.metadata();
-    let (Some(name), Ok(encoded)) = (metadata.headers.get(CONTENT_ENCODING), message.encoded())
-    else {
-        return Ok(Arc::clone(message));
-    };
-    let unknown = || CompressionError::Unknown { name: name.clone() };
-    let encoding = Encoding::from_name(name).ok_or_else(unknown)?;
-    let data = decompress(encoding, &encoded.data, args.queue.read_limit())?;
-    let plain = EncodedEvent { data, ..encoded.clone() };
-    let mut metadata = metadata.clone();
-    metadata.headers.remove(CONTENT_ENCODING);
-    let mut plain = NewMessage::encoded(message.subject().clone(), plain)
-        .id(message.id())
-        .at(message.at())
-        .metadata(metadata);
-    if let Some(position) = message.position() {
-        plain = plain.position(position);
-    }
-    if let Some(letter) = message.dead_letter() {
-        plain = plain.for_dead_letter(letter);
-    }
-    Ok(args.bus.stamp(plain))
-}
-
-/// Processes a dead letter once more.
-async fn process_again<P: Processor>(args: &ProcessorArgs<P>, message: Arc<Message>) {
-    let processed = match readable(args, &message) {
-        Ok(readable) => run(args, Delivery { message: readable, attempt: 1 }).await,
-        Err(error) => Outcome::Fail { reason: unreadable_because(&error) }.into(),
-    };
-    let trouble = match processed.outcome {
-        Outcome::Ack => match send(args, &processed.results).await {
-            Ok(()) => None,
-            Err(error) => Some((FailureCause::Exhausted, error.to_string())),
-        },
-        Outcome::Retry { reason, .. } => Some((FailureCause::Exhausted, reason)),
-        Outcome::Fail { reason } => Some((FailureCause::Failed, reason)),
-    };
-    match (trouble, message.dead_letter()) {
-        (Some((cause, reason)), _) => keep(args, message, cause, reason, 1).await,
-        (None, Some(letter)) => {
-            while args.office.settle(letter).await.is_err() {
-                tokio::time::sleep(AGAIN).await;
-            }
-        }
-        (None, None) => {}
-    }
-}
-
-async fn send<P>(args: &ProcessorArgs<P>, results: &[WireMessage]) -> Result<(), super::SendError> {
-    match &args.options.results {
-        Some(queue) if !results.is_empty() => queue.send(results).await.map(drop),
-        _ => Ok(()),
-    }
-}
-
-/// Makes it a dead letter, before the queue hears that it is done.
-async fn keep<P>(
-    args: &ProcessorArgs<P>,
-    message: Arc<Message>,
-    cause: FailureCause,
-    reason: String,
-    attempts: u32,
-) {
-    let subscription = Arc::clone(&args.name);
-    tracing::warn!(processor = &*subscription, id = %message.id(), attempts, reason, "dead letter");
-    let letter = Undelivered { subscription, message, cause, reason, attempts };
-    while args.office.keep(letter.clone()).await.is_err() {
-        tokio::time::sleep(AGAIN).await;
+        self.hand.begun(number, again, lane, task);
     }
 }
 
@@ -519,35 +217,66 @@ impl EventBus {
     ///
     /// # Errors
     /// The name is in use, or the node is not up.
-    pub async fn process<P: Processor>(
+    ///
+    /// # Cancel safety
+    /// A dropped call has started it or not.
+    pub async fn process(
         &self,
         name: impl Into<Arc<str>>,
-        queue: Arc<dyn MessageQueue>,
+        queue: Arc<dyn Receiver>,
         options: ProcessorOptions,
-        processor: P,
+        handler: impl Handler,
     ) -> Result<(), SubscribeError> {
         let name = name.into();
+        let _turn = self.0.changing.lock().await;
         let (supervisor, office) = self.parts()?;
-        let args = ProcessorArgs {
+        let exists = || SubscribeError::Exists { name: name.to_string() };
+        if self.has(&name) {
+            return Err(exists());
+        }
+        let counts = Arc::<Counts>::default();
+        let settler = Settler {
             name: Arc::clone(&name),
-            queue,
-            processor: Arc::new(processor),
-            options,
-            bus: self.clone(),
+            retry: options.retry,
+            deadline: options.deadline,
             office: Arc::clone(office),
-            shown: Arc::default(),
+            results: options.results.clone(),
+            counts: Arc::clone(&counts),
+            seed: self.seed(),
         };
-        let spec = ChildSpec::actor::<ProcessorActor<P>>(Arc::clone(&name), args)
+        let worker = Worker {
+            settler,
+            handler: AnyHandler::new(handler),
+            queue,
+            bus: self.clone(),
+            lane: options.lanes(),
+            replay: options.replay.clone(),
+        };
+        let args = ProcessorArgs { worker, options, shown: Arc::default() };
+        // One of that name without a route: it was being started when its caller went away.
+        if supervisor.child::<ProcessorMessage>(&name).is_some() {
+            supervisor.terminate_child(&name).await?;
+        }
+        let spec = ChildSpec::actor::<ProcessorActor>(Arc::clone(&name), args)
             .restart(RestartPolicy::Transient);
         let address: Address<ProcessorMessage> = match supervisor.spawn_spec(spec).await {
             Ok(address) => address,
-            Err(SupervisorError::AlreadyStarted { .. }) => {
-                return Err(SubscribeError::Exists { name: name.to_string() });
-            }
+            Err(SupervisorError::AlreadyStarted { .. }) => return Err(exists()),
             Err(error) => return Err(error.into()),
         };
-        // Dead letters find their way back by its name.
-        let subject = Subject::of(["system", "processor", &name]);
-        self.connect(name, Pattern::from(&subject), address, ProcessorMessage::Again)
+        // Dead letters find their way back by its name; nothing is published there.
+        let nothing = Pattern::from(&Subject::of(["system", "processor", &name]));
+        let connected = self.connect_counted(
+            Arc::clone(&name),
+            nothing,
+            address,
+            ProcessorMessage::Again,
+            counts,
+        );
+        if connected.is_err() {
+            // A consumer took the name meanwhile.
+            supervisor.terminate_child(&name).await?;
+        }
+        connected
     }
 }

@@ -1,8 +1,9 @@
 //! A guard at the door of a processor: messages that somebody has overheard and sends again.
 //!
 //! A queue that delivers a message again counts its deliveries, so a second delivery is none of
-//! the guard's business. A message that comes as new, with an id that was seen, is a repeat: it is
-//! acknowledged and not processed. One whose time is outside the window cannot be judged: it
+//! the guard's business. A message that comes as new, with an id that was settled or is in hand, is
+//! a repeat: it is acknowledged and not processed. What was given up unsettled is forgotten, so that
+//! it may come as new once more, as it does from a queue that has forgotten its receivers. One whose time is outside the window cannot be judged: it
 //! becomes a dead letter, for a person to look at.
 //!
 //! The guard lives as long as the processor's options, in memory: after the end of the node it
@@ -11,8 +12,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use uuid::Uuid;
 
 use crate::bus::Message;
 use crate::event::Timestamp;
@@ -22,21 +25,51 @@ use crate::event::flow::{Freshness, ReplayWindow};
 #[derive(Clone)]
 pub struct ReplayGuard(Arc<Inner>);
 
+#[derive(Debug)]
 struct Inner {
     window: Mutex<ReplayWindow>,
     repeats: AtomicU64,
     refused: AtomicU64,
 }
 
+/// A message that the guard lets through. It is remembered once it is [settled](Self::settled).
+#[derive(Debug)]
+pub(super) struct Seen {
+    id: Uuid,
+    guard: Arc<Inner>,
+    settled: bool,
+}
+
+impl Seen {
+    /// From now on it is a repeat.
+    pub(super) fn settled(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.guard.window().forget(self.id);
+        }
+    }
+}
+
 /// What is to be done with a message.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Verdict {
-    /// Process it.
-    Process,
+    /// Process it, and say when it is settled.
+    Process(Seen),
     /// It was seen: leave it.
     Repeat,
     /// Nobody can say: why.
     Refuse(String),
+}
+
+impl Inner {
+    fn window(&self) -> MutexGuard<'_, ReplayWindow> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ReplayGuard {
@@ -64,15 +97,14 @@ impl ReplayGuard {
     }
 
     pub(super) fn judge(&self, message: &Message, delivered: u64, now: Timestamp) -> Verdict {
-        if delivered > 1 {
-            return Verdict::Process;
-        }
         let (id, at) = (*message.id().as_uuid(), message.at());
-        let mut window = self.0.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let freshness = window.check(id, at, now);
-        drop(window);
+        let freshness = self.0.window().check(id, at, now);
+        // Only who put it there takes it away again.
+        let fresh = freshness == Freshness::Fresh;
+        let seen = || Seen { id, guard: Arc::clone(&self.0), settled: !fresh };
         match freshness {
-            Freshness::Fresh => Verdict::Process,
+            Freshness::Fresh => Verdict::Process(seen()),
+            _ if delivered > 1 => Verdict::Process(seen()),
             Freshness::Repeat => {
                 self.0.repeats.fetch_add(1, Ordering::Relaxed);
                 Verdict::Repeat

@@ -60,7 +60,7 @@ async fn what_a_broker_gives_keeps_every_law() {
 #[tokio::test]
 async fn a_restart_of_the_connection_s_actor_is_survived_by_all_that_use_it() {
     let broker = Broker::new("memory:").unwrap();
-    let queue = broker.queue(QueueOptions::new("q", "g")).unwrap();
+    let queue = broker.queue(QueueOptions::new("q")).unwrap().sender();
     let bucket = broker.bucket(BucketOptions::new("b")).unwrap();
     let remote = broker.remote();
     let subject = Subject::new("a.question").unwrap();

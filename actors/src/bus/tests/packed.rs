@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::super::queue::in_process::Broker;
 use super::super::queue::processor::ProcessorOptions;
-use super::super::queue::{MessageQueue, QueueError, QueueOptions, connect};
+use super::super::queue::{Queue, QueueError, QueueOptions, connect};
 use super::super::wire::{CONTENT_ENCODING, CONTENT_TYPE, WireError, WireMessage};
 use super::*;
 use crate::event::ContentType;
@@ -71,8 +71,8 @@ fn what_cannot_be_decompressed_says_why() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_decompressed_is_a_dead_letter_and_holds_up_nobody() {
     let (town, broker) = (Town::start().await, Broker::default());
-    let options = QueueOptions::new("jobs", "workers").compression(Compression::gzip());
-    let sender = broker.queue(options.clone());
+    let options = QueueOptions::new("jobs").compression(Compression::gzip());
+    let sender = broker.queue(options.clone()).sender();
     let large = wire(text(), "application/json");
     let damaged = WireMessage {
         id: "2".to_owned(),
@@ -82,7 +82,8 @@ async fn what_cannot_be_decompressed_is_a_dead_letter_and_holds_up_nobody() {
     let good = WireMessage { id: "3".to_owned(), ..wire("[1]", "application/json") };
     sender.send(&[large, damaged, good]).await.unwrap();
 
-    let queue: Arc<dyn MessageQueue> = Arc::new(broker.queue(options.clone().read_limit(8_000)));
+    let small = broker.queue(options.clone().read_limit(8_000));
+    let queue = small.receiver("workers").unwrap();
     let seen = Seen::default();
     let given = seen.clone();
     let process = move |delivery: Delivery| {
@@ -119,7 +120,7 @@ async fn what_cannot_be_decompressed_is_a_dead_letter_and_holds_up_nobody() {
             async { Outcome::Ack }
         }
     };
-    let larger: Arc<dyn MessageQueue> = Arc::new(broker.queue(options));
+    let larger = broker.queue(options).receiver("workers").unwrap();
     town.bus.process("larger", larger, ProcessorOptions::default(), process).await.unwrap();
     for (name, id) in [("worker", 1), ("larger", 2)] {
         let again =
@@ -142,14 +143,14 @@ async fn an_encoding_that_is_not_built_is_refused_when_the_queue_is_opened() {
     for encoding in [Encoding::Gzip, Encoding::Zstd, Encoding::Lz4] {
         match Compression::of(encoding) {
             Ok(how) => {
-                let options = QueueOptions::new("q", "g").compression(how);
+                let options = QueueOptions::new("q").compression(how);
                 assert!(connect("memory:", options).await.is_ok());
             }
             Err(error) => {
                 assert_eq!(error, CompressionError::NotBuilt { encoding });
                 let mut how = Compression::gzip();
                 how.encoding = encoding;
-                let options = QueueOptions::new("q", "g").compression(how);
+                let options = QueueOptions::new("q").compression(how);
                 let refused = connect("memory:", options).await.unwrap_err();
                 assert!(matches!(refused, QueueError::NotBuilt { feature: "compression" }));
             }

@@ -31,6 +31,7 @@ fn route(number: usize, pattern: &Pattern) -> Arc<Route> {
         sink: Box::new(Nowhere),
         counts: Counts::default(),
         shared: None,
+        settled: None,
         cut_off: false.into(),
     })
 }

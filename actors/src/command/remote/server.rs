@@ -9,7 +9,6 @@
 //! When it is stopped it takes no new requests, and answers those that it has.
 
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,6 +34,7 @@ use crate::bus::remote::{Answer, Asked, Remote, Requests};
 use crate::bus::wire::{CONTENT_TYPE, WireMessage};
 use crate::command::{CommandBus, CommandEnvelope, CommandError, Executed, fingerprint};
 use crate::component;
+use crate::guarded::{Broken, guarded_within};
 use crate::store::notes::Owner;
 
 /// Commands that are executed at once, unless said otherwise.
@@ -404,11 +404,14 @@ impl Category {
             return send(to, Err(expired(false))).await;
         };
         let left = time.saturating_sub(began.elapsed());
-        let running = (self.served.run)(bus.clone(), message.payload);
-        let result = match timeout(left, AssertUnwindSafe(running).catch_unwind()).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Problem::new(500, "failed", "the command panicked").in_doubt()),
-            Err(_) => Err(expired(true)),
+        let run = || (self.served.run)(bus.clone(), message.payload);
+        let result = match guarded_within(left, run, || ()).await {
+            Ok(result) => result,
+            Err(Broken::Panicked(panic)) => {
+                tracing::error!(category = self.served.category, panic, "a command panicked");
+                Err(Problem::new(500, "failed", "the command panicked").in_doubt())
+            }
+            Err(Broken::Late(_)) => Err(expired(true)),
         };
         drop(permit);
         match result {

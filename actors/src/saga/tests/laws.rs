@@ -72,7 +72,9 @@ proptest! {
         let shape: Vec<_> = undoable
             .iter()
             .enumerate()
-            .map(|(n, undoable)| StepShape { name: format!("s{n}"), undoable: *undoable })
+            .map(|(n, undoable)| StepShape {
+                name: format!("s{n}"), undoable: *undoable, attempts: 3, undo_attempts: 3,
+            })
             .collect();
         let now = Timestamp::from_micros(1_000);
         let mut state = SagaState::default();

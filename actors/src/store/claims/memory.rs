@@ -47,6 +47,11 @@ impl MemoryClaims {
         Self::default()
     }
 
+    /// Whether a fence still stands, for what is written beside the claims.
+    pub(crate) fn stands(&self, fence: &Fence) -> bool {
+        self.rows().get(&fence.name).is_some_and(|row| row.is_of(fence))
+    }
+
     fn rows(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Row>> {
         // No call below leaves a row half changed.
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)

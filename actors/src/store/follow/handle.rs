@@ -67,12 +67,14 @@ impl Followers {
         }
     }
 
-    /// All of them, by name.
+    /// All of them, by name. Claims of those that follow nothing are not among them.
     ///
     /// # Errors
     /// The store failed.
     pub async fn list(&self) -> Result<Vec<Place>, FollowersError> {
-        Ok(self.claims().await?.places().await?)
+        let mut places = self.claims().await?.places().await?;
+        places.retain(Place::follows_the_log);
+        Ok(places)
     }
 
     /// One of them.

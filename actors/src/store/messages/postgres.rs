@@ -86,6 +86,46 @@ impl MessageTables for PgStore {
         .boxed()
     }
 
+    fn handled<'a>(
+        &'a self,
+        consumer: &'a str,
+        message_id: &'a str,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async move {
+            let noted = async {
+                let mut connection = self
+                    .database()
+                    .pool()?
+                    .acquire()
+                    .await
+                    .map_err(|error| self.database().fault(error))?;
+                let first = first_time(&mut connection, consumer, message_id, at).await;
+                first.map_err(|error| self.database().fault(error))
+            };
+            noted.await
+        }
+        .boxed()
+    }
+
+    fn was_handled<'a>(
+        &'a self,
+        consumer: &'a str,
+        message_id: &'a str,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async move {
+            let text = "select exists (select from ms_messaging.inbox \
+                        where consumer = $1 and message_id = $2)";
+            sqlx::query_scalar(text)
+                .bind(consumer)
+                .bind(message_id)
+                .fetch_one(self.database().pool()?)
+                .await
+                .map_err(|error| self.database().fault(error))
+        }
+        .boxed()
+    }
+
     fn forget(&self, before: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
         async move {
             let done = sqlx::query("delete from ms_messaging.inbox where at < $1")

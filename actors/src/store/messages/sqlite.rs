@@ -90,6 +90,35 @@ impl MessageTables for SqliteStore {
         self.database().write(remove).boxed()
     }
 
+    fn handled<'a>(
+        &'a self,
+        consumer: &'a str,
+        message_id: &'a str,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let (consumer, message_id) = (consumer.to_owned(), message_id.to_owned());
+        let note = move |connection: &rusqlite::Connection| {
+            let text = "insert into inbox (consumer, message_id, at) values (?, ?, ?) \
+                        on conflict do nothing";
+            let mut statement = connection.prepare_cached(text)?;
+            Ok(statement.execute((consumer, message_id, at.as_micros()))? == 1)
+        };
+        self.database().write(note).boxed()
+    }
+
+    fn was_handled<'a>(
+        &'a self,
+        consumer: &'a str,
+        message_id: &'a str,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let (consumer, message_id) = (consumer.to_owned(), message_id.to_owned());
+        let look = move |connection: &rusqlite::Connection| {
+            let text = "select 1 from inbox where consumer = ? and message_id = ?";
+            connection.prepare_cached(text)?.exists([consumer, message_id])
+        };
+        self.database().read(look).boxed()
+    }
+
     fn forget(&self, before: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
         let remove = move |connection: &rusqlite::Connection| {
             let mut statement = connection.prepare_cached("delete from inbox where at < ?")?;

@@ -470,10 +470,10 @@ const PLACES: &str = "\
        and b.projection not in ('$sagas', '$outbox') \
      group by 1 order by 2, 1";
 
-/// Those that follow the log under a name.
+/// Those that follow the log under a name. The claims on kinds of timers follow nothing.
 const PLACES_OF_FOLLOWERS: &str = "\
     select name, position from ms_framework.followers \
-     where name <> 'outbox' and (name <> 'sagas' or position > 0) order by 2, 1";
+     where name <> 'outbox' and name not like 'timer.%' and (name <> 'sagas' or position > 0) order by 2, 1";
 
 /// Single events that are read again some day: those that are parked, and those that set deadlines.
 const READ_LATER: &str = "\
@@ -489,6 +489,9 @@ const READ_LATER_BY_FOLLOWERS: &str = "\
     select 'deadlines of ' || name, min(split_part(id, '/', 1)::bigint) - 1 \
       from ms_framework.follower_notes \
      where name like 'timers.%' and id ~ '^[0-9]{20}/' group by 1 \
+    union all \
+    select 'deadlines of ' || kind, min(right(name, 20)::bigint) - 1 from ms_framework.timers \
+     where kind like 'process.%' and name ~ '/[0-9]{20}$' group by 1 \
     union all \
     select 'parked events of ' || name, min(substr(id, 9)::bigint) - 1 \
       from ms_framework.follower_notes where id ~ '^\\$parked/[0-9]{20}$' group by 1 \

@@ -172,8 +172,32 @@ impl Database {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.transact(Durability::Normal, work).await
+    }
+
+    /// [`write`](Self::write) that is as durable as an append when it is answered.
+    ///
+    /// # Errors
+    ///
+    /// What `work` said, or SQLite.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call does the whole work or nothing.
+    pub(crate) async fn write_durably<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.transact(self.options.durability, work).await
+    }
+
+    async fn transact<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let work = |connection: &Connection, _: &mut _| work(connection).map(Some);
-        let done = self.on_writer(move |writer| writer.transact(Durability::Normal, work)).await?;
+        let done = self.on_writer(move |writer| writer.transact(durability, work)).await?;
         Ok(done.expect("it committed, so there is a value"))
     }
 

@@ -15,7 +15,7 @@ use crate::{
     store::{ExpectedVersion, IdempotencyKey, conformance, memory::MemoryStore},
 };
 
-const SCHEMA: [&str; 8] = [
+const SCHEMA: [&str; 9] = [
     include_str!("../../../../migrations/sqlite/0001_event_store.up.sql"),
     include_str!("../../../../migrations/sqlite/0002_stream_summaries.up.sql"),
     include_str!("../../../../migrations/sqlite/0003_streams_and_snapshots.up.sql"),
@@ -24,6 +24,7 @@ const SCHEMA: [&str; 8] = [
     include_str!("../../../../migrations/sqlite/0007_followers.up.sql"),
     include_str!("../../../../migrations/sqlite/0008_request_keys.up.sql"),
     include_str!("../../../../migrations/sqlite/0011_notes.up.sql"),
+    include_str!("../../../../migrations/sqlite/0012_timers.up.sql"),
 ];
 
 const READ_MODELS: [&str; 2] = [
@@ -90,6 +91,18 @@ async fn claims_in_sqlite_keep_every_law() {
     let home = Home::new();
     conformance::run(false, async || {
         SqliteClaims::new(std::sync::Arc::clone(home.store().await.database()))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn timers_in_sqlite_keep_every_law() {
+    use crate::store::{claims::sqlite::SqliteClaims, timers::conformance};
+    let home = Home::new();
+    conformance::run(async || {
+        let store = home.store().await;
+        let claims = SqliteClaims::new(std::sync::Arc::clone(store.database()));
+        (store, std::sync::Arc::new(claims))
     })
     .await;
 }
