@@ -9,6 +9,7 @@ pub mod any;
 pub mod archive;
 pub mod formats;
 pub mod messages;
+pub mod node;
 pub mod schemas;
 
 /// A target: its name, which is also that of its seeds, and its function.
@@ -20,8 +21,10 @@ pub const TARGETS: &[Target] = &[
     ("avro", formats::avro),
     ("avro_schema", schemas::avro),
     ("cloudevents", messages::cloudevents),
+    ("commands", node::commands),
     ("compression", formats::compression),
     ("events", messages::events),
+    ("http", node::http),
     ("json", formats::json),
     ("json_schema", schemas::json),
     ("message_pack", formats::message_pack),

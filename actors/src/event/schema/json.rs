@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{MAX_REASONS, PayloadError, SchemaError, SchemaKind};
 
 pub(super) mod compare;
+mod expansion;
 mod keywords;
 mod merge;
 mod numbers;
@@ -28,6 +29,8 @@ pub(super) struct JsonSchema {
     draft: Draft,
     /// A schema inside has a base of its own, and references inside it mean something else.
     rebased: bool,
+    /// Its references may make a validator look at the same value many times.
+    multiplies: bool,
     validator: OnceLock<Result<Validator, String>>,
 }
 
@@ -50,9 +53,20 @@ impl JsonSchema {
                 _ => return Err(invalid(error.instance_path().as_str(), error.to_string())),
             },
         };
+        Ok(Self { validator: OnceLock::from(validator), ..Self::of(root) })
+    }
+
+    /// Without a validator.
+    fn of(root: Value) -> Self {
         let draft = Draft::of(&root);
         let rebased = positions::is_rebased(&root, draft);
-        Ok(Self { root: Arc::new(root), draft, rebased, validator: OnceLock::from(validator) })
+        let multiplies = expansion::may_multiply(&root);
+        Self { root: Arc::new(root), draft, rebased, multiplies, validator: OnceLock::new() }
+    }
+
+    /// Whether a validator would look at a value too often.
+    fn is_too_much(&self, value: &Value) -> bool {
+        self.multiplies && expansion::is_too_much(self, value)
     }
 
     pub(super) fn root(&self) -> &Value {
@@ -68,6 +82,11 @@ impl JsonSchema {
         let validator = validator
             .as_ref()
             .map_err(|reason| PayloadError::Unusable { kind: KIND, reason: reason.clone() })?;
+        if self.is_too_much(&value) {
+            let reason = "its references multiply: this payload would be looked at many million \
+                          times; refer to each definition once for each value";
+            return Err(PayloadError::Unusable { kind: KIND, reason: reason.to_owned() });
+        }
         // Values stay out of it: a payload may be secret, and an error is logged.
         let reasons: Vec<String> = validator
             .iter_errors(&value)

@@ -62,7 +62,7 @@ pub(super) struct Compare<'a> {
     /// Unions of the reader, as text, and whether their branches are disjoint.
     disjoint: BTreeMap<String, bool>,
     depth: usize,
-    found: Findings,
+    pub(super) found: Findings,
 }
 
 impl Compare<'_> {

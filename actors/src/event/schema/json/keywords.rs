@@ -112,9 +112,12 @@ impl Compare<'_> {
             if self.is_too_far(path) {
                 return;
             }
-            let taken = types.admit(value)
-                && listed.as_ref().is_none_or(|listed| listed.has(value))
-                && taker.as_ref().is_none_or(|taker| taker.takes(value));
+            let listed = listed.as_ref().is_none_or(|listed| listed.has(value));
+            let taken = match &taker {
+                Some(taker) if listed && types.admit(value) => taker.takes(value),
+                _ => Some(listed && types.admit(value)),
+            };
+            let Some(taken) = taken else { return self.found.too_large(path) };
             if !taken {
                 refused.push(value.clone());
             }

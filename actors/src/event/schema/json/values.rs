@@ -46,7 +46,10 @@ fn key(value: &Value) -> String {
 }
 
 /// What a part of a schema takes.
-pub(super) struct Taker(Validator);
+pub(super) struct Taker {
+    around: JsonSchema,
+    validator: Validator,
+}
 
 impl Taker {
     /// Of a schema that stands somewhere in `schema`; `None` if it cannot be known.
@@ -64,11 +67,14 @@ impl Taker {
         if schema.rebased || !refers_to_definitions_only(&around) {
             return None;
         }
-        build(&around).ok().map(Self)
+        let validator = build(&around).ok()?;
+        Some(Self { around: JsonSchema::of(around), validator })
     }
 
-    pub(super) fn takes(&self, value: &Value) -> bool {
-        self.0.is_valid(value)
+    /// `None` if it would take too long to know.
+    pub(super) fn takes(&self, value: &Value) -> Option<bool> {
+        let known = !self.around.is_too_much(value);
+        known.then(|| self.validator.is_valid(value))
     }
 }
 
