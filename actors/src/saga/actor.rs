@@ -117,7 +117,12 @@ impl Actor for SagaActor {
         // The first one is never refused; one of a life before does as well.
         let _ = cx.address().try_tell(SagaMessage::Go);
         Ok(Self {
-            journal: Journal::new(args.stream.clone(), pool, CommitterHandle::new(committer)),
+            journal: Journal::new(
+                args.stream.clone(),
+                args.board.clone(),
+                pool,
+                CommitterHandle::new(committer),
+            ),
             args: args.clone(),
             definition: None,
             shape: Vec::new(),
