@@ -240,6 +240,16 @@ fn codecs(table: &Table) {
         },
     );
     table.row(
+        "Avro encode / apache-avro by serde",
+        bytes.len(),
+        || drop(black_box(avro.encode(black_box(&value)))),
+        || {
+            let mut out = Vec::new();
+            apache_avro::write_avro_datum_ref(&schema, black_box(&value), &mut out).unwrap();
+            drop(black_box(out));
+        },
+    );
+    table.row(
         "Avro decode",
         bytes.len(),
         || drop(black_box(Codec::<Placed>::decode(&avro, black_box(&bytes)))),

@@ -33,6 +33,18 @@ pub(crate) fn text_of(panic: Box<dyn Any + Send>) -> String {
     text.unwrap_or_else(|| "no text".to_owned())
 }
 
+/// Work that takes milliseconds of a processor, beside the threads that serve everybody.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is ending, and this with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 /// Why a future of the application gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Broken {

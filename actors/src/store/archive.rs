@@ -125,7 +125,7 @@ impl Manifest {
     /// How many events it has.
     #[must_use]
     pub const fn events(&self) -> u64 {
-        (self.to.get() + 1).saturating_sub(self.from.get())
+        self.to.get().saturating_add(1).saturating_sub(self.from.get())
     }
 
     fn holds(&self, position: Position) -> bool {

@@ -1,9 +1,11 @@
 //! Avro data without a header, for whatever serde knows.
 //!
-//! The schemas, their resolution and the way into serde are the reference implementation's. The
-//! bytes are written and checked here, by the [shape](shape::Shapes) of the schema: the reference
-//! writes the fields of a struct in the order of Rust instead of the schema's, and reads lengths
-//! that the bytes cannot hold, missing ends and endless nesting as if they were right.
+//! Schemas are read by the reference implementation, and what is written under one schema and read
+//! as another has it is resolved by it. The bytes themselves are [written](write), [read](read) and
+//! [checked](walk) here, between serde and the [shape](shape::Shapes) of the schema: the reference
+//! implementation makes a value of its own of everything, writes the fields of a struct in the
+//! order of Rust instead of the schema's, and reads lengths that the bytes cannot hold, missing
+//! ends and endless nesting as if they were right.
 
 use std::fmt;
 
@@ -15,7 +17,11 @@ use super::{Codec, CodecError, MAX_PAYLOAD_BYTES, within};
 use crate::event::ContentType;
 use shape::Shapes;
 
+mod fault;
+pub(in crate::event) mod names;
+mod read;
 pub(in crate::event) mod shape;
+mod walk;
 mod write;
 
 /// How deep values are nested, at most; a branch of a union is one step, and so is what it holds.
@@ -98,6 +104,7 @@ impl Avro {
 fn parse(schema: &str) -> Result<Schema, CodecError> {
     let none =
         |error: apache_avro::Error| CodecError::Schema { codec: AVRO, reason: error.to_string() };
+    names::check(schema).map_err(|reason| CodecError::Schema { codec: AVRO, reason })?;
     Schema::parse_str(schema).map_err(none)
 }
 
@@ -107,17 +114,17 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Avro {
     }
 
     fn encode(&self, value: &T) -> Result<Bytes, CodecError> {
-        let failed = |error: apache_avro::Error| CodecError::encode(AVRO, error);
-        let value = apache_avro::to_value(value).map_err(failed)?;
-        self.shapes.write(&value).map_err(|reason| CodecError::encode(AVRO, reason))
+        self.shapes.write(value).map_err(|fault| CodecError::encode(AVRO, fault))
     }
 
     fn decode(&self, data: &[u8]) -> Result<T, CodecError> {
         within(AVRO, data, self.limit)?;
-        let failed = |error: apache_avro::Error| CodecError::decode(AVRO, error);
+        let Some(reader) = &self.reader else {
+            return self.shapes.read(data).map_err(|fault| CodecError::decode(AVRO, fault));
+        };
         self.shapes.check(data).map_err(|reason| CodecError::decode(AVRO, reason))?;
-        let mut rest = data;
-        let value = apache_avro::from_avro_datum(&self.writer, &mut rest, self.reader.as_ref())
+        let failed = |error: apache_avro::Error| CodecError::decode(AVRO, error);
+        let value = apache_avro::from_avro_datum(&self.writer, &mut &*data, Some(reader))
             .map_err(failed)?;
         apache_avro::from_value(&value).map_err(failed)
     }

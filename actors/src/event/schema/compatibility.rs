@@ -8,9 +8,13 @@
 //! Where the languages leave a choice, the stricter reading is taken: what is read must be what
 //! was written, and not only something. An Avro `timestamp-millis` read as `timestamp-micros`, or
 //! a Protobuf `int64` read as `int32`, can be decoded and is wrong. There is one exception, made
-//! because nobody could ever add a property otherwise: a JSON Schema that describes an object and
-//! does not mention `additionalProperties` is taken to write the properties that it declares and
-//! no others. One that says `additionalProperties: true`, or nothing at all, is taken at its word.
+//! because nobody could ever add a property otherwise: a JSON Schema that declares properties and
+//! does not mention `additionalProperties` is taken to write those and no others. One that says
+//! `additionalProperties: true`, or declares no properties at all, is taken at its word: an object
+//! of any content cannot be given types later. A type without content says `"properties": {}`.
+//!
+//! A comparison takes bounded time and memory, whatever the schemas are: where two are made so that
+//! it would take too long, the answer is [`Rule::Comparable`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -353,7 +357,7 @@ pub fn check<'a>(
 }
 
 /// How many problems between two schemas are told, at most: each may be as long as a schema.
-const MAX_PROBLEMS: usize = 128;
+const MAX_PROBLEMS: usize = 256;
 
 /// What a comparison has found and what it has cost. Schemas may come from outside, and two of a
 /// megabyte can be made so that a plain comparison takes days: every loop over parts of both
@@ -393,14 +397,13 @@ impl Findings {
         self.problems.len() < MAX_PROBLEMS
     }
 
-    /// Reports once that the schemas are too much.
+    /// Reports, once, that the schemas are too much.
     pub(super) fn too_large(&mut self, path: &str) {
         if self.problems.iter().all(|problem| problem.rule != Rule::Comparable) {
             self.incomparable(path, "the schemas are too large or too deep");
         }
     }
 
-    #[expect(dead_code)]
     /// Puts other problems in place of those that were found.
     pub(super) fn swap(&mut self, problems: Vec<Problem>) -> Vec<Problem> {
         std::mem::replace(&mut self.problems, problems)

@@ -4,26 +4,33 @@ use std::sync::{Arc, OnceLock};
 
 use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{MAX_REASONS, PayloadError, SchemaError, SchemaKind};
 
 pub(super) mod compare;
+mod expansion;
 mod keywords;
 mod merge;
 mod numbers;
+mod positions;
 mod same;
+mod side;
 mod types;
+mod values;
+
+use positions::Draft;
 
 const KIND: SchemaKind = SchemaKind::JsonSchema;
 
 /// A JSON Schema that a validator was made of, or would be if its references were there.
 pub(super) struct JsonSchema {
     root: Arc<Value>,
-    /// Drafts 4 to 7, in which what stands beside a `$ref` does not count.
-    legacy: bool,
+    draft: Draft,
     /// A schema inside has a base of its own, and references inside it mean something else.
     rebased: bool,
+    /// Its references may make a validator look at the same value many times.
+    multiplies: bool,
     validator: OnceLock<Result<Validator, String>>,
 }
 
@@ -46,10 +53,20 @@ impl JsonSchema {
                 _ => return Err(invalid(error.instance_path().as_str(), error.to_string())),
             },
         };
-        let draft = root.get("$schema").and_then(Value::as_str).unwrap_or_default();
-        let legacy = ["draft-04", "draft-06", "draft-07"].iter().any(|old| draft.contains(old));
-        let rebased = children(&root).any(has_base);
-        Ok(Self { root: Arc::new(root), legacy, rebased, validator: OnceLock::from(validator) })
+        Ok(Self { validator: OnceLock::from(validator), ..Self::of(root) })
+    }
+
+    /// Without a validator.
+    fn of(root: Value) -> Self {
+        let draft = Draft::of(&root);
+        let rebased = positions::is_rebased(&root, draft);
+        let multiplies = expansion::may_multiply(&root);
+        Self { root: Arc::new(root), draft, rebased, multiplies, validator: OnceLock::new() }
+    }
+
+    /// Whether a validator would look at a value too often.
+    fn is_too_much(&self, value: &Value) -> bool {
+        self.multiplies && expansion::is_too_much(self, value)
     }
 
     pub(super) fn root(&self) -> &Value {
@@ -65,6 +82,11 @@ impl JsonSchema {
         let validator = validator
             .as_ref()
             .map_err(|reason| PayloadError::Unusable { kind: KIND, reason: reason.clone() })?;
+        if self.is_too_much(&value) {
+            let reason = "its references multiply: this payload would be looked at many million \
+                          times; refer to each definition once for each value";
+            return Err(PayloadError::Unusable { kind: KIND, reason: reason.to_owned() });
+        }
         // Values stay out of it: a payload may be secret, and an error is logged.
         let reasons: Vec<String> = validator
             .iter_errors(&value)
@@ -80,14 +102,7 @@ impl JsonSchema {
         if self.rebased {
             return None;
         }
-        let own = self.root.get("$id").or_else(|| self.root.get("id")).and_then(Value::as_str);
-        let own = own.map_or("", |id| id.trim_end_matches('#'));
-        let fragment = match reference.split_once('#') {
-            Some((base, fragment)) if base.is_empty() || base == own => fragment,
-            _ => return None,
-        };
-        // A fragment that is no pointer is an anchor.
-        self.root.pointer(&percent_decode(fragment)?)
+        positions::target(&self.root, self.draft, reference)
     }
 }
 
@@ -98,43 +113,6 @@ fn pointer(path: &str) -> &str {
 /// A validator that fetches nothing, whatever features another crate turned on.
 fn build(root: &Value) -> Result<Validator, jsonschema::ValidationError<'static>> {
     jsonschema::options().offline().build(root)
-}
-
-/// Whether a value is taken by a schema that stands somewhere in `root`; `None` if that cannot be
-/// known.
-fn accepts(schema: &JsonSchema, part: &Value, value: &Value) -> Option<bool> {
-    let mut around = Map::new();
-    for key in ["$schema", "$defs", "definitions"] {
-        if let Some(kept) = schema.root.get(key) {
-            around.insert(key.to_owned(), kept.clone());
-        }
-    }
-    around.insert("allOf".to_owned(), Value::Array(vec![part.clone()]));
-    let around = Value::Object(around);
-    // A reference to another place would lead nowhere in this smaller schema.
-    if schema.rebased || !refers_to_definitions_only(&around) {
-        return None;
-    }
-    build(&around).ok().map(|validator| validator.is_valid(value))
-}
-
-fn refers_to_definitions_only(value: &Value) -> bool {
-    let reference = value.get("$ref").and_then(Value::as_str);
-    reference.is_none_or(|to| to.starts_with("#/$defs/") || to.starts_with("#/definitions/"))
-        && children(value).all(refers_to_definitions_only)
-}
-
-fn has_base(value: &Value) -> bool {
-    let own = ["$id", "id"].iter().any(|key| value.get(key).is_some_and(Value::is_string));
-    own || children(value).any(has_base)
-}
-
-fn children(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
-    match value {
-        Value::Object(map) => Box::new(map.values()),
-        Value::Array(list) => Box::new(list.iter()),
-        _ => Box::new(std::iter::empty()),
-    }
 }
 
 fn percent_decode(text: &str) -> Option<String> {

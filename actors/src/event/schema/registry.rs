@@ -7,6 +7,7 @@ use super::compatibility::{self, Incompatibility};
 use super::storage::{SchemaRecord, SchemaStorage, SchemaStorageError};
 use super::{CompatibilityMode, IncompatibleSchema, Schema, SchemaVersion};
 use crate::error::ErrorClass;
+use crate::guarded::blocking;
 
 /// How often a registration is tried again after somebody else's. Each of them made progress, so
 /// this many in a row means a program that registers in a loop.
@@ -33,7 +34,7 @@ const MAX_TRIES: usize = 32;
 /// assert!(refused.to_string().contains("cents: it is written as integer and read as string"));
 /// # Ok(())
 /// # }
-/// # futures_util::FutureExt::now_or_never(doc()).unwrap().unwrap();
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(doc()).unwrap();
 /// ```
 #[derive(Debug, Clone)]
 pub struct SchemaRegistry {
@@ -100,7 +101,7 @@ impl SchemaRegistry {
                 return Ok(version);
             }
             let mode = known.mode.unwrap_or(self.default_mode);
-            let incompatibilities = compatibility::check(mode, schema, known.numbered());
+            let incompatibilities = compare(mode, schema, &known).await;
             if !incompatibilities.is_empty() {
                 let subject = subject.to_owned();
                 return Err(IncompatibleSchema { subject, mode, incompatibilities }.into());
@@ -133,7 +134,7 @@ impl SchemaRegistry {
             return Ok(Vec::new());
         }
         let mode = known.mode.unwrap_or(self.default_mode);
-        Ok(compatibility::check(mode, schema, known.numbered()))
+        Ok(compare(mode, schema, &known).await)
     }
 
     /// A version's schema.
@@ -282,6 +283,18 @@ impl SchemaRegistry {
         // Entries are replaced as a whole, so they are whole after a panic, too.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Compares with every version that counts. Each comparison is bounded, and yet too long for a
+/// thread that others wait for.
+async fn compare(
+    mode: CompatibilityMode,
+    schema: &Schema,
+    known: &Arc<Subject>,
+) -> Vec<Incompatibility> {
+    let (schema, known) = (schema.clone(), Arc::clone(known));
+    let check = move || compatibility::check(mode, &schema, known.numbered());
+    blocking(check).await
 }
 
 impl Subject {

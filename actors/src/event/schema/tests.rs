@@ -8,6 +8,7 @@ mod laws;
 mod protobuf;
 mod registry;
 mod sound;
+mod verdicts;
 
 /// The paths and rules of what stops `reader` from reading `writer`.
 fn found(reader: &Schema, writer: &Schema) -> Vec<(String, Rule)> {

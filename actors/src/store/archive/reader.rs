@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
 
 use super::index::{ENTRY, Entry, Probe, entries};
-use super::writer::blocking;
 use super::{ArchiveError, Cold, Manifest, SharedCold, block, damaged, manifests};
 use crate::event::{Position, RecordedEvent, StreamId, Version};
+use crate::guarded::blocking;
 use crate::store::{EventFilter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SCAN, MatchingPage};
 
 /// Payload of the blocks that are kept decoded; the last one is kept whatever it has.

@@ -10,6 +10,7 @@ use super::block::Block;
 use super::reader::RangeReader;
 use super::{ArchiveError, Cold, ColdFile, IndexFile, MANIFEST, Manifest, damaged, manifest};
 use crate::event::{Position, RecordedEvent};
+use crate::guarded::blocking;
 
 /// Bytes that are read at once to check a file.
 const CHECK: usize = 1 << 20;
@@ -239,16 +240,4 @@ async fn checked(
         return Err(damaged(cold, file, detail));
     }
     Ok(())
-}
-
-/// Work that takes milliseconds of a processor, beside the threads that serve everybody.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is ending, and this with it.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }

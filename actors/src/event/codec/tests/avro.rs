@@ -1,5 +1,9 @@
 use super::*;
 
+#[path = "../../../../../fuzz/src/any.rs"]
+mod any;
+mod reference;
+
 const SAMPLE: &str = include_str!("../golden/sample.avsc");
 const EARLIER: &str = include_str!("../golden/sample.earlier.avsc");
 
@@ -164,7 +168,7 @@ fn bombs_are_refused_before_anything_is_made_of_them() {
     for count in [100_000_000, i64::MAX, i64::MIN, -5_000_000_000] {
         let data = [long(count), vec![0], vec![0]].concat();
         let error = decode::<Vec<()>>(nothing, &data).unwrap_err();
-        assert!(error.to_string().contains("more than 1048576 values"), "{error}");
+        assert!(error.to_string().contains("values in it"), "{error}");
     }
     assert_eq!(decode::<Vec<()>>(nothing, &[0x06, 0]).unwrap().len(), 3);
     // A list of many values in few bytes.

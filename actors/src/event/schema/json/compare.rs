@@ -9,16 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::merge::{flatten, intersect, is_open};
-use super::numbers::equal;
 use super::same::same;
+use super::side::{Side, Work};
 use super::types::{Types, finite};
+use super::values::Listed;
 use super::{JsonSchema, canonical};
-use crate::event::schema::compatibility::{Problem, Rule};
+use crate::event::schema::compatibility::{Findings, Problem, Rule};
 
 type Keywords = Map<String, Value>;
 
 /// How many pairs of parts are looked at, at most: unions of unions multiply.
-const MAX_STEPS: usize = 50_000;
+const MAX_STEPS: usize = 200_000;
 
 /// How deep parts are nested, at most.
 const MAX_DEPTH: usize = 100;
@@ -39,52 +40,47 @@ const OPAQUE: [&[&str]; 9] = [
 
 /// What stops `reader` from taking everything that `writer` takes.
 pub(in crate::event::schema) fn problems(reader: &JsonSchema, writer: &JsonSchema) -> Vec<Problem> {
+    let work = Work::default();
     let mut compare = Compare {
-        reader,
-        writer,
+        reader: Side { schema: reader, work: &work },
+        writer: Side { schema: writer, work: &work },
         under_way: BTreeSet::new(),
         disjoint: BTreeMap::new(),
-        steps: 0,
         depth: 0,
-        problems: Vec::new(),
+        found: Findings::new(MAX_STEPS),
     };
     compare.check(&writer.root, &reader.root, "");
-    let mut seen = BTreeSet::new();
-    compare.problems.retain(|problem| seen.insert(problem.clone()));
-    compare.problems
+    compare.found.finish()
 }
 
 pub(super) struct Compare<'a> {
-    pub(super) reader: &'a JsonSchema,
-    pub(super) writer: &'a JsonSchema,
+    pub(super) reader: Side<'a>,
+    pub(super) writer: Side<'a>,
     /// Pairs that are being compared, further out: a pair that comes again inside itself holds if
     /// the rest of it does.
     under_way: BTreeSet<(String, String)>,
     /// Unions of the reader, as text, and whether their branches are disjoint.
     disjoint: BTreeMap<String, bool>,
-    steps: usize,
     depth: usize,
-    problems: Vec<Problem>,
+    pub(super) found: Findings,
 }
 
 impl Compare<'_> {
     pub(super) fn report(&mut self, path: &str, rule: Rule, detail: String) {
-        self.problems.push(Problem { path: path.to_owned(), rule, detail });
+        self.found.report(path, rule, detail);
     }
 
     fn incomparable(&mut self, path: &str, reason: &str) {
-        self.report(path, Rule::Comparable, format!("cannot be compared: {reason}"));
+        self.found.incomparable(path, reason);
     }
 
     /// Counts one step, and says if it was one too many.
-    fn is_too_far(&mut self, path: &str) -> bool {
-        self.steps += 1;
-        let too_far = self.steps > MAX_STEPS || self.depth > MAX_DEPTH;
-        // One of these is enough.
-        if too_far && self.problems.iter().all(|problem| problem.rule != Rule::Comparable) {
-            self.incomparable(path, "the schemas are too large or too deep");
+    pub(super) fn is_too_far(&mut self, path: &str) -> bool {
+        if self.depth > MAX_DEPTH || !self.reader.work.go_on(0) {
+            self.found.too_large(path);
+            return true;
         }
-        too_far
+        !self.found.step(1, path)
     }
 
     /// Compares two parts that stand at the same place.
@@ -92,6 +88,7 @@ impl Compare<'_> {
         if is_open(reader) || *writer == Value::Bool(false) {
             return;
         }
+        let _ = self.writer.counts(writer) && self.reader.counts(reader);
         if self.is_too_far(path) {
             return;
         }
@@ -111,9 +108,9 @@ impl Compare<'_> {
 
     /// Whether two parts pass, without a word about it.
     fn passes(&mut self, check: impl FnOnce(&mut Self)) -> bool {
-        let before = std::mem::take(&mut self.problems);
+        let before = self.found.swap(Vec::new());
         check(self);
-        std::mem::replace(&mut self.problems, before).is_empty()
+        self.found.swap(before).is_empty()
     }
 
     fn check_different(&mut self, writer: &Value, reader: &Value, path: &str) {
@@ -121,16 +118,13 @@ impl Compare<'_> {
             self.report(path, Rule::ClosedContent, "the reader takes nothing here".to_owned());
             return;
         };
-        let mut keywords = keywords.clone();
+        let mut keywords = self.reader.keywords(keywords);
         if let Some(reference) = keywords.remove("$ref").as_ref().and_then(Value::as_str) {
             match self.reader.resolve(reference) {
-                Some(target) => {
-                    let target = target.clone();
-                    self.check(writer, &target, path);
-                }
+                Some(target) => self.check(writer, target, path),
                 None => self.incomparable(path, &format!("{reference} leads out of the schema")),
             }
-            if self.reader.legacy {
+            if self.reader.is_legacy() {
                 return;
             }
         }
@@ -235,6 +229,9 @@ impl Compare<'_> {
     /// Everything that the writer writes has to pass one branch of the reader's union.
     fn check_reader_union(&mut self, writer: &Keywords, branches: &[Value], path: &str) {
         for piece in pieces(writer) {
+            if !self.found.step(branches.len(), path) || self.is_too_far(path) {
+                return;
+            }
             let (ours, theirs) = (self.reader, self.writer);
             // The same branch is the common case, and cheaper to find than to compare with all.
             if branches.iter().any(|branch| same((theirs, &piece), (ours, branch))) {
@@ -309,9 +306,13 @@ fn describe(piece: &Keywords) -> String {
 
 /// A schema in parts that together take the same: by value or by type.
 fn pieces(schema: &Keywords) -> Vec<Value> {
+    let rest: Keywords = schema
+        .iter()
+        .filter(|(key, _)| *key != "enum")
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     let with = |key: &str, value: Value| {
-        let mut piece = schema.clone();
-        piece.remove("enum");
+        let mut piece = rest.clone();
         piece.insert(key.to_owned(), value);
         Value::Object(piece)
     };
@@ -325,7 +326,7 @@ fn pieces(schema: &Keywords) -> Vec<Value> {
 }
 
 /// Whether nothing is taken by both, as far as types, listed values and properties show it.
-fn disjoint(one: (&JsonSchema, &Value), other: (&JsonSchema, &Value), depth: usize) -> bool {
+fn disjoint(one: (Side<'_>, &Value), other: (Side<'_>, &Value), depth: usize) -> bool {
     let flat = |(schema, part)| flatten(schema, part);
     let (left, right) = match (flat(one), flat(other)) {
         (Ok(Some(left)), Ok(Some(right))) => (left, right),
@@ -337,7 +338,8 @@ fn disjoint(one: (&JsonSchema, &Value), other: (&JsonSchema, &Value), depth: usi
         return true;
     }
     if let (Some(left), Some(right)) = (finite(&left), finite(&right)) {
-        return !left.iter().any(|one| right.iter().any(|other| equal(one, other)));
+        let known = Listed::of(&right);
+        return !left.iter().any(|one| known.has(one));
     }
     // Only objects have properties that could tell them apart.
     if !types.within(Types::OBJECT) || depth > 4 {

@@ -9,6 +9,7 @@ use super::merge::is_open;
 use super::numbers::{End, compare, multiple_within};
 use super::same::same;
 use super::types::{Types, finite};
+use super::values::{Listed, Taker};
 use crate::event::schema::compatibility::{Rule, any_member, member};
 
 type Keywords = Map<String, Value>;
@@ -89,23 +90,42 @@ impl Compare<'_> {
     }
 
     fn check_values(&mut self, values: &[Value], reader: &Keywords, path: &str) {
-        let part = Value::Object(reader.clone());
-        let mut refused = Vec::new();
-        for value in values {
-            match super::accepts(self.reader, &part, value) {
-                Some(true) => {}
-                Some(false) => refused.push(value.clone()),
+        let listed = finite(reader);
+        let listed = listed.as_deref().map(Listed::of);
+        // Lists and types are looked up; a validator is made only if there is more to know, and
+        // once.
+        let more = reader.keys().any(|key| !["const", "enum", "type"].contains(&key.as_str()));
+        let taker = match more {
+            true => match Taker::of(self.reader.schema, reader) {
+                Some(taker) => Some(taker),
                 None => {
                     let detail = "cannot be compared: the reader's references lead to places \
                                   other than its definitions";
                     return self.report(path, Rule::Comparable, detail.to_owned());
                 }
+            },
+            false => None,
+        };
+        let types = Types::of(reader);
+        let mut refused = Vec::new();
+        for value in values {
+            if self.is_too_far(path) {
+                return;
+            }
+            let listed = listed.as_ref().is_none_or(|listed| listed.has(value));
+            let taken = match &taker {
+                Some(taker) if listed && types.admit(value) => taker.takes(value),
+                _ => Some(listed && types.admit(value)),
+            };
+            let Some(taken) = taken else { return self.found.too_large(path) };
+            if !taken {
+                refused.push(value.clone());
             }
         }
         if refused.is_empty() {
             return;
         }
-        let typed = refused.iter().all(|value| Types::of(reader).admit(value));
+        let typed = refused.iter().all(|value| types.admit(value));
         let rule = match (finite(reader), typed) {
             (Some(_), _) => Rule::Enum,
             (None, true) => Rule::Constraint,
@@ -283,8 +303,6 @@ struct Object<'a> {
     patterns: Option<&'a Keywords>,
     required: BTreeSet<&'a str>,
     additional: Option<&'a Value>,
-    /// It says that there are objects, or what is in them.
-    describes: bool,
 }
 
 impl<'a> Object<'a> {
@@ -295,9 +313,6 @@ impl<'a> Object<'a> {
             patterns: keywords.get("patternProperties").and_then(Value::as_object),
             required: required.filter_map(Value::as_str).collect(),
             additional: keywords.get("additionalProperties"),
-            describes: ["type", "properties", "required"]
-                .iter()
-                .any(|key| keywords.contains_key(*key)),
         }
     }
 
@@ -309,10 +324,11 @@ impl<'a> Object<'a> {
         self.properties?.get(name)
     }
 
-    /// What is written as this property; `None` if it is not. A schema that describes objects and
-    /// says nothing about other properties writes none, but for those that it requires.
+    /// What is written as this property; `None` if it is not. A schema that declares properties and
+    /// says nothing about others writes none, but for those that it requires. One that declares
+    /// none at all is of objects of any content.
     fn may_write(&self, name: &str) -> Option<&'a Value> {
-        let anything = !self.describes || self.required.contains(name);
+        let anything = self.properties.is_none() || self.required.contains(name);
         let undeclared = anything.then_some(EVERYTHING);
         let writes = self.property(name).or(self.additional).or(undeclared)?;
         (*writes != Value::Bool(false)).then_some(writes)

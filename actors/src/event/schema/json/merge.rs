@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::JsonSchema;
-use super::numbers::{compare, equal};
+use super::numbers::compare;
+use super::side::Side;
+use super::values::Listed;
 
 /// Why two schemas cannot be made one.
 pub(super) type NotMerged = String;
@@ -50,19 +51,22 @@ pub(super) fn is_annotation(key: &str) -> bool {
 
 /// A schema without `$ref` and `allOf`: `None` if it takes nothing, the keywords otherwise.
 pub(super) fn flatten(
-    schema: &JsonSchema,
+    schema: Side<'_>,
     part: &Value,
 ) -> Result<Option<Map<String, Value>>, NotMerged> {
     flatten_at(schema, part, 0)
 }
 
 fn flatten_at(
-    schema: &JsonSchema,
+    schema: Side<'_>,
     part: &Value,
     depth: usize,
 ) -> Result<Option<Map<String, Value>>, NotMerged> {
     if depth > MAX_DEPTH {
         return Err("its references have no end".to_owned());
+    }
+    if !schema.work.go_on(1) {
+        return Err("the schemas are too large or too deep".to_owned());
     }
     let map = match part {
         Value::Bool(true) => return Ok(Some(Map::new())),
@@ -70,23 +74,23 @@ fn flatten_at(
         _ => return Ok(None),
     };
     if let Some(key) = ["$dynamicRef", "$recursiveRef"].iter().find(|key| map.contains_key(**key)) {
+        // Of whichever draft: not worth the difference.
         return Err(format!("it has a {key}"));
     }
-    let mut merged = map.clone();
+    let mut merged = schema.keywords(map);
     let mut parts = Vec::new();
     if let Some(reference) = merged.remove("$ref").as_ref().and_then(Value::as_str) {
         let target = schema.resolve(reference);
         let target = target.ok_or_else(|| format!("{reference} leads out of the schema"))?;
-        if schema.legacy {
+        if schema.is_legacy() {
             return flatten_at(schema, target, depth + 1);
         }
-        parts.push(target.clone());
+        parts.push(target);
     }
-    if let Some(Value::Array(all)) = merged.remove("allOf") {
-        parts.extend(all);
-    }
+    let all = merged.remove("allOf");
+    parts.extend(all.iter().filter_map(Value::as_array).flatten());
     for part in parts {
-        let Some(part) = flatten_at(schema, &part, depth + 1)? else { return Ok(None) };
+        let Some(part) = flatten_at(schema, part, depth + 1)? else { return Ok(None) };
         let Some(both) = intersect(merged, part)? else { return Ok(None) };
         merged = both;
     }
@@ -168,8 +172,8 @@ fn both(key: &str, first: Value, second: Value) -> Result<Option<Value>, NotMerg
             Value::Array(first)
         }
         ("enum", Value::Array(first), Value::Array(second)) => {
-            let known = |one: &Value| second.iter().any(|other| equal(one, other));
-            let kept: Vec<Value> = first.into_iter().filter(known).collect();
+            let known = Listed::of(&second);
+            let kept: Vec<Value> = first.into_iter().filter(|one| known.has(one)).collect();
             if kept.is_empty() {
                 return Ok(None);
             }

@@ -110,8 +110,11 @@ impl<'a> Compare<'a> {
             _ => path.to_owned(),
         };
         self.check_label(written, read, entries.0.is_some(), entries.1.is_some(), &path);
-        self.check_default(written, read, &path);
         self.check_type(&written.of, &read.of, &path);
+        let enums = matches!((&written.of, &read.of), (Of::Enum(_), Of::Enum(_)));
+        if enums || keeps_values(&written.of, &read.of) {
+            self.check_default(written, read, &path);
+        }
     }
 
     fn check_label(

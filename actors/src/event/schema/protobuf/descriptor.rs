@@ -188,7 +188,8 @@ fn read_enum(
     let int32 = |number: Option<u64>| number.unwrap_or_default() as i32;
     for (at, value) in submessages(bytes, 2)?.into_iter().enumerate() {
         let number = int32(number(value, 2)?);
-        if at == 0 {
+        // Of an open enum it is zero, or no compiler takes it.
+        if at == 0 && read.is_closed {
             read.first = number;
         }
         read.values.entry(number).or_default().insert(text(value, 1)?.unwrap_or_default());
