@@ -163,9 +163,6 @@ impl Actor for SagaActor {
 
 impl SagaActor {
     async fn take(&mut self, message: SagaMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
-        if let Some(claim) = &self.args.claim {
-            claim.assure().await.map_err(follow::failure)?;
-        }
         // The first message may be any: one to a life before waits for this one.
         let fresh = self.journal.version == Version::ZERO;
         if fresh {
@@ -239,6 +236,9 @@ impl SagaActor {
         cx: &mut Context<Self>,
     ) -> Result<(), Failure> {
         loop {
+            if let Some(claim) = &self.args.claim {
+                claim.assure().await.map_err(follow::failure)?;
+            }
             if let Some(one) = ended.take() {
                 ended = self.ended(one, cx).await?;
                 continue;
