@@ -34,8 +34,8 @@ mod summary;
 pub use definition::{
     DEFAULT_STEP_TIMEOUT, DEFAULT_UNDO_ATTEMPTS, Definition, Saga, Step, StepContext, StepError,
 };
-pub use handle::{SagaError, SagaFilter, Sagas, Started};
 pub use events::SagaEvent;
+pub use handle::{SagaError, SagaFilter, Sagas, Started};
 pub use state::{Next, SagaState, SagaStatus, StepShape, StepState, StepStatus};
 pub use summary::{OpenSagas, SagaSummary};
 

@@ -101,7 +101,10 @@ pub(crate) async fn open(count: usize) {
                 begin(first, &format!("{page}-"), 2_000.min(count - page * 2_000)).await;
             }
             until(&[&**calls], count).await;
-            println!("open      {count} sagas begun and in their step after {:.1?}", began.elapsed());
+            println!(
+                "open      {count} sagas begun and in their step after {:.1?}",
+                began.elapsed()
+            );
         }
     }
     let (first, _) = nodes.remove(0);

@@ -324,7 +324,8 @@ impl SagaActor {
             };
             // Not ours: another's try of the step runs, or none.
             let ours = journal.begun.is_some_and(|last| last.id == begun);
-            if !ours || in_progress(journal, shape).is_none_or(|(place, _)| shape[place].name != step)
+            if !ours
+                || in_progress(journal, shape).is_none_or(|(place, _)| shape[place].name != step)
             {
                 return due(journal, Some(&definition), shape, now);
             }
@@ -400,13 +401,8 @@ fn due(
 }
 
 /// The step that the log has as running.
-fn in_progress<'a>(
-    journal: &'a Journal,
-    shape: &[StepShape],
-) -> Option<(usize, &'a StepState)> {
-    let runs = |step: &&StepState| {
-        matches!(step.status, StepStatus::Running | StepStatus::Undoing)
-    };
+fn in_progress<'a>(journal: &'a Journal, shape: &[StepShape]) -> Option<(usize, &'a StepState)> {
+    let runs = |step: &&StepState| matches!(step.status, StepStatus::Running | StepStatus::Undoing);
     let step = journal.state.steps.iter().find(runs)?;
     Some((shape.iter().position(|one| one.name == step.name)?, step))
 }

@@ -18,9 +18,7 @@ use crate::pool::PoolHandle;
 use crate::projection::handle::{ProjectionRef, RequestError};
 use crate::projection::{Compare, ListQuery};
 use crate::store::committer::{CommitError, CommitterHandle};
-use crate::store::{
-    Append, AppendError, EventFilter, ExpectedVersion, IdempotencyKey, StoreError,
-};
+use crate::store::{Append, AppendError, EventFilter, ExpectedVersion, IdempotencyKey, StoreError};
 
 /// How often a decision of a person is written again, because the saga went on meanwhile.
 const TRIES: usize = 16;

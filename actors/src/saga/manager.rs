@@ -299,7 +299,9 @@ impl SagaManager {
                 Some((from, after)) => open(&*documents, number, from, Some(after), now).await,
                 None => match progress(&*documents).await {
                     Ok(from) => open(&*documents, number, from, None, now).await,
-                    Err(error) => Listed { number, from: Position::ZERO, page: Err(error), after: None },
+                    Err(error) => {
+                        Listed { number, from: Position::ZERO, page: Err(error), after: None }
+                    }
                 },
             };
             ManagerMessage::Open(Box::new(listed))
@@ -365,8 +367,7 @@ impl SagaManager {
     fn set_alarm(&mut self, cx: &Context<Self>) {
         let due = self.board.next_due().filter(|_| !self.paused);
         if due != self.alarm.as_ref().map(|(at, _)| *at) {
-            self.alarm =
-                due.map(|due| (due, cx.tell_at(due.as_micros(), ManagerMessage::Due)));
+            self.alarm = due.map(|due| (due, cx.tell_at(due.as_micros(), ManagerMessage::Due)));
         }
     }
 }

@@ -87,9 +87,7 @@ impl Running {
             let result = tokio::time::timeout(timeout, AssertUnwindSafe(running).catch_unwind());
             let result = match result.await {
                 Ok(Ok(result)) => result.map_err(Trouble::from),
-                Ok(Err(panic)) => {
-                    Err(Trouble::unknown(format!("it panicked: {}", text_of(panic))))
-                }
+                Ok(Err(panic)) => Err(Trouble::unknown(format!("it panicked: {}", text_of(panic)))),
                 Err(_) => Err(Trouble::unknown(format!("it took longer than {timeout:?}"))),
             };
             SagaMessage::Ended(Box::new(Ended { begun, result }))

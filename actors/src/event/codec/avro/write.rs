@@ -564,12 +564,12 @@ impl SerializeStructVariant for Fields<'_, '_> {
     }
 }
 
-fn counted(bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn counted(bytes: &[u8], out: &mut Vec<u8>) {
     long(bytes.len() as i64, out);
     out.extend_from_slice(bytes);
 }
 
-fn long(number: i64, out: &mut Vec<u8>) {
+pub(super) fn long(number: i64, out: &mut Vec<u8>) {
     let mut left = ((number << 1) ^ (number >> 63)) as u64;
     while left >= 0x80 {
         out.push(left as u8 | 0x80);
