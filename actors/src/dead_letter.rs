@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::aggregate::Aggregate;
-use crate::bus::FailureCause;
+use crate::bus::{FailureCause, Message};
 use crate::event::{ContentType, Event, Position, RecordedEvent, Timestamp};
 use crate::projection::{EventFilter, Projection, ProjectionFault};
+use crate::store::EventStore;
 use crate::store::notes::Owner;
 
 mod desk;
@@ -241,6 +242,18 @@ pub struct LetterSummary {
     pub first_at: Timestamp,
     /// When something happened to it last.
     pub last_at: Timestamp,
+}
+
+/// The event of the log that a dead letter was made of.
+pub(crate) async fn event_of(
+    store: &dyn EventStore,
+    message: &Message,
+) -> Result<RecordedEvent, String> {
+    let position = message.position().ok_or("the dead letter has no place in the log")?;
+    let before = Position::new(position.get().saturating_sub(1));
+    let found = store.read_all(before, 1).await.map_err(|error| error.to_string())?;
+    let event = found.into_iter().next().filter(|event| event.position == position);
+    event.ok_or_else(|| format!("event {position} is not in the log"))
 }
 
 /// The dead letters that wait, by id. Those that were handled or purged are not among them.

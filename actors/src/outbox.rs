@@ -20,13 +20,16 @@ use futures_util::future::BoxFuture;
 use mister_smith_supervisors::ErrorClass;
 use uuid::Uuid;
 
-use crate::bus::queue::Sender;
+use crate::bus::queue::{Sender, SentAll};
 use crate::bus::wire::WireMessage;
 use crate::bus::{EventBus, NewMessage, Subject};
 use crate::event::RecordedEvent;
 
+mod refused;
 pub mod relay;
 pub mod table;
+
+pub use refused::Letters;
 
 #[cfg(test)]
 mod tests;
@@ -41,7 +44,7 @@ pub trait Outlet: Send + Sync + fmt::Debug {
         &'a self,
         store: Uuid,
         events: &'a [(Subject, RecordedEvent)],
-    ) -> BoxFuture<'a, Result<u64, OutletError>>;
+    ) -> BoxFuture<'a, Result<SentAll, OutletError>>;
 
     /// The number of the last message that is there; `None` if it does not count.
     ///
@@ -56,8 +59,10 @@ pub trait Outlet: Send + Sync + fmt::Debug {
 pub struct OutletError {
     /// How many have, from the first.
     pub sent: usize,
-    /// The number of the last of them.
-    pub last: u64,
+    /// What is known of those.
+    pub done: SentAll,
+    /// The next one will never be taken, and others may: it becomes a dead letter.
+    pub refused: bool,
     /// What happened to the next one.
     pub reason: String,
     /// How to react. What is not transient is said in the relay's health.
@@ -93,16 +98,16 @@ impl Outlet for QueueOutlet {
         &'a self,
         store: Uuid,
         events: &'a [(Subject, RecordedEvent)],
-    ) -> BoxFuture<'a, Result<u64, OutletError>> {
+    ) -> BoxFuture<'a, Result<SentAll, OutletError>> {
         async move {
             let messages: Vec<_> = events
                 .iter()
                 .map(|(subject, event)| WireMessage::recorded(store, subject, event))
                 .collect();
-            let sent = self.queue.send(&messages).await;
-            sent.map(|done| done.last).map_err(|error| OutletError {
+            self.queue.send(&messages).await.map_err(|error| OutletError {
                 sent: error.sent,
-                last: error.last,
+                done: error.done(),
+                refused: error.source.is_of_the_message(),
                 class: error.source.class(),
                 reason: error.source.to_string(),
             })
@@ -115,7 +120,8 @@ impl Outlet for QueueOutlet {
             let tail = self.queue.tail().await;
             tail.map(Some).map_err(|error| OutletError {
                 sent: 0,
-                last: 0,
+                done: SentAll::default(),
+                refused: false,
                 class: error.class(),
                 reason: error.to_string(),
             })
@@ -144,13 +150,13 @@ impl Outlet for BusOutlet {
         &'a self,
         _: Uuid,
         events: &'a [(Subject, RecordedEvent)],
-    ) -> BoxFuture<'a, Result<u64, OutletError>> {
+    ) -> BoxFuture<'a, Result<SentAll, OutletError>> {
         async move {
             for (subject, event) in events {
                 // Who has no room is cut off, and shown so: it does not hold up the others.
                 let _ = self.bus.publish(NewMessage::recorded(subject.clone(), event)).await;
             }
-            Ok(0)
+            Ok(SentAll::default())
         }
         .boxed()
     }

@@ -61,7 +61,7 @@ mod tests;
 pub const DEFAULT_AT_ONCE: usize = 128;
 
 /// How soon a timer is seen that another node has set.
-pub const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The longest name, in bytes.
 pub const MAX_NAME: usize = 1_024;

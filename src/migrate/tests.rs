@@ -169,22 +169,19 @@ async fn places_in_the_log_move_with_the_tables_and_back() {
 async fn deadlines_are_notes_again_on_the_way_down() {
     let (_home, path) = home();
     up(&path).await.unwrap();
-    let deadline = r#"{"due":"2026-11-28T00:00:00Z","position":7,"name":"too late"}"#;
-    let unread = r#"{"due":"2026-11-28T00:00:00Z","position":8,"name":null}"#;
-    for (kind, name, payload) in [
-        ("process.order", "a/too late/00000000000000000007", deadline),
-        ("process.order", "%event/00000000000000000008", unread),
-        ("message", "a", "\u{1}"),
-    ] {
-        let row = format!(
-            "insert into timers (kind, name, due, at, payload, state, attempts, deaths, reason) \
-             values ('{kind}', '{name}', 0, 0, cast('{payload}' as blob), 0, 0, 0, '')"
-        );
-        sql(&path, &row).await;
-    }
+    let rows = r#"insert into timers (kind, name, due, at, payload, state, attempts, deaths, reason)
+        values ('process.order', 'a/too late/00000000000000000007', 0, 0,
+                cast('{"due":"2026-11-28T00:00:00Z","position":7,"name":"too late"}' as blob),
+                0, 0, 0, ''),
+               ('process.order', '%event/00000000000000000008', 0, 0,
+                cast('{"due":"2026-11-28T00:00:00Z","position":8,"name":null}' as blob),
+                0, 0, 0, ''),
+               ('message', 'a', 0, 0, x'01', 0, 0, 0, '')"#;
+    sql(&path, rows).await;
     down(&path, 11).await.unwrap();
     let notes = "select name || ' ' || id || ' ' || cast(data as text) from follower_notes";
-    let note = format!("timers.order 00000000000000000007/too late {deadline}");
+    let note = "timers.order 00000000000000000007/too late \
+                {\"due\":\"2026-11-28T00:00:00Z\",\"position\":7,\"name\":\"too late\"}";
     assert_eq!(sql(&path, notes).await, [note]);
 }
 

@@ -326,18 +326,12 @@ impl SystemBuilder {
         let letters = DeadLetters::new(bus.clone());
         let lifecycle = LifecycleQueue::default();
         let mut relays = self.outboxes;
-        relays.extend(self.to_bus.map(|filter| {
-            let (wanted, subject) = (filter.clone(), subject_under("events"));
-            plan::Sending {
-                name: "bus".to_owned(),
-                outlet: Arc::new(BusOutlet::new(bus.clone())),
-                filter,
-                subject: Arc::new(move |event| match wanted.is_feedback(&event.stream) {
-                    true => None,
-                    false => subject(event),
-                }),
-                on_every_node: true,
-            }
+        relays.extend(self.to_bus.map(|filter| plan::Sending {
+            name: "bus".to_owned(),
+            outlet: Arc::new(BusOutlet::new(bus.clone())),
+            filter,
+            subject: subject_under("events"),
+            on_every_node: true,
         }));
         let nudge = Nudge::default();
         let own = [register(Letters), register(OpenSagas)];

@@ -11,9 +11,9 @@ use mister_smith_actors::command::remote::server::{CommandServer, CommandServerA
 use mister_smith_actors::component;
 use mister_smith_actors::dead_letter::DeadLetters;
 use mister_smith_actors::event::Position;
-use mister_smith_actors::outbox::relay::{Relay, RelayArgs};
+use mister_smith_actors::outbox::relay::{DEFAULT_LOOK_EVERY, Relay, RelayArgs};
 use mister_smith_actors::outbox::table::{Nudge, TableArgs, TableRelay};
-use mister_smith_actors::outbox::{Outlet, SubjectOf};
+use mister_smith_actors::outbox::{Letters, Outlet, SubjectOf};
 use mister_smith_actors::pool::{Connect, Pool, PoolArgs};
 use mister_smith_actors::projection::handle::{Node, Plan, PlanArgs};
 use mister_smith_actors::saga::Definitions;
@@ -199,6 +199,7 @@ fn messaging(parts: &mut Parts<'_>) -> SupervisorSpec {
         .child(ChildSpec::component::<BusActor>("bus", bus).health(health))
         .child(ChildSpec::component::<LifecycleFeed>("lifecycle", lifecycle));
     let path: Arc<str> = pool(parts.kind).into();
+    let letters = Letters { bus: parts.bus.clone(), office: Arc::new(parts.letters.clone()) };
     for Sending { name, outlet, filter, subject, on_every_node } in
         std::mem::take(&mut parts.relays)
     {
@@ -211,13 +212,15 @@ fn messaging(parts: &mut Parts<'_>) -> SupervisorSpec {
             filter,
             subject,
             shown: Arc::default(),
+            letters: letters.clone(),
+            look_every: DEFAULT_LOOK_EVERY,
         };
         let relay = ChildSpec::component::<Relay>(format!("outbox.{name}"), args);
         messaging = messaging.child(relay.health(health));
     }
     if let Some((queue, nudge)) = parts.table.take() {
         let owner = Arc::clone(&parts.owner);
-        let args = TableArgs { pool: path, owner, queue, nudge, shown: Arc::default() };
+        let args = TableArgs { pool: path, owner, queue, nudge, shown: Arc::default(), letters };
         let table = ChildSpec::component::<TableRelay>("outbox.table", args);
         messaging = messaging.child(table.health(health));
     }

@@ -18,6 +18,7 @@
 //! | [`archive_kills`] | archives and restores killed after every statement and around every file |
 //! | [`crossing`] | what a node does, and is asked, over a range of the log that is only in files |
 //! | [`queues`] | NATS and Redis keep every law of queues; killed under load, down at the start |
+//! | [`sagas`] | many open ones on several nodes: one node has them and keeps the claim |
 //! | [`remote`] | requests and commands between nodes; the broker killed, a node gone, an answer cut off |
 //! | [`key_value`] | NATS keeps every law of buckets; a watch over the death of the server |
 //! | [`commands`] | reading rights, a log that was archived, a log that grows |
@@ -48,6 +49,7 @@ mod pruning;
 mod queues;
 mod recovery;
 mod remote;
+mod sagas;
 mod server;
 mod store;
 mod timers;

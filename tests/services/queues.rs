@@ -20,6 +20,8 @@ use mister_smith_testkit::{Broker, eventually};
 
 use crate::server::DEADLINE;
 
+mod faults;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nats_keeps_every_law_of_queues() {
     let server = Broker::nats().await;

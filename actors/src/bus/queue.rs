@@ -37,6 +37,7 @@ use crate::event::compression::CompressionError;
 
 pub mod conformance;
 mod error;
+mod expiry;
 pub mod in_process;
 #[cfg(feature = "nats")]
 pub mod nats;
@@ -50,6 +51,7 @@ pub mod replay;
 mod upkeep;
 
 pub use error::{QueueError, SendError};
+pub use expiry::TTL;
 pub(super) use options::check_name;
 pub use options::{QueueOptions, Retention};
 

@@ -24,7 +24,7 @@ use futures_util::future::BoxFuture;
 use mister_smith_supervisors::ErrorClass;
 
 use super::subject::Pattern;
-use super::wire::WireMessage;
+use super::wire::{Unsendable, WireMessage};
 
 pub mod conformance;
 pub mod in_process;
@@ -148,6 +148,9 @@ pub enum RemoteError {
         /// What happened.
         reason: String,
     },
+    /// No broker can carry the message: nothing was sent.
+    #[error("the message cannot be sent: {0}")]
+    Message(#[from] Unsendable),
     /// The message is larger than the broker takes: nothing was sent.
     #[error("a message of {bytes} bytes is too large, at most {most} are taken")]
     TooLarge {
@@ -166,7 +169,7 @@ impl RemoteError {
             Self::NoResponders { .. } | Self::NoAnswer { .. } | Self::Unreachable { .. } => {
                 ErrorClass::Transient
             }
-            Self::TooLarge { .. } => ErrorClass::User,
+            Self::TooLarge { .. } | Self::Message(_) => ErrorClass::User,
         }
     }
 }

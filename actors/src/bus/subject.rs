@@ -27,10 +27,16 @@ impl Subject {
     /// It is not tokens with dots between, or has a wildcard.
     pub fn new(text: impl Into<Arc<str>>) -> Result<Self, InvalidSubject> {
         let text = text.into();
-        check(&text)?;
+        Self::check(&text)?;
+        Ok(Self(text))
+    }
+
+    /// Whether this is a name of a subject.
+    pub(super) fn check(text: &str) -> Result<(), InvalidSubject> {
+        check(text)?;
         match text.contains(['*', '>']) {
-            true => Err(InvalidSubject::Wildcard { text: text.to_string() }),
-            false => Ok(Self(text)),
+            true => Err(InvalidSubject::Wildcard { text: text.to_owned() }),
+            false => Ok(()),
         }
     }
 
@@ -149,11 +155,13 @@ impl Pattern {
     /// Whether a subject is one of those.
     #[must_use]
     pub fn matches(&self, subject: &Subject) -> bool {
-        let mut wanted = self.0.split('.');
-        let mut tokens = subject.as_str().split('.');
-        if subject.is_system() && self.0.starts_with(['*', '>']) {
-            return false;
-        }
+        let hidden = subject.is_system() && self.0.starts_with(['*', '>']);
+        !hidden && self.matches_text(subject.as_str())
+    }
+
+    /// The same as a broker sees it, which knows no subjects of a node.
+    pub(super) fn matches_text(&self, subject: &str) -> bool {
+        let (mut wanted, mut tokens) = (self.0.split('.'), subject.split('.'));
         loop {
             match (wanted.next(), tokens.next()) {
                 (Some(">"), Some(_)) | (None, None) => return true,

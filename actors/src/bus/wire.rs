@@ -18,6 +18,10 @@ use crate::event::{
 };
 use crate::store::IdempotencyKey;
 
+mod check;
+
+pub use check::Unsendable;
+
 /// The payload's media type.
 pub const CONTENT_TYPE: &str = "Content-Type";
 /// How the payload was compressed, if it was.

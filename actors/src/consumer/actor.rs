@@ -392,7 +392,7 @@ impl ConsumerActor {
                 let reason = format!("{MOST_AGAIN} were sent again already; send it again later");
                 runner.settler.bury(&message, FailureCause::Exhausted, reason, 0).await;
             } else if let Ok(_place) = places.acquire().await {
-                let event = super::handle::event_of(&*store, &message).await;
+                let event = crate::dead_letter::event_of(&*store, &message).await;
                 runner.again(message, event).await;
             }
             ConsumerMessage::AgainDone(number)

@@ -12,10 +12,9 @@ use tokio::sync::watch;
 
 use super::actor::{ConsumerActor, ConsumerArgs, ConsumerMessage, trouble_of};
 use super::{Begin, Consumer, ConsumerError};
-use crate::bus::{DeadLetterOffice, EventBus, Message, Pattern};
-use crate::event::{Position, RecordedEvent};
+use crate::bus::{DeadLetterOffice, EventBus, Pattern};
+use crate::event::Position;
 use crate::settle::Counts;
-use crate::store::EventStore;
 use crate::store::claims::Request;
 use crate::store::follow::{ASK_DEADLINE, Shown};
 
@@ -287,18 +286,6 @@ impl ConsumerRef {
     async fn ask(&self, request: Request) -> Result<(), ConsumerError> {
         self.address.ask_within(PATIENCE, |reply| ConsumerMessage::Ask(request, reply)).await?
     }
-}
-
-/// The event of the log that a dead letter was made of.
-pub(super) async fn event_of(
-    store: &dyn EventStore,
-    message: &Message,
-) -> Result<RecordedEvent, String> {
-    let position = message.position().ok_or("the dead letter has no place in the log")?;
-    let before = Position::new(position.get().saturating_sub(1));
-    let found = store.read_all(before, 1).await.map_err(|error| error.to_string())?;
-    let event = found.into_iter().next().filter(|event| event.position == position);
-    event.ok_or_else(|| format!("event {position} is not in the log"))
 }
 
 impl fmt::Debug for Consumers {

@@ -3,8 +3,12 @@
 //! It is a [`Follower`], so that of several nodes on one store one sends; one that publishes on the
 //! bus of its node follows on every node. Beside its place are marks: up to which event the
 //! outlet's numbers went. An outlet whose last number is lower than it was has lost messages (a
-//! JetStream server that lost power, a Redis without its file), and the relay goes back to the last
-//! mark that it still has.
+//! JetStream server that lost power, a Redis without its file), and so has one that numbers new
+//! messages lower than the mark and their count make it: the relay goes back to the last mark that
+//! the outlet still has. It asks when it has begun, after each failure, and now and then.
+//!
+//! An event that the outlet will never take becomes a [dead letter](super::refused), and those
+//! behind it go on. What dead letters themselves record is sent only to who asks for it by name.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,15 +21,18 @@ use mister_smith_supervisors::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::refused::{Kept, Letters, Refused};
 use super::{Outlet, OutletError, SubjectOf};
-use crate::bus::Subject;
+use crate::bus::queue::SentAll;
+use crate::bus::{Message, NewMessage, Subject};
 use crate::component;
+use crate::dead_letter::event_of;
 use crate::event::{Position, RecordedEvent};
 use crate::guarded::guarded;
 use crate::pool::{lease_at_start, store_failure};
-use crate::store::EventFilter;
 use crate::store::claims::{ClaimError, Note};
 use crate::store::follow::{Cursor, Follow, Follower, Page, Shown, Step, failure};
+use crate::store::{DEAD_LETTERS, EventFilter, EventStore};
 use uuid::Uuid;
 
 /// Events that are sent at a time.
@@ -33,6 +40,9 @@ const PAGE: usize = 500;
 
 /// The pause after a failure, doubled with each, up to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How often the outlet is asked whether it has lost anything while nothing is sent.
+pub const DEFAULT_LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Marks that are kept.
 const MARKS: usize = 64;
@@ -47,6 +57,10 @@ pub enum RelayMessage {
     Next(Box<Result<Step, ClaimError>>),
     /// The outlet may take it now. Sent by the relay to itself.
     Again,
+    /// The outlet may have lost something. Sent by the relay to itself.
+    Look,
+    /// A dead letter is to be sent again.
+    Requeued(Arc<Message>),
     /// Another node has taken over, or the store is gone. Sent by the relay to itself.
     Lost(ClaimError),
 }
@@ -71,6 +85,10 @@ pub struct RelayArgs {
     pub subject: SubjectOf,
     /// How far it is, for those who wait.
     pub shown: Arc<Shown>,
+    /// Where events go that the outlet refuses.
+    pub letters: Letters,
+    /// How often the outlet is asked whether it has lost anything.
+    pub look_every: Duration,
 }
 
 /// The name under which a relay's place is kept.
@@ -89,6 +107,7 @@ struct Mark {
 pub struct Relay {
     args: RelayArgs,
     store_id: Uuid,
+    store: Arc<dyn EventStore>,
     follower: Follower,
     cursor: Cursor,
     /// Everything up to here was sent, or is not to be.
@@ -99,6 +118,8 @@ pub struct Relay {
     failures: u32,
     _keeping: TaskGuard,
     waiting: Option<TaskGuard>,
+    looking: Option<TaskGuard>,
+    refused: Refused,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
@@ -128,6 +149,7 @@ impl Actor for Relay {
         let mut relay = Self {
             args: args.clone(),
             store_id: lease.store.store_id(),
+            store: Arc::clone(&lease.store),
             _keeping: cx.spawn_tell(async move { RelayMessage::Lost(kept.keep().await) }),
             follower,
             cursor: Cursor::default(),
@@ -136,8 +158,16 @@ impl Actor for Relay {
             doubtful: true,
             failures: 0,
             waiting: None,
+            looking: None,
+            refused: Refused::new(
+                &place_of(&args.name),
+                &args.letters,
+                cx.address(),
+                RelayMessage::Requeued,
+            ),
             trouble,
         };
+        relay.looking = Some(cx.tell_after(args.look_every, RelayMessage::Look));
         relay.go_on(cx);
         Ok(relay)
     }
@@ -150,6 +180,15 @@ impl Actor for Relay {
         let worked = match message {
             RelayMessage::Next(step) => self.take((*step).map_err(failure)?).await,
             RelayMessage::Again => self.look_back().await,
+            RelayMessage::Look => {
+                self.looking = Some(cx.tell_after(self.args.look_every, RelayMessage::Look));
+                // What it waits for in the log goes on: if the place moves, that is told there.
+                return self.look().await.map_err(failure);
+            }
+            RelayMessage::Requeued(message) => {
+                self.send_again(message, cx);
+                return Ok(());
+            }
             RelayMessage::Lost(error) => return Err(failure(error)),
         };
         match worked {
@@ -174,6 +213,8 @@ impl Actor for Relay {
         match message {
             RelayMessage::Next(_) => "Next",
             RelayMessage::Again => "Again",
+            RelayMessage::Look => "Look",
+            RelayMessage::Requeued(_) => "Requeued",
             RelayMessage::Lost(_) => "Lost",
         }
     }
@@ -239,6 +280,9 @@ impl Relay {
     async fn send(&mut self, page: Page, next: Cursor) -> Result<bool, Trouble> {
         let mut events: Vec<(Subject, RecordedEvent)> = Vec::with_capacity(page.len());
         for event in page {
+            if self.args.filter.is_feedback(&event.stream) {
+                continue;
+            }
             match guarded(|| (self.args.subject)(&event)) {
                 Ok(Some(subject)) => events.push((subject, event)),
                 Ok(None) => {}
@@ -249,36 +293,119 @@ impl Relay {
                 }
             }
         }
+        let mut rest = &events[..];
+        while !rest.is_empty() {
+            self.follower.assure().await?;
+            let (sent, done, error) = match self.args.outlet.send(self.store_id, rest).await {
+                Ok(done) => (rest.len(), done, None),
+                Err(error) => (error.sent.min(rest.len()), error.done, Some(error)),
+            };
+            if self.has_lost(sent, done).await? {
+                return Ok(false);
+            }
+            let (arrived, left) = rest.split_at(sent);
+            if let Some((_, last)) = arrived.last() {
+                self.at = last.position;
+                self.cursor = self.cursor.after(self.at);
+                self.mark(done.last);
+            }
+            rest = match (error, left) {
+                (Some(error), [(subject, event), behind @ ..]) if error.refused => {
+                    self.refuse(subject, event, error).await?;
+                    behind
+                }
+                (Some(error), _) => {
+                    if sent > 0 {
+                        self.settle().await?;
+                    }
+                    return Err(Trouble::Outlet(error));
+                }
+                (None, left) => left,
+            };
+        }
+        self.failures = 0;
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if events.is_empty() {
             self.follower.settle(next, next.position());
             return Ok(true);
         }
-        self.follower.assure().await?;
-        match self.args.outlet.send(self.store_id, &events).await {
-            Ok(last) => {
-                self.failures = 0;
-                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                let before = last.saturating_sub(events.len() as u64);
-                if last > 0 && self.marks.last().is_some_and(|mark| mark.number > last) {
-                    // It lost messages while nobody looked, and numbers these from there on.
-                    self.go_back(before).await?;
-                    return Ok(false);
-                }
-                self.at = next.position();
-                self.mark(last);
-                self.settle().await?;
-                Ok(true)
+        self.at = next.position();
+        self.settle().await?;
+        Ok(true)
+    }
+
+    /// Whether the outlet's numbers show that it has lost messages while nobody looked; then it
+    /// goes back. It may take messages of others, so that higher numbers say nothing.
+    async fn has_lost(&mut self, sent: usize, done: SentAll) -> Result<bool, Trouble> {
+        let new = (sent as u64).saturating_sub(done.duplicates);
+        let lost = done.last > 0
+            && self.marks.last().is_some_and(|mark| done.last < mark.number.saturating_add(new));
+        if lost {
+            self.go_back(done.last.saturating_sub(new)).await?;
+        }
+        Ok(lost)
+    }
+
+    /// An event that the outlet will never take becomes a dead letter, or is put aside where it
+    /// cannot be one.
+    async fn refuse(
+        &mut self,
+        subject: &Subject,
+        event: &RecordedEvent,
+        error: OutletError,
+    ) -> Result<(), Trouble> {
+        // A letter about a letter would be refused like it, and so on.
+        let kept = match event.stream.category() == DEAD_LETTERS {
+            true => Kept::Never,
+            false => {
+                let message = NewMessage::recorded(subject.clone(), event);
+                self.refused.keep(message, &error.reason).await
             }
-            Err(error) => {
-                if let Some(sent) = error.sent.checked_sub(1).and_then(|last| events.get(last)) {
-                    self.at = sent.1.position;
-                    self.cursor = self.cursor.after(self.at);
-                    self.mark(error.last);
-                    self.settle().await?;
-                }
-                Err(Trouble::Outlet(error))
+        };
+        match kept {
+            Kept::Letter => {}
+            Kept::Never => self.follower.park(self.cursor, event, &error.reason).await?,
+            Kept::NotYet => {
+                let reason = format!("{}; its dead letter is not kept yet", error.reason);
+                return Err(Trouble::Outlet(OutletError { reason, ..error }));
             }
         }
+        self.at = event.position;
+        self.cursor = self.cursor.after(self.at);
+        self.settle().await?;
+        Ok(())
+    }
+
+    /// Sends the event of a dead letter again, beside the others: they have gone on.
+    fn send_again(&self, message: Arc<Message>, cx: &mut Context<Self>) {
+        let (refused, outlet) = (self.refused.clone(), Arc::clone(&self.args.outlet));
+        let (store, id) = (Arc::clone(&self.store), self.store_id);
+        let sending = cx.spawn_guard(async move {
+            let sent = match event_of(&*store, &message).await {
+                Ok(event) => {
+                    let one = [(message.subject().clone(), event)];
+                    outlet.send(id, &one).await.map(drop).map_err(|error| error.reason)
+                }
+                Err(reason) => Err(reason),
+            };
+            refused.sent_again(&message, sent).await;
+        });
+        cx.keep(sending);
+    }
+
+    /// Looks whether the outlet has lost anything since it was sent something.
+    async fn look(&mut self) -> Result<(), ClaimError> {
+        if self.failures > 0 || self.marks.is_empty() {
+            return Ok(());
+        }
+        self.doubtful = true;
+        let trouble = match self.look_back().await {
+            Ok(()) => None,
+            Err(Trouble::Claim(error)) => return Err(error),
+            Err(Trouble::Outlet(error)) => Some(error.to_string()),
+        };
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        Ok(())
     }
 
     /// Goes back to what the outlet still has.

@@ -1,6 +1,10 @@
 //! The relay of the outbox table: sends what applications put in with their own transactions. Of
 //! several nodes on one store one does, under a claim as those have who follow the log.
+//!
+//! A message that the queue will never take becomes a [dead letter](super::refused), and those
+//! behind it go on. One that cannot even be that stays in the table, and the health says so.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +16,10 @@ use mister_smith_supervisors::{
 };
 use tokio::sync::{Notify, watch};
 
+use super::refused::{Kept, Letters, Refused, letter_of, wire_of};
+use crate::bus::Message;
 use crate::bus::queue::Sender;
+use crate::bus::wire::WireMessage;
 use crate::component;
 use crate::pool::{Lease, lease_at_start, store_failure};
 use crate::store::claims::ClaimError;
@@ -27,6 +34,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The name that is claimed.
 const CLAIM: &str = "outbox";
 
+/// Messages that can be neither sent nor kept as dead letters, and are passed over. With more of
+/// them nothing is sent.
+const MOST_STUCK: usize = 100;
+
 /// The longest pause after a failure.
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -37,6 +48,8 @@ pub enum TableMessage {
     Next(Box<Result<Step, ClaimError>>),
     /// There may be something to send. Sent by the relay to itself.
     Continue,
+    /// A dead letter is to be sent again.
+    Requeued(Arc<Message>),
     /// Another node has taken over, or the store is gone. Sent by the relay to itself.
     Lost(ClaimError),
 }
@@ -65,6 +78,8 @@ pub struct TableArgs {
     pub nudge: Nudge,
     /// Whether it stands by, for those who look.
     pub shown: Arc<Shown>,
+    /// Where messages go that the queue refuses.
+    pub letters: Letters,
 }
 
 /// The actor.
@@ -79,6 +94,9 @@ pub struct TableRelay {
     _keeping: TaskGuard,
     asking: Option<TaskGuard>,
     waiting: Option<TaskGuard>,
+    refused: Refused,
+    /// Rows that can be neither sent nor kept.
+    stuck: BTreeSet<i64>,
     shown: Arc<Status>,
 }
 
@@ -124,6 +142,8 @@ impl Actor for TableRelay {
             failures: 0,
             asking: None,
             waiting: None,
+            refused: Refused::new(CLAIM, &args.letters, cx.address(), TableMessage::Requeued),
+            stuck: BTreeSet::new(),
             shown,
         };
         relay.ask(cx);
@@ -144,6 +164,10 @@ impl Actor for TableRelay {
                 self.ask(cx);
             }
             TableMessage::Continue => {}
+            TableMessage::Requeued(message) => {
+                self.send_again(message, cx);
+                return Ok(());
+            }
         }
         if self.paused {
             self.waiting = None;
@@ -179,6 +203,7 @@ impl Actor for TableRelay {
         match message {
             TableMessage::Next(_) => "Next",
             TableMessage::Continue => "Continue",
+            TableMessage::Requeued(_) => "Requeued",
             TableMessage::Lost(_) => "Lost",
         }
     }
@@ -189,24 +214,73 @@ impl TableRelay {
     async fn send(&mut self) -> Result<Option<String>, Failure> {
         loop {
             self.follower.assure().await.map_err(failure)?;
-            let page = self.lease.messages.outgoing(PAGE).await.map_err(store_failure)?;
-            if page.is_empty() {
-                return Ok(None);
+            let page = self.lease.messages.outgoing(PAGE + self.stuck.len()).await;
+            let page = page.map_err(store_failure)?;
+            let page = page.into_iter().filter(|one| !self.stuck.contains(&one.id));
+            let (ids, messages): (Vec<_>, Vec<_>) = page.map(|one| (one.id, one.message)).unzip();
+            if ids.is_empty() {
+                return Ok(self.about_stuck());
             }
-            let (ids, messages): (Vec<_>, Vec<_>) =
-                page.into_iter().map(|one| (one.id, one.message)).unzip();
-            let (sent, trouble) = match self.args.queue.send(&messages).await {
+            let (sent, error) = match self.args.queue.send(&messages).await {
                 Ok(_) => (ids.len(), None),
-                Err(error) => (error.sent, Some(error.source.to_string())),
+                Err(error) => (error.sent, Some(error.source)),
             };
             if sent > 0 {
                 self.lease.messages.sent(&ids[..sent]).await.map_err(store_failure)?;
                 self.shown.sent.fetch_add(sent as u64, Ordering::Relaxed);
             }
-            if trouble.is_some() {
-                return Ok(trouble);
+            match (error, ids.get(sent), messages.get(sent)) {
+                (Some(error), Some(id), Some(message)) if error.is_of_the_message() => {
+                    if let Some(trouble) = self.refuse(*id, message, error.to_string()).await? {
+                        return Ok(Some(trouble));
+                    }
+                }
+                (Some(error), ..) => return Ok(Some(error.to_string())),
+                (None, ..) => {}
             }
         }
+    }
+
+    /// A message that the queue will never take becomes a dead letter; answers what stands in the
+    /// way of that.
+    async fn refuse(
+        &mut self,
+        id: i64,
+        message: &WireMessage,
+        reason: String,
+    ) -> Result<Option<String>, Failure> {
+        match self.refused.keep(letter_of(message), &reason).await {
+            Kept::Letter => self.lease.messages.sent(&[id]).await.map_err(store_failure)?,
+            Kept::Never if self.stuck.len() < MOST_STUCK => _ = self.stuck.insert(id),
+            Kept::Never => return Ok(self.about_stuck()),
+            Kept::NotYet => return Ok(Some(format!("{reason}; its dead letter is not kept yet"))),
+        }
+        Ok(None)
+    }
+
+    fn about_stuck(&self) -> Option<String> {
+        let first = self.stuck.first()?;
+        let count = self.stuck.len();
+        Some(format!(
+            "{count} messages can be neither sent nor kept as dead letters; look at row {first} of \
+             the outbox"
+        ))
+    }
+
+    /// Sends the message of a dead letter again.
+    fn send_again(&self, message: Arc<Message>, cx: &mut Context<Self>) {
+        let (refused, queue) = (self.refused.clone(), Arc::clone(&self.args.queue));
+        let sending = cx.spawn_guard(async move {
+            let sent = match wire_of(&message) {
+                Ok(wire) => match queue.send(&[wire]).await {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error.source.to_string()),
+                },
+                Err(reason) => Err(reason),
+            };
+            refused.sent_again(&message, sent).await;
+        });
+        cx.keep(sending);
     }
 
     fn ask(&mut self, cx: &Context<Self>) {

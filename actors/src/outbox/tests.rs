@@ -12,11 +12,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sqlx::{Connection as _, Executor as _, SqliteConnection};
 
-use super::relay::{Relay, RelayArgs, RelayMessage};
+use super::relay::{DEFAULT_LOOK_EVERY, Relay, RelayArgs, RelayMessage};
 use super::table::{Nudge, TableArgs, TableMessage, TableRelay};
-use super::{BusOutlet, Outlet, OutletError, QueueOutlet, subject_under};
+use super::{BusOutlet, Letters, Outlet, OutletError, QueueOutlet, subject_under};
 use crate::bus::queue::in_process::Broker;
-use crate::bus::queue::{Queue, QueueOptions, Retention};
+use crate::bus::queue::{Queue, QueueOptions, Retention, SentAll};
 use crate::bus::wire::WireMessage;
 use crate::bus::{Delivery, Outcome, Subject, Subscription};
 use crate::event::{Position, RecordedEvent, StreamId, Timestamp};
@@ -24,6 +24,9 @@ use crate::store::follow::Shown;
 use crate::store::messages::sqlite;
 use crate::store::{Append, EventFilter, ExpectedVersion, IdempotencyKey, conformance};
 use crate::tests::world::{POOL, World};
+
+mod losses;
+mod poison;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -46,6 +49,8 @@ struct Post {
     /// Positions that it still has, in the order in which they came.
     has: Mutex<Vec<Position>>,
     number: Mutex<u64>,
+    /// Positions that it will never take.
+    refuses: Mutex<BTreeSet<u64>>,
 }
 
 impl Post {
@@ -54,6 +59,24 @@ impl Post {
         let has = self.has.lock().unwrap();
         has.iter().map(|at| at.get()).filter(|at| seen.insert(*at)).collect()
     }
+
+    /// Loses what came after the n-th, and nobody is told.
+    fn lose(&self, keep: usize) {
+        let mut number = self.number.lock().unwrap();
+        self.has.lock().unwrap().truncate(keep);
+        *number = keep as u64;
+    }
+
+    async fn until_it_has(&self, all: impl IntoIterator<Item = u64>) {
+        let all: BTreeSet<u64> = all.into_iter().collect();
+        let arrived = async {
+            while self.has().into_iter().collect::<BTreeSet<_>>() != all {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let arrived = tokio::time::timeout(DEADLINE, arrived).await;
+        assert!(arrived.is_ok(), "it has {:?}", self.has());
+    }
 }
 
 impl Outlet for Post {
@@ -61,13 +84,16 @@ impl Outlet for Post {
         &'a self,
         _: uuid::Uuid,
         events: &'a [(Subject, RecordedEvent)],
-    ) -> BoxFuture<'a, Result<u64, OutletError>> {
+    ) -> BoxFuture<'a, Result<SentAll, OutletError>> {
         async move {
             tokio::task::yield_now().await;
             let fault = self.faults.lock().unwrap().pop();
+            let refuses = self.refuses.lock().unwrap().clone();
+            let bad = |one: &(Subject, RecordedEvent)| refuses.contains(&one.1.position.get());
+            let good = events.iter().position(bad).unwrap_or(events.len());
             let sent = match fault {
-                Some(Fault::After(count)) => count.min(events.len()),
-                _ => events.len(),
+                Some(Fault::After(count)) => count.min(good),
+                _ => good,
             };
             let mut number = self.number.lock().unwrap();
             for (subject, event) in &events[..sent] {
@@ -77,12 +103,19 @@ impl Outlet for Post {
             }
             let error = |sent| OutletError {
                 sent,
-                last: *number,
+                done: SentAll { last: *number, duplicates: 0 },
+                refused: false,
                 reason: "a fault".to_owned(),
                 class: ErrorClass::Transient,
             };
             match fault {
-                None => Ok(*number),
+                None if sent < events.len() => Err(OutletError {
+                    refused: true,
+                    reason: "too large".to_owned(),
+                    class: ErrorClass::User,
+                    ..error(sent)
+                }),
+                None => Ok(SentAll { last: *number, duplicates: 0 }),
                 Some(Fault::After(_)) => Err(error(sent)),
                 Some(Fault::AnswerLost) => Err(error(0)),
                 Some(Fault::Forget(keep)) => {
@@ -109,18 +142,40 @@ struct Running {
 }
 
 async fn relay(outlet: Arc<dyn Outlet>, filter: EventFilter) -> Running {
+    relay_that_looks(outlet, filter, DEFAULT_LOOK_EVERY).await
+}
+
+async fn relay_that_looks(
+    outlet: Arc<dyn Outlet>,
+    filter: EventFilter,
+    look_every: Duration,
+) -> Running {
     let world = World::new().await;
-    let shown = Arc::<Shown>::default();
-    let args = RelayArgs {
-        name: "post".into(),
+    let args = RelayArgs { filter, look_every, ..args(&world, "post", outlet) };
+    started(world, args).await
+}
+
+fn args(world: &World, name: &str, outlet: Arc<dyn Outlet>) -> RelayArgs {
+    RelayArgs {
+        name: name.into(),
         pool: POOL.into(),
         owner: Some("test".into()),
         head: world.head.subscribe(),
         outlet,
-        filter,
+        filter: EventFilter::ALL,
         subject: subject_under("events"),
-        shown: Arc::clone(&shown),
-    };
+        shown: Arc::default(),
+        letters: letters_of(world),
+        look_every: DEFAULT_LOOK_EVERY,
+    }
+}
+
+fn letters_of(world: &World) -> Letters {
+    Letters { bus: world.bus.clone(), office: Arc::new(world.letters.clone()) }
+}
+
+async fn started(world: World, args: RelayArgs) -> Running {
+    let shown = Arc::clone(&args.shown);
     let supervisor = world.system.supervisor("/aggregates").unwrap();
     let spec = ChildSpec::component::<Relay>("relay", args);
     supervisor.spawn_spec::<RelayMessage>(spec).await.unwrap();
@@ -179,16 +234,8 @@ async fn the_bus_hears_what_is_in_the_log() {
         })
         .await
         .unwrap();
-    let args = RelayArgs {
-        name: "bus".into(),
-        pool: POOL.into(),
-        owner: None,
-        head: running.world.head.subscribe(),
-        outlet: Arc::new(BusOutlet::new(running.world.bus.clone())),
-        filter: EventFilter::ALL,
-        subject: subject_under("events"),
-        shown: Arc::default(),
-    };
+    let outlet = Arc::new(BusOutlet::new(running.world.bus.clone()));
+    let args = RelayArgs { owner: None, ..args(&running.world, "bus", outlet) };
     let supervisor = running.world.system.supervisor("/aggregates").unwrap();
     let spec = ChildSpec::component::<Relay>("bus", args);
     supervisor.spawn_spec::<RelayMessage>(spec).await.unwrap();
@@ -202,25 +249,16 @@ async fn the_bus_hears_what_is_in_the_log() {
 #[tokio::test]
 async fn an_event_whose_subject_panics_is_put_aside() {
     let world = World::new().await;
-    let (post, shown) = (Arc::new(Post::default()), Arc::<Shown>::default());
+    let post = Arc::new(Post::default());
     let plain = subject_under("events");
     let args = RelayArgs {
-        name: "post".into(),
-        pool: POOL.into(),
-        owner: Some("test".into()),
-        head: world.head.subscribe(),
-        outlet: Arc::clone(&post) as _,
-        filter: EventFilter::ALL,
         subject: Arc::new(move |event: &RecordedEvent| {
             assert_ne!(event.position.get(), 2, "a fault in the application");
             plain(event)
         }),
-        shown: Arc::clone(&shown),
+        ..args(&world, "post", Arc::clone(&post) as _)
     };
-    let supervisor = world.system.supervisor("/aggregates").unwrap();
-    let spec = ChildSpec::component::<Relay>("relay", args);
-    supervisor.spawn_spec::<RelayMessage>(spec).await.unwrap();
-    let running = Running { world, appended: AtomicU64::new(0), shown };
+    let running = started(world, args).await;
     running.append("order-1", 3).await;
     running.reached(3).await;
     assert_eq!(post.has(), [1, 3]);
@@ -310,6 +348,7 @@ async fn a_message_goes_out_if_and_only_if_its_transaction_is_committed() {
         queue: orders.sender(),
         nudge: nudge.clone(),
         shown: Arc::default(),
+        letters: letters_of(&world),
     };
     let supervisor = world.system.supervisor("/aggregates").unwrap();
     let spec = ChildSpec::component::<TableRelay>("table", args);
@@ -357,10 +396,11 @@ async fn a_repeat_is_known_as_long_as_it_is_remembered() {
     let world = World::new().await;
     let url = format!("sqlite://{}", world.path().display());
     let mut connection = SqliteConnection::connect(&url).await.unwrap();
-    let at = Timestamp::from_micros(1_000_000);
+    let wall = || Timestamp::from_micros(world.system.clock().wall_us());
+    let before = Timestamp::from_micros(wall().as_micros() - 1_000_000);
     let mut first = async |commit: bool| {
         let mut transaction = connection.begin().await.unwrap();
-        let first = sqlite::first_time(&mut transaction, "mailer", "m1", at).await.unwrap();
+        let first = sqlite::first_time(&mut transaction, "mailer", "m1").await.unwrap();
         match commit {
             true => transaction.commit().await.unwrap(),
             false => transaction.rollback().await.unwrap(),
@@ -371,11 +411,13 @@ async fn a_repeat_is_known_as_long_as_it_is_remembered() {
     assert!(first(true).await, "a transaction that was rolled back has handled nothing");
     assert!(!first(true).await);
     let messages = world.lease().await.messages;
-    assert_eq!(messages.forget(at).await.unwrap(), 0, "only what is older");
-    assert_eq!(messages.forget(Timestamp::from_micros(1_000_001)).await.unwrap(), 1);
+    assert_eq!(messages.forget(before).await.unwrap(), 0, "only what is older");
+    // By the database's clock, and not by what a message says of its time.
+    let after = Timestamp::from_micros(wall().as_micros() + 1_000_000);
+    assert_eq!(messages.forget(after).await.unwrap(), 1);
     assert!(first(true).await);
     assert!(
-        sqlite::first_time(&mut connection, "other", "m1", at).await.unwrap(),
+        sqlite::first_time(&mut connection, "other", "m1").await.unwrap(),
         "each consumer has its own"
     );
 }

@@ -31,9 +31,10 @@ use super::definition::{Definition, StepContext};
 use super::events::{SagaEvent, failed};
 use super::state::{Next, SagaStatus, StepShape, StepState, StepStatus};
 use super::{Definitions, parts_of};
-use crate::event::{EventId, StreamId, Timestamp};
+use crate::event::{EventId, StreamId, Timestamp, Version};
 use crate::pool::PoolMessage;
 use crate::store::committer::{CommitterHandle, CommitterMessage};
+use crate::store::follow::{self, Follower};
 
 mod attempt;
 mod journal;
@@ -73,6 +74,8 @@ pub struct SagaArgs {
     pub committer: Arc<str>,
     /// Where it says that it rests.
     pub board: Board,
+    /// Under whose claim it goes on; a node that slept past its lease asks before it does anything.
+    pub claim: Option<Follower>,
     /// What sagas do.
     pub definitions: Definitions,
 }
@@ -155,13 +158,23 @@ impl Actor for SagaActor {
 
 impl SagaActor {
     async fn take(&mut self, message: SagaMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
-        match message {
-            _ if self.journal.inherited.is_none() => self.load(cx).await?,
-            SagaMessage::Go => {}
-            SagaMessage::Changed => self.journal.reload().await?,
-            SagaMessage::Ended(ended) => self.ended(*ended, cx).await?,
+        if let Some(claim) = &self.args.claim {
+            claim.assure().await.map_err(follow::failure)?;
         }
-        self.advance(cx).await
+        // The first message may be any: one to a life before waits for this one.
+        let fresh = self.journal.version == Version::ZERO;
+        if fresh {
+            self.load(cx).await?;
+        }
+        let ended = match message {
+            SagaMessage::Ended(ended) => Some(*ended),
+            SagaMessage::Changed if !fresh => {
+                self.journal.reload().await?;
+                None
+            }
+            SagaMessage::Go | SagaMessage::Changed => None,
+        };
+        self.advance(ended, cx).await
     }
 
     /// Takes in what there is when this life begins. A saga that has just begun needs no look at
@@ -215,8 +228,16 @@ impl SagaActor {
     }
 
     /// Goes on until something runs or has to be waited for.
-    async fn advance(&mut self, cx: &mut Context<Self>) -> Result<(), Failure> {
+    async fn advance(
+        &mut self,
+        mut ended: Option<Ended>,
+        cx: &mut Context<Self>,
+    ) -> Result<(), Failure> {
         loop {
+            if let Some(one) = ended.take() {
+                ended = self.ended(one, cx).await?;
+                continue;
+            }
             self.timer = None;
             let at = now(cx);
             let goes_on = self.running.as_ref().is_some_and(|running| {
@@ -234,10 +255,8 @@ impl SagaActor {
             let (definition, shape) = (&self.definition, &self.shape);
             let due = |journal: &Journal, now| due(journal, definition.as_ref(), shape, now);
             let tried = self.journal.record(cx, due).await.map_err(failure)?;
-            if self.begin(&tried, cx) {
-                continue;
-            }
-            if self.rest(cx).await? {
+            ended = self.begin(&tried, cx);
+            if self.running.is_none() && self.rest(cx).await? {
                 return Ok(());
             }
         }
@@ -280,19 +299,15 @@ impl SagaActor {
         Some(by.map_or(until, |by| by.min(until)))
     }
 
-    /// Begins the step that the last write began, if it was ours.
-    fn begin(&mut self, tried: &[EventId], cx: &Context<Self>) -> bool {
-        let Some(begun) = self.journal.begun.filter(|begun| tried.contains(&begun.id)) else {
-            return false;
-        };
-        let Some((step, StepState { status, attempts, undo_attempts, .. })) =
-            in_progress(&self.journal, &self.shape)
-        else {
-            return false;
-        };
+    /// Begins the step that the last write began, if it was ours; answers its result if it is done
+    /// at once.
+    fn begin(&mut self, tried: &[EventId], cx: &Context<Self>) -> Option<Ended> {
+        let begun = self.journal.begun.filter(|begun| tried.contains(&begun.id))?;
+        let (step, StepState { status, attempts, undo_attempts, .. }) =
+            in_progress(&self.journal, &self.shape)?;
         let undo = *status == StepStatus::Undoing;
         let attempt = if undo { *undo_attempts } else { *attempts };
-        let Some(definition) = self.definition.as_ref() else { return false };
+        let definition = self.definition.as_ref()?;
         let (name, id) = parts_of(&self.args.stream).unwrap_or_default();
         let step_name = &self.shape[step].name;
         let key = match undo {
@@ -301,16 +316,18 @@ impl SagaActor {
         };
         let (saga, data) = (id.into(), self.journal.state.data.clone());
         let context = StepContext { saga, attempt, key, data, metadata: self.journal.metadata() };
-        self.running = Some(Running::begin(begun.id, (step, undo), definition, context, cx));
-        true
+        let (running, ended) = Running::begin(begun.id, (step, undo), definition, context, cx);
+        self.running = Some(running);
+        ended
     }
 
-    /// Writes down what came of the step that ran, and what comes next.
-    async fn ended(&mut self, ended: Ended, cx: &Context<Self>) -> Result<(), Failure> {
+    /// Writes down what came of the step that ran, and what comes next; answers the result of that
+    /// if it is done at once.
+    async fn ended(&mut self, ended: Ended, cx: &Context<Self>) -> Result<Option<Ended>, Failure> {
         let Some(running) = self.running.take_if(|running| running.begun == ended.begun) else {
-            return Ok(());
+            return Ok(None);
         };
-        let Some(definition) = self.definition.clone() else { return Ok(()) };
+        let Some(definition) = self.definition.clone() else { return Ok(None) };
         let random = cx.random_u64();
         let Running { begun, step, attempt, undo, .. } = running;
         let policy = definition.policy(step, undo);
@@ -355,8 +372,7 @@ impl SagaActor {
                 other => break other.map_err(failure)?,
             }
         };
-        self.begin(&tried, cx);
-        Ok(())
+        Ok(self.begin(&tried, cx))
     }
 
     fn show(&self) {

@@ -360,6 +360,7 @@ impl SagaManager {
             pool: Arc::clone(&self.args.pool),
             committer: Arc::clone(&self.args.committer),
             board: self.board.clone(),
+            claim: Some(self.follower.clone()),
             definitions: self.args.definitions.clone(),
         }
     }

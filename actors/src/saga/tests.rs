@@ -3,9 +3,13 @@
 
 mod decisions;
 mod faults;
+mod histories;
 mod laws;
+mod owners;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Definition, Saga, SagaState, SagaStatus, Step, StepContext, StepError};
 use crate::bus::RetryPolicy;
+use crate::event::EventId;
 use crate::tests::world::World;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -120,6 +125,13 @@ impl Agency {
     fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
+}
+
+/// An id that no other event has.
+fn fresh_id() -> EventId {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let number = u128::from(LAST.fetch_add(1, Ordering::Relaxed));
+    EventId::new(uuid::Uuid::from_u128((0xfe << 120) | number))
 }
 
 const STEPS: [&str; 3] = ["flight", "hotel", "car"];

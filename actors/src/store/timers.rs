@@ -104,6 +104,25 @@ pub struct TimerRow {
     pub reason: String,
 }
 
+/// Timers that are due.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Due {
+    /// The first ones first.
+    pub rows: Vec<TimerRow>,
+    /// When the first one that is not due yet is to be looked at.
+    pub next: Option<Timestamp>,
+}
+
+impl Due {
+    /// Rows by their time, of which the last may be the next one.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    fn of(mut rows: Vec<TimerRow>, by: Timestamp) -> Self {
+        rows.sort_by_key(|row| row.at);
+        let next = rows.pop_if(|row| row.at > by).map(|row| row.at);
+        Self { rows, next }
+    }
+}
+
 /// What becomes of a timer that was fired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
@@ -184,7 +203,8 @@ pub trait TimerTable: Send + Sync + fmt::Debug {
         to: &'a str,
     ) -> BoxFuture<'a, Result<u64, StoreError>>;
 
-    /// Those to be looked at by then, the first ones first.
+    /// Those to be looked at by then, the first ones first, and when the next one after them is. One
+    /// question to the database: it is asked all the time.
     ///
     /// # Errors
     /// The database failed.
@@ -193,17 +213,13 @@ pub trait TimerTable: Send + Sync + fmt::Debug {
         kind: &'a str,
         by: Timestamp,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<TimerRow>, StoreError>>;
+    ) -> BoxFuture<'a, Result<Due, StoreError>>;
 
-    /// When the next one after a time is to be looked at, and how many nobody knew.
+    /// How many nobody knew.
     ///
     /// # Errors
     /// The database failed.
-    fn next<'a>(
-        &'a self,
-        kind: &'a str,
-        after: Timestamp,
-    ) -> BoxFuture<'a, Result<(Option<Timestamp>, u64), StoreError>>;
+    fn unknown<'a>(&'a self, kind: &'a str) -> BoxFuture<'a, Result<u64, StoreError>>;
 
     /// Says what becomes of rows, if the fence still stands; else nothing happens and it answers
     /// false. A row that was cancelled or set anew meanwhile is left alone.

@@ -44,6 +44,7 @@ pub(crate) struct World {
     summaries: ProjectionRef,
     home: Arc<Home>,
     path: std::path::PathBuf,
+    most_sagas: usize,
 }
 
 impl World {
@@ -52,18 +53,23 @@ impl World {
     }
 
     pub(crate) async fn with(sagas: Vec<Arc<dyn Definition>>) -> Self {
+        Self::small(sagas, usize::MAX).await
+    }
+
+    /// With room for so many running sagas.
+    pub(crate) async fn small(sagas: Vec<Arc<dyn Definition>>, most_sagas: usize) -> Self {
         let home = Arc::new(Home::new());
         let path = home.file().await;
-        Self::on(home, path, sagas).await
+        Self::on(home, path, sagas, most_sagas).await
     }
 
     /// The same store with another program.
     pub(crate) async fn again(self, sagas: Vec<Arc<dyn Definition>>) -> Self {
         self.system.shutdown(Duration::from_secs(20)).await;
         self.bus.close();
-        let (home, path) = (Arc::clone(&self.home), self.path.clone());
+        let (home, path, most) = (Arc::clone(&self.home), self.path.clone(), self.most_sagas);
         drop(self);
-        Self::on(home, path, sagas).await
+        Self::on(home, path, sagas, most).await
     }
 
     /// The same store with another program, whose read models are to be made again from the log: as
@@ -71,7 +77,7 @@ impl World {
     pub(crate) async fn again_from_the_log(self, sagas: Vec<Arc<dyn Definition>>) -> Self {
         self.system.shutdown(Duration::from_secs(20)).await;
         self.bus.close();
-        let (home, path) = (Arc::clone(&self.home), self.path.clone());
+        let (home, path, most) = (Arc::clone(&self.home), self.path.clone(), self.most_sagas);
         drop(self);
         let models = crate::store::sqlite::read_models_of(&path);
         let models = rusqlite::Connection::open(models).unwrap();
@@ -79,13 +85,14 @@ impl World {
             models.execute(&format!("delete from {table}"), ()).unwrap();
         }
         drop(models);
-        Self::on(home, path, sagas).await
+        Self::on(home, path, sagas, most).await
     }
 
     async fn on(
         home: Arc<Home>,
         path: std::path::PathBuf,
         sagas: Vec<Arc<dyn Definition>>,
+        most_sagas: usize,
     ) -> Self {
         let patient = Duration::from_secs(1);
         let faults = Arc::new(Faults::default());
@@ -135,7 +142,11 @@ impl World {
             .strategy(Strategy::OneForAll)
             .intensity(10_000, patient)
             .child(ChildSpec::component::<SagaManager>("manager", manager))
-            .child(SupervisorSpec::dynamic("running").intensity(10_000, patient));
+            .child(
+                SupervisorSpec::dynamic("running")
+                    .intensity(10_000, patient)
+                    .max_children(most_sagas),
+            );
         let root = SupervisorSpec::new("world")
             .strategy(Strategy::RestForOne)
             .intensity(10_000, patient)
@@ -214,6 +225,7 @@ impl World {
             summaries,
             home,
             path,
+            most_sagas,
         }
     }
 

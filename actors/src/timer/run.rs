@@ -18,7 +18,7 @@ use crate::event::{Position, Timestamp};
 use crate::guarded::{Broken, guarded_within};
 use crate::store::claims::ClaimError;
 use crate::store::follow::{Cursor, Follower, MOST_DEATHS, Step};
-use crate::store::timers::{Settled, TimerRow, TimerState, TimerTable};
+use crate::store::timers::{Due, Settled, TimerRow, TimerState, TimerTable};
 
 /// The first pause before a timer is tried again that this program does not know.
 const UNKNOWN_FIRST: Duration = Duration::from_secs(1);
@@ -201,13 +201,18 @@ impl Run {
     async fn begin<'a>(&self) -> Result<InFlight<'a>, ClaimError> {
         // This program may know what another one did not.
         self.table.wake(&self.kind).await?;
+        self.count_unknown().await?;
         let careful = if self.follower.is_careful() { 2 * self.options.at_once } else { 0 };
         Ok(InFlight { ids: BTreeSet::new(), firing: FuturesUnordered::new(), careful })
     }
 
     fn has_room(&self, in_flight: &InFlight<'_>) -> bool {
         match in_flight.careful {
-            0 => in_flight.ids.len() <= self.options.at_once / 2,
+            // Not for each single one: what is in flight is read again with those behind it.
+            0 => {
+                let room = self.options.at_once.saturating_sub(in_flight.ids.len());
+                room >= (self.options.at_once / 8).max(1)
+            }
             _ => in_flight.ids.is_empty(),
         }
     }
@@ -221,10 +226,11 @@ impl Run {
             0 => (self.options.at_once, self.options.at_once - in_flight.ids.len()),
             _ => (1, 1),
         };
-        let page = self.table.due(&self.kind, now, limit).await?;
-        let more = page.len() == limit;
+        let Due { rows, next } = self.table.due(&self.kind, now, limit).await?;
+        let next = next.map(Timestamp::as_micros);
+        self.counted.next.store(next.unwrap_or(i64::MAX), Ordering::Relaxed);
         let fresh: Vec<_> =
-            page.into_iter().filter(|row| !in_flight.ids.contains(&row.id)).take(room).collect();
+            rows.into_iter().filter(|row| !in_flight.ids.contains(&row.id)).take(room).collect();
         if in_flight.careful > 0 && !fresh.is_empty() {
             let marks = fresh.iter().map(|row| (row.id, Settled::Trying)).collect();
             self.write(marks).await?;
@@ -234,13 +240,6 @@ impl Run {
             in_flight.ids.insert(row.id);
             in_flight.firing.push(self.fire(row).boxed());
         }
-        if more {
-            return Ok(None);
-        }
-        let (next, unknown) = self.table.next(&self.kind, now).await?;
-        self.counted.unknown.store(unknown, Ordering::Relaxed);
-        let next = next.map(Timestamp::as_micros);
-        self.counted.next.store(next.unwrap_or(i64::MAX), Ordering::Relaxed);
         Ok(next)
     }
 
@@ -250,10 +249,23 @@ impl Run {
         done: Vec<(i64, Settled)>,
     ) -> Result<(), ClaimError> {
         let ids: Vec<_> = done.iter().map(|(id, _)| *id).collect();
+        let unknown = |(_, settled): &(i64, Settled)| {
+            matches!(settled, Settled::Later { state: TimerState::Unknown, .. })
+        };
+        let count = self.counted.unknown() > 0 || done.iter().any(unknown);
         self.write(done).await?;
+        if count {
+            self.count_unknown().await?;
+        }
         for id in ids {
             in_flight.ids.remove(&id);
         }
+        Ok(())
+    }
+
+    async fn count_unknown(&self) -> Result<(), ClaimError> {
+        let unknown = self.table.unknown(&self.kind).await?;
+        self.counted.unknown.store(unknown, Ordering::Relaxed);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::store::claims::memory::MemoryClaims;
 use crate::store::follow::{Follow, Follower, LEASE, Source};
 use crate::store::memory::MemoryStore;
 use crate::store::timers::memory::MemoryTimers;
-use crate::store::timers::{TimerTable, conformance};
+use crate::store::timers::{Due, TimerTable, conformance};
 
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -462,7 +462,7 @@ async fn so_many_at_once_and_no_more() {
     };
     let node = town.node("one", TimerOptions::default().at_once(50), handler);
     let all = async {
-        while town.table.next("k", Timestamp::from_micros(0)).await.unwrap().0.is_some() {
+        while town.table.due("k", due, 1).await.unwrap() != Due::default() {
             sleep(Duration::from_millis(10)).await;
         }
     };

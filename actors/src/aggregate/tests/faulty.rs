@@ -53,6 +53,8 @@ pub(crate) struct Faults {
     pub(crate) shared: bool,
     /// Reads of a stream's events that fail next.
     pub(crate) failing_stream_reads: AtomicUsize,
+    /// Reads of a stream's events that there were.
+    pub(crate) stream_reads: AtomicUsize,
     /// Reads of a stream's version that fail next, and those that there were.
     pub(crate) failing_reads: AtomicUsize,
     pub(crate) version_reads: AtomicUsize,
@@ -237,6 +239,7 @@ impl EventStore for FaultyStore {
     ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, StoreError>> {
         let archived = Version::new(self.faults.archived_up_to.load(Ordering::Relaxed));
         async move {
+            self.faults.stream_reads.fetch_add(1, Ordering::Relaxed);
             Faults::may_read(&self.faults.failing_stream_reads)?;
             self.inner.read_stream(stream, after.max(archived), limit).await
         }

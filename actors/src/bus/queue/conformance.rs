@@ -45,6 +45,8 @@ pub async fn run(open: Open<'_>) {
     what_is_compressed_on_the_way_arrives_as_it_was(open).await;
     it_is_known_when_a_message_came(open).await;
     a_message_without_an_id_gets_one(open).await;
+    what_has_expired_is_not_delivered(open).await;
+    what_cannot_be_sent_is_named(open).await;
     groups::run(open).await;
 }
 
@@ -307,4 +309,45 @@ async fn a_message_without_an_id_gets_one(open: Open<'_>) {
     let other = queue.member("h");
     let same = other.take(2).await;
     assert_eq!(same[0].message.id, got[0].message.id, "and for every group");
+}
+
+/// A client may answer a header that it cannot write with a panic.
+async fn what_cannot_be_sent_is_named(open: Open<'_>) {
+    let queue = opened(open, QueueOptions::new("odd").max_bytes(10_000), "g").await;
+    let good = || message("odd", 0);
+    for (odd, wanted) in [
+        (good().header("a b", "c"), r#"header "a b" has a name that cannot be sent"#),
+        (good().header("a:b", "c"), r#"header "a:b" has a name that cannot be sent"#),
+        (good().header("gr\u{f6}\u{df}e", "c"), "has a name that cannot be sent"),
+        (good().header("", "c"), r#"header "" has a name that cannot be sent"#),
+        (good().header("nats-TTL", "1s"), r#"header "nats-TTL" belongs to the server"#),
+        (good().header("A", "b\0c"), r#"header "A" has a value with a line end or a NUL"#),
+        (WireMessage { id: "a\r\nb".to_owned(), ..good() }, "has a line end or a NUL"),
+        (WireMessage { subject: "odd.a b".to_owned(), ..good() }, "white space"),
+        (WireMessage { subject: "odd.*".to_owned(), ..good() }, "wildcard"),
+        (WireMessage { payload: vec![0; 20_000].into(), ..good() }, "too large"),
+    ] {
+        let before = queue.tail().await;
+        let first = WireMessage { id: format!("before {wanted}"), ..good() };
+        let error = queue.send(&[first, odd, good()]).await.expect_err(wanted);
+        assert!(error.source.is_of_the_message(), "{error}");
+        assert!(error.to_string().contains(wanted), "{error} does not say {wanted}");
+        assert_eq!(error.sent, 1, "those before it are in the queue: {error}");
+        assert_eq!((queue.tail().await, error.last), (before + 1, before + 1));
+    }
+}
+
+async fn what_has_expired_is_not_delivered(open: Open<'_>) {
+    let queue = opened(open, QueueOptions::new("expiring").ack_within(SHORT), "g").await;
+    let soon = |n| message("expiring", n).expires_after(SHORT);
+    let late = message("expiring", 2).expires_after(WAIT * 60);
+    queue.put(&[soon(0), soon(1), late, message("expiring", 3)]).await;
+    tokio::time::sleep(SHORT * 2).await;
+    let got = queue.take(2).await;
+    let ids: Vec<_> = got.iter().map(|one| &*one.message.id).collect();
+    assert_eq!(ids, ["expiring-2", "expiring-3"], "what has expired is left out");
+    for one in &got {
+        queue.ack(&one.receipt).await;
+    }
+    assert_eq!(queue.waiting().await, 0, "and waits no more");
 }

@@ -2,8 +2,8 @@
 
 use mister_smith_supervisors::ErrorClass;
 
-#[cfg(any(feature = "nats", feature = "redis"))]
 use super::SentAll;
+use crate::bus::wire::Unsendable;
 
 /// Messages were not all sent.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,12 @@ pub struct SendError {
 }
 
 impl SendError {
+    /// What is known of those that are in it.
+    #[must_use]
+    pub const fn done(&self) -> SentAll {
+        SentAll { last: self.last, duplicates: self.duplicates }
+    }
+
     /// None was sent.
     pub(in crate::bus) const fn at_once(source: QueueError) -> Self {
         Self { sent: 0, last: 0, duplicates: 0, source }
@@ -82,6 +88,26 @@ pub enum QueueError {
         /// How large it is.
         bytes: usize,
     },
+    /// A message that no queue can carry.
+    #[error("a message for queue {queue} cannot be sent: {source}")]
+    Message {
+        /// The queue.
+        queue: String,
+        /// What is wrong with it.
+        source: Unsendable,
+    },
+    /// A message for another queue.
+    #[error(
+        "queue {queue} takes {subjects}, not {subject}; let it take more, or publish elsewhere"
+    )]
+    Elsewhere {
+        /// The queue.
+        queue: String,
+        /// The message's subject.
+        subject: String,
+        /// What the queue takes.
+        subjects: String,
+    },
     /// The server cannot be reached.
     #[error("queue {queue} cannot be reached: {reason}; it is tried again")]
     Unreachable {
@@ -116,8 +142,16 @@ impl QueueError {
             | Self::Unknown { .. }
             | Self::NotBuilt { .. }
             | Self::TooLarge { .. }
+            | Self::Message { .. }
+            | Self::Elsewhere { .. }
             | Self::Receipt { .. } => ErrorClass::User,
             Self::Refused { .. } => ErrorClass::Permanent,
         }
+    }
+
+    /// Whether it is this one message that cannot be sent, now or later, while others can.
+    #[must_use]
+    pub const fn is_of_the_message(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Message { .. } | Self::Elsewhere { .. })
     }
 }

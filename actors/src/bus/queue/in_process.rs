@@ -134,7 +134,12 @@ impl Sender for InProcessSender {
         &'a self,
         messages: &'a [WireMessage],
     ) -> BoxFuture<'a, Result<SentAll, SendError>> {
-        async move { self.0.put(&self.0.options.packed(messages)) }.boxed()
+        async move {
+            let outgoing = self.0.options.outgoing(messages);
+            let put = self.0.put(&outgoing.messages);
+            outgoing.end(put)
+        }
+        .boxed()
     }
 
     fn tail(&self) -> BoxFuture<'_, Result<u64, QueueError>> {

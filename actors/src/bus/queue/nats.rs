@@ -17,11 +17,14 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use super::expiry::Unexpired;
 use super::{
     GroupStatus, Queue, QueueError, QueueOptions, Receiver, Retention, Sender, check_name,
 };
 pub use crate::bus::broker::nats::Connection;
+use crate::event::Timestamp;
 
 mod groups;
 mod receive;
@@ -39,6 +42,7 @@ impl Connection {
             options,
             stream: Mutex::new(None),
             stale: AtomicBool::new(false),
+            time: Mutex::new(None),
         }))
     }
 }
@@ -54,6 +58,8 @@ struct Opened {
     stream: Mutex<Option<Stream>>,
     /// The server did not know the stream: it is made again.
     stale: AtomicBool,
+    /// What the server's clock showed, and when.
+    time: Mutex<Option<(Instant, Timestamp)>>,
 }
 
 impl Opened {
@@ -149,7 +155,7 @@ impl Queue for NatsQueue {
 
     fn receiver(&self, group: &str) -> Result<Arc<dyn Receiver>, QueueError> {
         check_name(group)?;
-        Ok(Arc::new(NatsReceiver::new(Arc::clone(&self.0), group)))
+        Ok(Arc::new(Unexpired(NatsReceiver::new(Arc::clone(&self.0), group))))
     }
 
     fn groups(&self) -> BoxFuture<'_, Result<Vec<GroupStatus>, QueueError>> {

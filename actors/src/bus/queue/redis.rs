@@ -20,6 +20,7 @@ use fred::types::{Builder, FromValue, Value};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::expiry::Unexpired;
 use super::{
     GroupStatus, Queue, QueueError, QueueOptions, Receiver, Retention, Sender, check_name,
 };
@@ -175,7 +176,7 @@ impl Queue for RedisQueue {
 
     fn receiver(&self, group: &str) -> Result<Arc<dyn Receiver>, QueueError> {
         check_name(group)?;
-        Ok(Arc::new(RedisReceiver::new(Arc::clone(&self.0), group)))
+        Ok(Arc::new(Unexpired(RedisReceiver::new(Arc::clone(&self.0), group))))
     }
 
     fn groups(&self) -> BoxFuture<'_, Result<Vec<GroupStatus>, QueueError>> {

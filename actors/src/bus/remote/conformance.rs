@@ -33,6 +33,7 @@ pub async fn run(open: Open<'_>) {
     who_closes_answers_what_it_has(open).await;
     a_pattern_is_served(open).await;
     too_large_is_not_sent(open).await;
+    what_no_broker_carries_is_not_sent(open).await;
 }
 
 fn message(subject: &str, payload: impl Into<Vec<u8>>) -> WireMessage {
@@ -56,7 +57,8 @@ async fn a_request_is_answered_byte_for_byte(open: Open<'_>) {
     let sent = message("remote.bytes", [0, 255, b'\r', b'\n']).header("Smith-Text", "größer: 1");
     let serving = async {
         let asked = next(&mut requests).await;
-        assert_eq!(asked.message, sent, "a request comes as it was sent");
+        let wanted = WireMessage { id: String::new(), ..sent.clone() };
+        assert_eq!(asked.message, wanted, "a request comes as it was sent, without an id");
         let answer = WireMessage::answer(vec![7, 0, 255]).header("Smith-Status", 200);
         asked.answer(answer).await.expect("it is reachable");
     };
@@ -212,4 +214,21 @@ async fn too_large_is_not_sent(open: Open<'_>) {
     let sent = message("remote.large", vec![0; 3 << 20]);
     let error = asker.request(&sent, WAIT).await.expect_err("it fails");
     assert!(matches!(error, RemoteError::TooLarge { .. }), "{error}");
+}
+
+/// A client may answer a header that it cannot write with a panic.
+async fn what_no_broker_carries_is_not_sent(open: Open<'_>) {
+    let (asker, server) = (open().await, open().await);
+    let mut requests = serve(&server, "remote.odd", "g").await;
+    let sent = message("remote.odd", "x");
+    let odd = sent.clone().header("a b", "c");
+    let error = asker.request(&odd, WAIT).await.expect_err("a name with a blank");
+    assert!(matches!(error, RemoteError::Message(_)), "{error}");
+    let serving = async {
+        let odd = WireMessage::answer("y").header("\u{fc}", "x");
+        let error = next(&mut requests).await.answer(odd).await.expect_err("not in ASCII");
+        assert!(matches!(error, RemoteError::Message(_)), "{error}");
+    };
+    let (answer, ()) = tokio::join!(asker.request(&sent, SHORT), serving);
+    answer.expect_err("no answer was sent");
 }

@@ -73,7 +73,8 @@ impl Network {
             }
             for member in members {
                 let reply = Box::new(InProcessReply(answer.clone()));
-                match member.mailbox.send(Asked { message: message.clone(), reply }).await {
+                let message = WireMessage { id: String::new(), ..message.clone() };
+                match member.mailbox.send(Asked { message, reply }).await {
                     Ok(()) => asked += 1,
                     // It has left since.
                     Err(_) => self.leave(member.number),
@@ -99,6 +100,7 @@ impl Remote for Network {
         within: Duration,
     ) -> BoxFuture<'a, Result<WireMessage, RemoteError>> {
         async move {
+            message.check()?;
             too_large(message)?;
             timeout(within, self.ask(message)).await.unwrap_or_else(|_| {
                 Err(RemoteError::NoAnswer { subject: message.subject.clone(), after: within })
@@ -171,6 +173,7 @@ struct InProcessReply(mpsc::Sender<WireMessage>);
 impl Reply for InProcessReply {
     fn send(self: Box<Self>, answer: WireMessage) -> BoxFuture<'static, Result<(), RemoteError>> {
         async move {
+            answer.check_headers()?;
             too_large(&answer)?;
             // Another was faster, or the asker is gone.
             let _ = self.0.try_send(answer);

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 
 use super::{Asked, Remote, RemoteError, Reply, Requests};
-use crate::bus::broker::nats::{Connection, MESSAGE_ID, headers, wire};
+use crate::bus::broker::nats::{Connection, headers, wire};
 use crate::bus::subject::Pattern;
 use crate::bus::wire::WireMessage;
 
@@ -31,15 +31,12 @@ impl Remote for Connection {
             if !self.is_connected() {
                 return Err(unreachable(format!("no connection to {}", self.url)));
             }
-            let mut headers = headers(message);
-            if !message.id.is_empty() {
-                headers.insert(MESSAGE_ID, message.id.as_str());
+            message.check()?;
+            // The deadline is ours, for all of it: the way into a client without a connection too.
+            let mut request = Request::new().payload(message.payload.clone()).timeout(None);
+            if !message.headers.is_empty() {
+                request = request.headers(headers(message));
             }
-            let request = Request::new()
-                .payload(message.payload.clone())
-                .headers(headers)
-                .timeout(Some(within));
-            // The deadline is for all of it, the way into a client without a connection included.
             let asking = self.client.send_request(message.subject.clone(), request);
             let subject = message.subject.clone();
             match tokio::time::timeout(within, asking).await {
@@ -127,12 +124,18 @@ struct NatsReply {
 impl Reply for NatsReply {
     fn send(self: Box<Self>, answer: WireMessage) -> BoxFuture<'static, Result<(), RemoteError>> {
         async move {
+            answer.check_headers()?;
             let most = self.client.max_payload();
             if answer.size() > most {
                 return Err(RemoteError::TooLarge { bytes: answer.size(), most });
             }
-            let headers = headers(&answer);
-            let sent = self.client.publish_with_headers(self.to, headers, answer.payload).await;
+            let sent = match answer.headers.is_empty() {
+                true => self.client.publish(self.to, answer.payload).await,
+                false => {
+                    let headers = headers(&answer);
+                    self.client.publish_with_headers(self.to, headers, answer.payload).await
+                }
+            };
             sent.map_err(unreachable)
         }
         .boxed()

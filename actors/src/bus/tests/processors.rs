@@ -392,7 +392,8 @@ async fn lanes_keep_their_order_and_do_not_wait_for_each_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_foreign_message_has_one_id_and_all_its_headers_at_every_try() {
-    let (town, broker) = (Town::start().await, Broker::default());
+    let town = Town::start().await;
+    let broker = Broker::default().at(Clock::starting_at(1_000_000));
     let queue = jobs(&broker, 0).await;
     let wire = job(7).header("tenant", "acme").header("traceparent", "00-1-2-03");
     broker.queue(QueueOptions::new("jobs")).sender().send(&[wire]).await.unwrap();

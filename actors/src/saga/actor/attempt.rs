@@ -1,15 +1,14 @@
 //! One try of a step: run beside the actor, behind the guard, within its time.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use mister_smith_supervisors::{Context, TaskGuard};
 use serde_json::Value;
 
 use super::{SagaActor, SagaMessage};
 use crate::event::EventId;
-use crate::guarded::text_of;
+use crate::guarded::{Broken, guarded_within};
 use crate::saga::{Definition, StepContext, StepError};
 
 /// A reason is shown in lists; what is longer is cut.
@@ -64,34 +63,39 @@ pub(super) struct Running {
     pub(super) step: usize,
     pub(super) attempt: u32,
     pub(super) undo: bool,
-    _task: TaskGuard,
+    _task: Option<TaskGuard>,
 }
 
 impl Running {
+    /// Begins a try. One that is done at once costs no task, and its result is answered too.
     pub(super) fn begin(
         begun: EventId,
         (step, undo): (usize, bool),
         definition: &Arc<dyn Definition>,
         context: StepContext<Value>,
         cx: &Context<SagaActor>,
-    ) -> Self {
+    ) -> (Self, Option<Ended>) {
         let definition = Arc::clone(definition);
         let (attempt, timeout) = (context.attempt, definition.timeout(step));
-        let task = cx.spawn_tell(async move {
-            let running = async {
-                match undo {
-                    true => definition.undo(step, context).await.map(|()| None),
-                    false => definition.run(step, context).await.map(Some),
+        let mut running = async move {
+            let make = || match undo {
+                true => definition.undo(step, context).map_ok(|()| None).left_future(),
+                false => definition.run(step, context).map_ok(Some).right_future(),
+            };
+            let result = match guarded_within(timeout, make, || ()).await {
+                Ok(result) => result.map_err(Trouble::from),
+                Err(Broken::Panicked(text)) => {
+                    Err(Trouble::unknown(format!("it panicked: {text}")))
                 }
+                Err(late @ Broken::Late(_)) => Err(Trouble::unknown(late.to_string())),
             };
-            let result = tokio::time::timeout(timeout, AssertUnwindSafe(running).catch_unwind());
-            let result = match result.await {
-                Ok(Ok(result)) => result.map_err(Trouble::from),
-                Ok(Err(panic)) => Err(Trouble::unknown(format!("it panicked: {}", text_of(panic)))),
-                Err(_) => Err(Trouble::unknown(format!("it took longer than {timeout:?}"))),
-            };
-            SagaMessage::Ended(Box::new(Ended { begun, result }))
-        });
-        Self { begun, step, attempt, undo, _task: task }
+            Ended { begun, result }
+        }
+        .boxed();
+        let ended = (&mut running).now_or_never();
+        let task = ended
+            .is_none()
+            .then(|| cx.spawn_tell(async move { SagaMessage::Ended(Box::new(running.await)) }));
+        (Self { begun, step, attempt, undo, _task: task }, ended)
     }
 }

@@ -1,10 +1,10 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::aggregate::tests::faulty::{Fault, When};
 
 /// What the participants must have seen and hold in the end.
-fn check(agency: &Agency, id: &str, state: &SagaState, place: &str) {
+pub(super) fn check(agency: &Agency, id: &str, state: &SagaState, place: &str) {
     match state.status {
         SagaStatus::Completed => assert_eq!(agency.booked(), keys(id, &STEPS), "{place}"),
         SagaStatus::Compensated => {
@@ -15,7 +15,7 @@ fn check(agency: &Agency, id: &str, state: &SagaState, place: &str) {
 }
 
 /// No step begins again after the log has it as confirmed, and undoing goes backwards.
-async fn check_history(world: &World, id: &str, place: &str) {
+pub(super) async fn check_history(world: &World, id: &str, place: &str) {
     let mut confirmed = Vec::new();
     let mut undone: Vec<String> = Vec::new();
     for (_, event) in world.sagas.history("trip", id).await.unwrap() {

@@ -162,10 +162,16 @@ impl Follower {
     /// # Cancel safety
     /// Dropping the call loses nothing.
     pub async fn assure(&self) -> Result<(), ClaimError> {
-        match !self.0.follow.claimed || !self.0.source.shared || self.is_good() {
-            true => Ok(()),
-            false => self.renew().await,
+        if !self.0.follow.claimed || !self.0.source.shared || self.is_good() {
+            return Ok(());
         }
+        let _saving = self.0.saving.lock().await;
+        // Of many that ask when a node wakes up, one has asked.
+        if self.is_good() {
+            return Ok(());
+        }
+        let save = self.place_of(&self.state());
+        self.write(save).await
     }
 
     /// What to show with writes of one's own; `None` without a claim.

@@ -30,7 +30,8 @@ pub async fn put(connection: &mut PgConnection, message: &WireMessage) -> Result
 
 /// Whether a consumer sees a message for the first time. It counts as handled when the transaction
 /// that the connection is in is committed, together with what else it does. Somebody who asks for
-/// the same message meanwhile waits for the end of that transaction.
+/// the same message meanwhile waits for the end of that transaction. The time by which it is
+/// forgotten ([`INBOX_REMEMBERS`](crate::pool::INBOX_REMEMBERS)) is the database's clock.
 ///
 /// # Errors
 /// The database failed; the transaction is to be rolled back.
@@ -38,18 +39,24 @@ pub async fn first_time(
     connection: &mut PgConnection,
     consumer: &str,
     message_id: &str,
-    at: Timestamp,
 ) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "insert into ms_messaging.inbox (consumer, message_id, at) values ($1, $2, $3) \
-         on conflict do nothing",
-    )
-    .bind(consumer.to_owned())
-    .bind(message_id.to_owned())
-    .bind(at.as_micros())
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    let now = "(extract(epoch from clock_timestamp()) * 1000000)::bigint";
+    note(connection, consumer, message_id, now).await
+}
+
+async fn note(
+    connection: &mut PgConnection,
+    consumer: &str,
+    message_id: &str,
+    at: &str,
+) -> Result<bool, sqlx::Error> {
+    let insert = format!(
+        "insert into ms_messaging.inbox (consumer, message_id, at) values ($1, $2, {at}) \
+         on conflict do nothing"
+    );
+    let insert = sqlx::query(sqlx::AssertSqlSafe(insert));
+    let done = insert.bind(consumer.to_owned()).bind(message_id.to_owned()).execute(connection);
+    Ok(done.await?.rows_affected() == 1)
 }
 
 impl MessageTables for PgStore {
@@ -100,7 +107,8 @@ impl MessageTables for PgStore {
                     .acquire()
                     .await
                     .map_err(|error| self.database().fault(error))?;
-                let first = first_time(&mut connection, consumer, message_id, at).await;
+                let at = at.as_micros().to_string();
+                let first = note(&mut connection, consumer, message_id, &at).await;
                 first.map_err(|error| self.database().fault(error))
             };
             noted.await

@@ -43,7 +43,8 @@ pub async fn put(
 }
 
 /// Whether a consumer sees a message for the first time. It counts as handled when the transaction
-/// that the connection is in is committed, together with what else it does.
+/// that the connection is in is committed, together with what else it does. The time by which it is
+/// forgotten ([`INBOX_REMEMBERS`](crate::pool::INBOX_REMEMBERS)) is the database's clock.
 ///
 /// # Errors
 /// The database failed; the transaction is to be rolled back.
@@ -51,14 +52,14 @@ pub async fn first_time(
     connection: &mut SqliteConnection,
     consumer: &str,
     message_id: &str,
-    at: Timestamp,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
-        "insert into inbox (consumer, message_id, at) values (?, ?, ?) on conflict do nothing",
+        "insert into inbox (consumer, message_id, at) \
+         values (?, ?, cast((julianday('now') - 2440587.5) * 86400000000 as integer)) \
+         on conflict do nothing",
     )
     .bind(consumer.to_owned())
     .bind(message_id.to_owned())
-    .bind(at.as_micros())
     .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{NewTimer, Settled, TimerFilter, TimerRow, TimerState, TimerTable};
+use super::{Due, NewTimer, Settled, TimerFilter, TimerRow, TimerState, TimerTable};
 use crate::event::Timestamp;
 use crate::store::claims::{Claimed, Claims, Fence};
 
@@ -43,7 +43,7 @@ async fn get(table: &dyn TimerTable, name: &str) -> TimerRow {
 }
 
 async fn due(table: &dyn TimerTable, kind: &str, by: i64) -> Vec<String> {
-    let page = table.due(kind, time(by), 100).await.expect("readable");
+    let page = table.due(kind, time(by), 100).await.expect("readable").rows;
     page.iter().map(|row| row.name.to_string()).collect()
 }
 
@@ -80,17 +80,18 @@ pub async fn one_of_a_name_and_the_last_one_counts(table: &dyn TimerTable) {
 
 /// Law: those that are due come in the order of their times, a page at a time, and of one kind.
 pub async fn those_that_are_due_come_in_the_order_of_their_times(table: &dyn TimerTable) {
-    assert_eq!(table.next("k", time(0)).await.expect("readable"), (None, 0));
+    assert_eq!(table.due("k", time(0), 9).await.expect("readable"), Due::default());
     let all = [("c", 3), ("a", 5), ("b", 1), ("z", 9)].map(|(name, at)| timer("k", name, at));
     table.set(all.to_vec()).await.expect("writable");
     table.set(vec![timer("other", "o", 0)]).await.expect("writable");
     assert_eq!(due(table, "k", 0).await, Vec::<String>::new());
     assert_eq!(due(table, "k", 5).await, ["b", "c", "a"]);
-    let page = table.due("k", time(100), 2).await.expect("readable");
-    assert_eq!(page.iter().map(|row| &*row.name).collect::<Vec<_>>(), ["b", "c"]);
-    assert_eq!(table.next("k", time(0)).await.expect("readable"), (Some(time(1)), 0));
-    let next = table.next("k", time(3)).await.expect("readable");
-    assert_eq!(next, (Some(time(5)), 0), "after those that are due");
+    let page = table.due("k", time(4), 1).await.expect("readable");
+    assert_eq!(page.rows.iter().map(|row| &*row.name).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(page.next, Some(time(5)), "after all that are due");
+    let page = table.due("k", time(0), 9).await.expect("readable");
+    assert_eq!((page.rows.len(), page.next), (0, Some(time(1))));
+    assert_eq!(table.due("k", time(9), 9).await.expect("readable").next, None);
 }
 
 /// Law: what is cancelled is gone, by its name or by a range of names.
@@ -181,16 +182,18 @@ pub async fn only_the_owner_settles(table: &dyn TimerTable, claims: &dyn Claims)
 pub async fn what_nobody_knew_is_looked_at_again(table: &dyn TimerTable, claims: &dyn Claims) {
     table.set(vec![timer("k", "a", 1), timer("k", "b", 1)]).await.expect("writable");
     let fence = fence(claims, "one").await;
-    let rows = table.due("k", time(1), 9).await.expect("readable");
+    let rows = table.due("k", time(1), 9).await.expect("readable").rows;
+    assert_eq!(table.unknown("k").await.expect("readable"), 0);
     let states = [TimerState::Unknown, TimerState::Waiting].map(|state| later(50, state, 1));
     let settled = rows.iter().map(|row| row.id).zip(states).collect();
     assert!(table.settle(&fence, settled).await.expect("writable"));
-    assert_eq!(table.next("k", time(0)).await.expect("readable"), (Some(time(50)), 1));
+    assert_eq!(table.due("k", time(1), 9).await.expect("readable").next, Some(time(50)));
+    assert_eq!(table.unknown("k").await.expect("readable"), 1);
     let filter = TimerFilter::default().state(TimerState::Unknown);
     let unknown = table.list(&filter, None, 9).await.expect("readable");
     assert_eq!(unknown.len(), 1);
     table.wake("k").await.expect("writable");
-    let page = table.due("k", time(1), 9).await.expect("readable");
+    let page = table.due("k", time(1), 9).await.expect("readable").rows;
     assert_eq!(page.iter().map(|row| row.id).collect::<Vec<_>>(), [unknown[0].id]);
     assert_eq!(page[0].state, TimerState::Unknown, "until it is known");
 }

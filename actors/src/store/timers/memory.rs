@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::{NewTimer, Settled, TimerFilter, TimerRow, TimerState, TimerTable};
+use super::{Due, NewTimer, Settled, TimerFilter, TimerRow, TimerState, TimerTable};
 use crate::event::Timestamp;
 use crate::store::StoreError;
 use crate::store::claims::Fence;
@@ -122,23 +122,19 @@ impl TimerTable for MemoryTimers {
         kind: &'a str,
         by: Timestamp,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<TimerRow>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Due, StoreError>> {
         let rows = self.rows();
+        let next = Self::of(&rows, kind).map(|row| row.at).filter(|at| *at > by).min();
         let mut due: Vec<_> = Self::of(&rows, kind).filter(|row| row.at <= by).cloned().collect();
         due.sort_by_key(|row| row.at);
         due.truncate(limit);
-        ready(Ok(due)).boxed()
+        ready(Ok(Due { rows: due, next })).boxed()
     }
 
-    fn next<'a>(
-        &'a self,
-        kind: &'a str,
-        after: Timestamp,
-    ) -> BoxFuture<'a, Result<(Option<Timestamp>, u64), StoreError>> {
+    fn unknown<'a>(&'a self, kind: &'a str) -> BoxFuture<'a, Result<u64, StoreError>> {
         let rows = self.rows();
-        let next = Self::of(&rows, kind).map(|row| row.at).filter(|at| *at > after).min();
-        let unknown = Self::of(&rows, kind).filter(|row| row.state == TimerState::Unknown).count();
-        ready(Ok((next, unknown as u64))).boxed()
+        let unknown = Self::of(&rows, kind).filter(|row| row.state == TimerState::Unknown);
+        ready(Ok(unknown.count() as u64)).boxed()
     }
 
     fn settle<'a>(

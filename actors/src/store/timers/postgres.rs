@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{NewTimer, Settled, TimerFilter, TimerRow, TimerState, TimerTable, by_name};
+use super::{Due, NewTimer, Settled, TimerFilter, TimerRow, TimerState, TimerTable, by_name};
 use crate::event::Timestamp;
 use crate::store::StoreError;
 use crate::store::claims::Fence;
@@ -158,11 +158,14 @@ impl TimerTable for PgStore {
         kind: &'a str,
         by: Timestamp,
         most: usize,
-    ) -> BoxFuture<'a, Result<Vec<TimerRow>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Due, StoreError>> {
         async move {
             let text = format!(
-                "select {COLUMNS} from ms_framework.timers \
-                 where kind = $1 and at <= $2 order by at limit $3"
+                "(select {COLUMNS} from ms_framework.timers \
+                   where kind = $1 and at <= $2 order by at limit $3) \
+                 union all \
+                 (select {COLUMNS} from ms_framework.timers \
+                   where kind = $1 and at > $2 order by at limit 1)"
             );
             let found = sqlx::query(AssertSqlSafe(text))
                 .bind(kind)
@@ -170,27 +173,21 @@ impl TimerTable for PgStore {
                 .bind(limit(most))
                 .fetch_all(self.database().pool()?)
                 .await;
-            found.and_then(|found| rows(&found)).map_err(|error| self.database().fault(error))
+            let found = found.and_then(|found| rows(&found));
+            Ok(Due::of(found.map_err(|error| self.database().fault(error))?, by))
         }
         .boxed()
     }
 
-    fn next<'a>(
-        &'a self,
-        kind: &'a str,
-        after: Timestamp,
-    ) -> BoxFuture<'a, Result<(Option<Timestamp>, u64), StoreError>> {
+    fn unknown<'a>(&'a self, kind: &'a str) -> BoxFuture<'a, Result<u64, StoreError>> {
         async move {
-            let text = "select (select min(at) from ms_framework.timers \
-                                where kind = $1 and at > $2), \
-                        (select count(*) from ms_framework.timers where kind = $1 and state = 1)";
-            let row: (Option<i64>, i64) = sqlx::query_as(text)
+            let text = "select count(*) from ms_framework.timers where kind = $1 and state = 1";
+            let count: i64 = sqlx::query_scalar(text)
                 .bind(kind)
-                .bind(after.as_micros())
                 .fetch_one(self.database().pool()?)
                 .await
                 .map_err(|error| self.database().fault(error))?;
-            Ok((row.0.map(Timestamp::from_micros), row.1.cast_unsigned()))
+            Ok(count.cast_unsigned())
         }
         .boxed()
     }

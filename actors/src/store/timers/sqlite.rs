@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{NewTimer, Settled, TimerFilter, TimerRow, TimerState, TimerTable, by_name};
+use super::{Due, NewTimer, Settled, TimerFilter, TimerRow, TimerState, TimerTable, by_name};
 use crate::event::Timestamp;
 use crate::store::StoreError;
 use crate::store::claims::Fence;
@@ -120,32 +120,30 @@ impl TimerTable for SqliteStore {
         kind: &'a str,
         by: Timestamp,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<TimerRow>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Due, StoreError>> {
         let kind = kind.to_owned();
         let read = move |connection: &Connection| {
             let text = format!(
-                "select {COLUMNS} from timers where kind = ? and at <= ? order by at limit ?"
+                "select * from (select {COLUMNS} from timers \
+                     where kind = ?1 and at <= ?2 order by at limit ?3) \
+                 union all \
+                 select * from (select {COLUMNS} from timers \
+                     where kind = ?1 and at > ?2 order by at limit 1)"
             );
             let mut page = connection.prepare_cached(&text)?;
             let limit = saturated(limit as u64);
-            page.query_map(params![kind, by.as_micros(), limit], row)?.collect()
+            let rows = page.query_map(params![kind, by.as_micros(), limit], row)?;
+            Ok(Due::of(rows.collect::<rusqlite::Result<_>>()?, by))
         };
         self.database().read(read).boxed()
     }
 
-    fn next<'a>(
-        &'a self,
-        kind: &'a str,
-        after: Timestamp,
-    ) -> BoxFuture<'a, Result<(Option<Timestamp>, u64), StoreError>> {
+    fn unknown<'a>(&'a self, kind: &'a str) -> BoxFuture<'a, Result<u64, StoreError>> {
         let kind = kind.to_owned();
         let read = move |connection: &Connection| {
-            let text = "select (select min(at) from timers where kind = ?1 and at > ?2), \
-                        (select count(*) from timers where kind = ?1 and state = 1)";
-            connection.prepare_cached(text)?.query_row(params![kind, after.as_micros()], |row| {
-                let at: Option<i64> = row.get(0)?;
-                Ok((at.map(Timestamp::from_micros), row.get::<_, i64>(1)?.cast_unsigned()))
-            })
+            let text = "select count(*) from timers where kind = ? and state = 1";
+            let count = connection.prepare_cached(text)?.query_row([kind], |row| row.get(0));
+            count.map(i64::cast_unsigned)
         };
         self.database().read(read).boxed()
     }

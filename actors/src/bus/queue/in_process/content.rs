@@ -19,6 +19,12 @@ pub(super) struct Kept {
     pub(super) message: WireMessage,
 }
 
+impl Kept {
+    fn is_expired(&self, now: Instant) -> bool {
+        self.message.ttl().is_some_and(|ttl| now.duration_since(self.since) >= ttl)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Content {
     /// The number of the first message that is kept, from 0.
@@ -168,8 +174,10 @@ impl Content {
             pending.delivered += 1;
             let at = number.checked_sub(first).and_then(|at| usize::try_from(at).ok());
             match at.and_then(|at| self.messages.get(at)) {
-                Some(kept) => taken.push((number, pending.delivered, kept.clone())),
-                None => drop(group.pending.remove(&number)),
+                Some(kept) if !kept.is_expired(now) => {
+                    taken.push((number, pending.delivered, kept.clone()));
+                }
+                _ => drop(group.pending.remove(&number)),
             }
         }
         taken

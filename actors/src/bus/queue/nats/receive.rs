@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use async_nats::jetstream::AckKind;
-use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::PullConsumer;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::Opened;
 use crate::bus::broker::nats::wire;
+use crate::bus::queue::expiry::BrokerTime;
 use crate::bus::queue::upkeep::Upkeep;
 use crate::bus::queue::{QueueError, Receipt, Received, Receiver, Reject};
 use crate::event::Timestamp;
@@ -25,9 +26,6 @@ const SLACK: Duration = Duration::from_secs(1);
 
 /// The pause before a consumer is made again.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Messages of a group that may be in flight at once.
-const MAX_IN_FLIGHT: i64 = 20_000;
 
 pub(super) struct NatsReceiver {
     queue: Arc<Opened>,
@@ -64,19 +62,7 @@ impl NatsReceiver {
             self.queue.connected()?;
             return Ok(consumer.clone());
         }
-        let stream = self.queue.stream().await?;
-        let config = pull::Config {
-            durable_name: Some(self.group.clone()),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: self.queue.options.ack_within,
-            // The receiver counts deliveries and gives up by itself, so that nothing is dropped
-            // by the server without a dead letter.
-            max_deliver: -1,
-            max_ack_pending: MAX_IN_FLIGHT,
-            ..pull::Config::default()
-        };
-        let made = stream.create_consumer(config).await;
-        let fresh = made.map_err(|error| self.queue.judge(error))?;
+        let fresh = self.queue.consumer(&self.group).await?;
         self.stale.store(false, Ordering::Relaxed);
         *consumer = Some(fresh.clone());
         Ok(fresh)
@@ -148,6 +134,12 @@ impl NatsReceiver {
     }
 }
 
+impl BrokerTime for NatsReceiver {
+    fn time(&self) -> BoxFuture<'_, Result<Timestamp, QueueError>> {
+        self.queue.server_time().boxed()
+    }
+}
+
 impl Receiver for NatsReceiver {
     fn receive(
         &self,
@@ -156,7 +148,7 @@ impl Receiver for NatsReceiver {
     ) -> BoxFuture<'_, Result<Vec<Received>, QueueError>> {
         async move {
             if self.upkeep.is_due() {
-                self.queue.purge().await;
+                self.queue.tidy().await;
             }
             let began = Instant::now();
             let found = self.fetch(max, wait).await?;

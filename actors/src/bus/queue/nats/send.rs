@@ -12,16 +12,32 @@ use futures_util::future::BoxFuture;
 use super::Opened;
 use crate::bus::broker::nats::headers;
 use crate::bus::queue::{QueueError, Retention, SendError, Sender, SentAll};
+use crate::bus::subject::Pattern;
 use crate::bus::wire::WireMessage;
 
 /// Messages that are on their way to the stream at once.
 const WINDOW: usize = 256;
 
-pub(super) struct NatsSender(Arc<Opened>);
+pub(super) struct NatsSender {
+    queue: Arc<Opened>,
+    /// What the stream takes. The server is silent about anything else.
+    subjects: Vec<Pattern>,
+}
 
 impl NatsSender {
-    pub(super) const fn new(queue: Arc<Opened>) -> Self {
-        Self(queue)
+    pub(super) fn new(queue: Arc<Opened>) -> Self {
+        let pattern = |subject: &String| Pattern::new(subject.as_str()).ok();
+        let subjects = queue.options.subjects.iter().filter_map(pattern).collect();
+        Self { queue, subjects }
+    }
+
+    fn elsewhere(&self, message: &WireMessage) -> Option<QueueError> {
+        let matches = |pattern: &Pattern| pattern.matches_text(&message.subject);
+        (!self.subjects.iter().any(matches)).then(|| QueueError::Elsewhere {
+            queue: self.queue.options.name.clone(),
+            subject: message.subject.clone(),
+            subjects: self.queue.options.subjects.join(", "),
+        })
     }
 
     fn outgoing(&self, message: &WireMessage, before: Option<&WireMessage>) -> PublishMessage {
@@ -34,7 +50,7 @@ impl NatsSender {
         }
         match before {
             // A message whose predecessor got lost on the way is refused: it does not overtake.
-            Some(before) if self.0.options.sole_sender && !before.id.is_empty() => {
+            Some(before) if self.queue.options.sole_sender && !before.id.is_empty() => {
                 publish.expected_last_message_id(&before.id)
             }
             _ => publish,
@@ -42,7 +58,7 @@ impl NatsSender {
     }
 
     async fn publish(&self, messages: &[WireMessage]) -> Result<SentAll, SendError> {
-        self.0.stream().await.map_err(SendError::at_once)?;
+        self.queue.stream().await.map_err(SendError::at_once)?;
         let (mut sent, mut done) = (0, SentAll::default());
         let mut acks = VecDeque::with_capacity(WINDOW.min(messages.len()));
         let mut trouble = None;
@@ -56,9 +72,14 @@ impl NatsSender {
                 acks.clear();
                 break;
             }
+            if let Some(elsewhere) = self.elsewhere(message) {
+                trouble = Some(elsewhere);
+                break;
+            }
             let before = n.checked_sub(1).map(|before| &messages[before]);
             let publish = self.outgoing(message, before);
-            let sending = self.0.connection.context.send_publish(message.subject.clone(), publish);
+            let sending =
+                self.queue.connection.context.send_publish(message.subject.clone(), publish);
             match sending.await {
                 Ok(ack) => acks.push_back(ack),
                 Err(error) => {
@@ -96,7 +117,7 @@ impl NatsSender {
     }
 
     fn error(&self, message: &WireMessage, error: &PublishError) -> QueueError {
-        let queue = self.0.options.name.clone();
+        let queue = self.queue.options.name.clone();
         let text = error.to_string();
         match error.kind() {
             PublishErrorKind::MaxPayloadExceeded => {
@@ -107,13 +128,19 @@ impl NatsSender {
             | PublishErrorKind::BrokenPipe
             | PublishErrorKind::MaxAckPending
             | PublishErrorKind::WrongLastMessageId
-            | PublishErrorKind::WrongLastSequence => self.0.failed(self.0.unreachable(text)),
+            | PublishErrorKind::WrongLastSequence => {
+                self.queue.failed(self.queue.unreachable(text))
+            }
             PublishErrorKind::Other => {
                 let source = std::error::Error::source(error).map(ToString::to_string);
                 let text = source.map_or(text.clone(), |source| format!("{text}: {source}"));
-                match text.contains("exceeded") {
-                    true => QueueError::Full { queue, detail: text },
-                    false => self.0.failed(self.0.unreachable(text)),
+                // The first is a limit of the stream for one message, set by somebody else.
+                if text.contains("message size exceeds") {
+                    QueueError::TooLarge { queue, bytes: message.size() }
+                } else if text.contains("exceeded") {
+                    QueueError::Full { queue, detail: text }
+                } else {
+                    self.queue.failed(self.queue.unreachable(text))
                 }
             }
         }
@@ -126,27 +153,28 @@ impl Sender for NatsSender {
         messages: &'a [WireMessage],
     ) -> BoxFuture<'a, Result<SentAll, SendError>> {
         async move {
-            let messages = self.0.options.packed(messages);
-            match self.publish(&messages).await {
+            let outgoing = self.queue.options.outgoing(messages);
+            let sent = match self.publish(&outgoing.messages).await {
                 // It may be full of what is handled already.
                 Err(error)
                     if matches!(error.source, QueueError::Full { .. })
-                        && self.0.options.retention == Retention::Work =>
+                        && self.queue.options.retention == Retention::Work =>
                 {
-                    self.0.purge().await;
-                    error.go_on(self.publish(&messages[error.sent..]).await)
+                    self.queue.tidy().await;
+                    error.go_on(self.publish(&outgoing.messages[error.sent..]).await)
                 }
                 done => done,
-            }
+            };
+            outgoing.end(sent)
         }
         .boxed()
     }
 
     fn tail(&self) -> BoxFuture<'_, Result<u64, QueueError>> {
         async {
-            let stream = self.0.stream().await?;
+            let stream = self.queue.stream().await?;
             let info = stream.get_info().await;
-            Ok(info.map_err(|error| self.0.judge(error))?.state.last_sequence)
+            Ok(info.map_err(|error| self.queue.judge(error))?.state.last_sequence)
         }
         .boxed()
     }
@@ -154,6 +182,6 @@ impl Sender for NatsSender {
 
 impl fmt::Debug for NatsSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NatsSender").field(&self.0).finish()
+        f.debug_struct("NatsSender").field("queue", &self.queue).finish_non_exhaustive()
     }
 }

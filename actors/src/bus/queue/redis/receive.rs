@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::{Opened, client, millis, scripts};
+use crate::bus::queue::expiry::BrokerTime;
 use crate::bus::queue::upkeep::Upkeep;
 use crate::bus::queue::{QueueError, Receipt, Received, Receiver, Reject};
 use crate::bus::wire::WireMessage;
@@ -204,6 +205,18 @@ impl RedisReceiver {
         ];
         let notes = vec![self.queue.pauses(&self.group)];
         self.queue.run::<Value>(scripts::DELAY, notes, args).await.map(drop)
+    }
+}
+
+impl BrokerTime for RedisReceiver {
+    fn time(&self) -> BoxFuture<'_, Result<Timestamp, QueueError>> {
+        async {
+            let script = "return redis.call('TIME')";
+            let (seconds, micros): (i64, i64) =
+                self.queue.run(script, Vec::new(), Vec::new()).await?;
+            Ok(Timestamp::from_micros(seconds * 1_000_000 + micros))
+        }
+        .boxed()
     }
 }
 

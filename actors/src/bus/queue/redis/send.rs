@@ -89,15 +89,16 @@ impl Sender for RedisSender {
         messages: &'a [WireMessage],
     ) -> BoxFuture<'a, Result<SentAll, SendError>> {
         async move {
-            let messages = self.0.options.packed(messages);
-            match self.put_all(&messages).await {
+            let outgoing = self.0.options.outgoing(messages);
+            let sent = match self.put_all(&outgoing.messages).await {
                 // It may be full of what is handled already.
                 Err(error) if matches!(error.source, QueueError::Full { .. }) => {
                     self.0.trim().await;
-                    error.go_on(self.put_all(&messages[error.sent..]).await)
+                    error.go_on(self.put_all(&outgoing.messages[error.sent..]).await)
                 }
                 done => done,
-            }
+            };
+            outgoing.end(sent)
         }
         .boxed()
     }
