@@ -9,14 +9,21 @@
 //!
 //! The promises, each a law of [`conformance`]:
 //!
-//! - What `send` has answered `Ok` to is in the queue, and stays there until each group has
-//!   acknowledged or refused it, or it is too old.
-//! - A message with an id that was sent within the dedupe window is not put in again.
+//! - What `send` has answered `Ok` to is in the queue, and stays there until each group that is
+//!   known has acknowledged or refused it ([`Retention::Work`]), or until the queue is full and it
+//!   is the oldest ([`Retention::Log`]), or it is too old.
+//! - A message with an id that was sent within the dedupe window is not put in again. One that
+//!   came without an id gets one that is the same with every delivery.
 //! - Each group gets each message; within a group one member at a time has it. Messages come in
 //!   the order in which they were sent, those that are delivered again later.
-//! - Who has a message and neither acknowledges nor extends it in time loses it to the next who
-//!   asks; the count of deliveries goes up.
-//!
+//! - A group is made by its first [`receive`](Receiver::receive), and a sender is not one. One that
+//!   comes late begins with the oldest message that is there; one that is idle loses nothing and,
+//!   in a queue of `Work`, keeps what it has not seen, until it is [removed](Queue::remove_group).
+//! - A member that has a message and neither acknowledges nor extends it in time loses it to the
+//!   next that asks; the count of deliveries goes up. It takes nothing back by being late.
+//! - A message that cannot be sent is named by its error, those before it are in the queue, and
+//!   none of its headers is lost or obeyed by the server on the way.
+//! - A message [with a time to live](WireMessage::expires_after) is not delivered after it.
 //! - A payload arrives as it was sent, also when [`QueueOptions::compression`] made it smaller on
 //!   the way. One that would become larger than [`QueueOptions::read_limit`], or that is damaged,
 //!   arrives as it is, and says why.
