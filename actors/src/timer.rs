@@ -47,7 +47,7 @@ use crate::store::StoreError;
 pub use crate::store::timers::{NewTimer, TimerFilter, TimerRow, TimerState};
 
 pub mod actor;
-mod letter;
+pub(crate) mod letter;
 mod run;
 pub mod schedule;
 
