@@ -152,24 +152,3 @@ impl<'de> Visitor<'de> for AnyVisitor {
         Ok(Any::Text(name))
     }
 }
-
-/// A type with a place for each kind of value, which holds itself.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Sample {
-    name: String,
-    count: i64,
-    small: u32,
-    open: bool,
-    note: Option<String>,
-    data: bytes::Bytes,
-    items: Vec<Sample>,
-    tags: BTreeMap<String, i64>,
-    state: State,
-    next: Option<Box<Sample>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-enum State {
-    Open,
-    Closed,
-}

@@ -1,5 +1,6 @@
 //! Codecs and compression.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::OnceLock;
 
@@ -8,7 +9,28 @@ use mister_smith::actors::event::codec::{Avro, Codec, Json, MessagePack, Protobu
 use mister_smith::actors::event::compression::{Compression, Encoding, decompress};
 use mister_smith::actors::event::schema::Schema;
 
-use super::any::{Any, Sample};
+use super::any::Any;
+
+/// A type with a place for each kind of value, which holds itself.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Sample {
+    name: String,
+    count: i64,
+    small: u32,
+    open: bool,
+    note: Option<String>,
+    data: Bytes,
+    items: Vec<Sample>,
+    tags: BTreeMap<String, i64>,
+    state: State,
+    next: Option<Box<Sample>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+enum State {
+    Open,
+    Closed,
+}
 
 /// What can be read, and then written, is read again as the same.
 fn comes_back<T: Debug + PartialEq>(codec: &impl Codec<T>, data: &[u8]) {

@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 mod replay;
 mod schemas;
 #[path = "../../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "the fuzzers have it in a crate of its own")]
 mod targets;
 
 /// Says to a child which test it is for.

@@ -1,5 +1,6 @@
 //! Schemas and payloads that are small to send and would be dear to look at.
 
+use mister_smith::actors::event::codec::Avro;
 use mister_smith::actors::event::schema::compatibility::Rule;
 use mister_smith::actors::event::schema::{PayloadError, Schema};
 use serde_json::{Value, json};
@@ -138,5 +139,45 @@ fn comparisons_of_large_avro_schemas_end() {
         };
         let problems = ring(2_000).unwrap().problems_with(&ring(1_999).unwrap());
         assert!(problems.len() <= 256, "{}", problems.len());
+    });
+}
+
+#[test]
+fn a_long_name_is_not_in_the_name_of_everything_inside() {
+    // A namespace of half a megabyte, and ten thousand types in it: five gigabytes of names.
+    alone(|| {
+        let types: Vec<_> = (0..10_000)
+            .map(|n| {
+                let of = format!(r#"{{"type": "fixed", "name": "F{n}", "size": 1}}"#);
+                format!(r#"{{"name": "f{n}", "type": {of}}}"#)
+            })
+            .collect();
+        let long = "n".repeat(400_000);
+        let text = format!(
+            r#"{{"type": "record", "name": "R", "namespace": "{long}", "fields": [{}]}}"#,
+            types.join(",")
+        );
+        let error = Schema::avro(text.as_str()).unwrap_err();
+        assert!(error.to_string().contains("longer than 1024 bytes"), "{error}");
+        assert!(Avro::new(&text).unwrap_err().to_string().contains("longer than 1024 bytes"));
+        // The same in Protobuf: a message with a long name, and small ones declared in it.
+        let field = |number: u8, bytes: &[u8]| {
+            let mut field = vec![number << 3 | 2];
+            let mut left = bytes.len();
+            while left >= 0x80 {
+                field.push(left as u8 | 0x80);
+                left >>= 7;
+            }
+            field.push(left as u8);
+            field.extend_from_slice(bytes);
+            field
+        };
+        let mut message = field(1, long.as_bytes());
+        for _ in 0..50_000 {
+            message.extend(field(3, &field(1, b"N")));
+        }
+        let set = field(1, &field(4, &message));
+        let error = Schema::protobuf(set, "M").unwrap_err();
+        assert!(error.to_string().contains("longer than 1024 bytes"), "{error}");
     });
 }

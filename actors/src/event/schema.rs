@@ -236,8 +236,9 @@ impl Schema {
             (Parsed::Avro(reader), Parsed::Avro(from)) => {
                 let text = |schema: &'_ Self| schema.text().map(str::to_owned).unwrap_or_default();
                 let reader = reader.payloads(|| text(self))?;
+                let is = writer.fingerprint();
                 let writer = from.payloads(|| text(writer))?;
-                avro::payload::read(writer, reader, payload)
+                avro::payload::read((writer, is), reader, payload)
             }
             (Parsed::Avro(_), _) => {
                 Err(PayloadError::Kind { reader: self.kind(), writer: writer.kind() })

@@ -1,11 +1,11 @@
 //! Avro data without a header, for whatever serde knows.
 //!
-//! Schemas are read by the reference implementation, and what is written under one schema and read
-//! as another has it is resolved by it. The bytes themselves are [written](write), [read](read) and
-//! [checked](walk) here, between serde and the [shape](shape::Shapes) of the schema: the reference
-//! implementation makes a value of its own of everything, writes the fields of a struct in the
-//! order of Rust instead of the schema's, and reads lengths that the bytes cannot hold, missing
-//! ends and endless nesting as if they were right.
+//! Schemas are parsed by the reference implementation. The bytes are [written](write), [read](read)
+//! and [checked](walk) here, between serde and the [shape](shape::Shapes) of the schema, and so is
+//! what one schema wrote and another [has otherwise](resolve): the reference implementation makes
+//! a value of its own of everything, writes the fields of a struct in the order of Rust instead of
+//! the schema's, and reads lengths that the bytes cannot hold, missing ends and endless nesting as
+//! if they were right.
 
 use std::fmt;
 
@@ -20,12 +20,13 @@ use shape::Shapes;
 mod fault;
 pub(in crate::event) mod names;
 mod read;
+mod resolve;
 pub(in crate::event) mod shape;
 mod walk;
 mod write;
 
 /// How deep values are nested, at most; a branch of a union is one step, and so is what it holds.
-/// The reference implementation overflows a stack of 2 MiB at about 50.
+/// Unoptimized, a level takes some kilobytes of the stack, and the type's own code is in each.
 const MAX_DEPTH: usize = 32;
 
 const AVRO: ContentType = ContentType::Avro;
@@ -66,9 +67,11 @@ const AVRO: ContentType = ContentType::Avro;
 /// lacks and that may not be null, is an error. Of a union the first branch that can hold the
 /// value is written. Values are nested 32 deep at most. Enums without content are Avro enums; enums with content have no Avro form.
 pub struct Avro {
-    writer: Schema,
-    reader: Option<Schema>,
+    name: Option<String>,
+    /// How it is written.
     shapes: Shapes,
+    /// How that is read, if it is by another schema.
+    resolved: Option<Shapes>,
     limit: usize,
 }
 
@@ -79,17 +82,21 @@ impl Avro {
     /// The text is no Avro schema.
     pub fn new(schema: &str) -> Result<Self, CodecError> {
         let writer = parse(schema)?;
+        let name = writer.name().map(ToString::to_string);
         let shapes = Shapes::of(&writer)?;
-        Ok(Self { writer, reader: None, shapes, limit: MAX_PAYLOAD_BYTES })
+        Ok(Self { name, shapes, resolved: None, limit: MAX_PAYLOAD_BYTES })
     }
 
     /// Reads what the writer's schema wrote as a reader's schema has it, by Avro's rules of schema
     /// resolution.
     ///
     /// # Errors
-    /// The text is no Avro schema.
+    /// The text is no Avro schema, or too large to be read as.
     pub fn read_as(mut self, schema: &str) -> Result<Self, CodecError> {
-        self.reader = Some(parse(schema)?);
+        let reader = Shapes::of(&parse(schema)?)?;
+        let resolved = Shapes::resolved(&self.shapes, &reader);
+        self.resolved =
+            Some(resolved.map_err(|reason| CodecError::Schema { codec: AVRO, reason })?);
         Ok(self)
     }
 
@@ -119,21 +126,15 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Avro {
 
     fn decode(&self, data: &[u8]) -> Result<T, CodecError> {
         within(AVRO, data, self.limit)?;
-        let Some(reader) = &self.reader else {
-            return self.shapes.read(data).map_err(|fault| CodecError::decode(AVRO, fault));
-        };
-        self.shapes.check(data).map_err(|reason| CodecError::decode(AVRO, reason))?;
-        let failed = |error: apache_avro::Error| CodecError::decode(AVRO, error);
-        let value = apache_avro::from_avro_datum(&self.writer, &mut &*data, Some(reader))
-            .map_err(failed)?;
-        apache_avro::from_value(&value).map_err(failed)
+        let shapes = self.resolved.as_ref().unwrap_or(&self.shapes);
+        shapes.read(data).map_err(|fault| CodecError::decode(AVRO, fault))
     }
 }
 
 impl fmt::Debug for Avro {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Avro")
-            .field("writer", &self.writer.name().map(ToString::to_string))
+            .field("writer", &self.name)
             .field("limit", &self.limit)
             .finish_non_exhaustive()
     }

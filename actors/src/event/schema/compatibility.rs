@@ -417,14 +417,23 @@ impl Findings {
     }
 }
 
-/// The path of a member, quoted if it has characters that a path uses itself.
+/// How much of a name a path shows, in characters.
+const SHOWN: usize = 80;
+
+/// The path of a member, quoted if it has characters that a path uses itself. Of a name that nobody
+/// would read to its end it has the beginning: a path is made at each step, and grows with each.
 pub(super) fn member(path: &str, name: &str) -> String {
     let plain = !name.is_empty()
+        && name.len() <= SHOWN
         && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '$'));
+    let shown = || match name.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}…", &name[..end]),
+        None => format!("{name:?}"),
+    };
     match (plain, path.is_empty()) {
         (true, true) => name.to_owned(),
         (true, false) => format!("{path}.{name}"),
-        (false, _) => format!("{path}[{name:?}]"),
+        (false, _) => format!("{path}[{}]", shown()),
     }
 }
 

@@ -109,7 +109,11 @@ impl Archives {
             if page.take(&block[begin..]) {
                 return Ok(Some(page.events));
             }
-            at = block.last().map_or(at, |last| last.position);
+            match block.last() {
+                Some(last) if last.position > at => at = last.position,
+                // The number after the last that there is.
+                _ => return Ok(Some(page.events)),
+            }
         }
     }
 

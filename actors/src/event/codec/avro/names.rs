@@ -3,6 +3,9 @@
 
 use serde_json::Value;
 
+/// How long a name is, at most, in bytes: each type in a namespace has it in its own name.
+const MAX_NAME: usize = 1_024;
+
 /// What is wrong with the schema, if a name in it cannot be one. Everything else the reference
 /// implementation says itself.
 pub(in crate::event) fn check(text: &str) -> Result<(), String> {
@@ -38,6 +41,9 @@ fn full(name: &str) -> Result<(), String> {
         part.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
             && part.chars().all(|one| one.is_ascii_alphanumeric() || one == '_')
     };
+    if name.len() > MAX_NAME {
+        return Err(format!("a name is longer than {MAX_NAME} bytes"));
+    }
     match name.strip_prefix('.').unwrap_or(name).split('.').all(is_name) {
         true => Ok(()),
         false => Err(format!("{name:?} is not a valid name; use letters, digits and _")),

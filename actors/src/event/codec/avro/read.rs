@@ -1,19 +1,20 @@
 //! serde reads from the bytes as the schema has them, without a value between.
 
 use serde::de::value::StrDeserializer;
-use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
-};
+use serde::de::{Deserialize, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::fault::Fault;
-use super::shape::{Record, Shape, Shapes};
+use super::resolve::Cast;
+use super::shape::{Shape, Shapes};
 use super::walk::{Blocks, Walk};
+use parts::{Fields, Items, Parts, Tagged, Variant};
+
+mod parts;
 
 impl Shapes {
     /// The value of the bytes.
-    pub(super) fn read<T: serde::de::DeserializeOwned>(&self, data: &[u8]) -> Result<T, Fault> {
+    pub(super) fn read<'de, T: Deserialize<'de>>(&'de self, data: &'de [u8]) -> Result<T, Fault> {
         let mut walk = Walk::new(self, data);
         let value = T::deserialize(Value { walk: &mut walk, shape: self.root(), depth: 0 })?;
         walk.end()?;
@@ -22,25 +23,48 @@ impl Shapes {
 }
 
 /// A value that comes next.
-struct Value<'w, 's, 'de> {
-    walk: &'w mut Walk<'s, 'de>,
-    shape: &'s Shape,
+struct Value<'w, 'de> {
+    walk: &'w mut Walk<'de>,
+    shape: &'de Shape,
     depth: usize,
 }
 
-impl<'s, 'de> Value<'_, 's, 'de> {
+impl<'de> Value<'_, 'de> {
     /// The value itself, where a union holds it.
     fn inner(mut self) -> Result<Self, Fault> {
-        while let Shape::Union(branches) = self.shape {
-            self = self.branch(branches)?.1;
+        loop {
+            let (inner, value) = self.step()?;
+            self = value;
+            if inner.is_none() {
+                return Ok(self);
+            }
         }
-        Ok(self)
     }
 
-    fn branch(self, branches: &'s [usize]) -> Result<(usize, Self), Fault> {
+    /// What a union holds: which branch it is of the reader's union, if it has one.
+    fn step(self) -> Result<(Option<Option<usize>>, Self), Fault> {
+        if !self.shape.is_union() {
+            return Ok((None, self));
+        }
         self.walk.enter(self.depth)?;
-        let (index, shape) = self.walk.branch(branches)?;
-        Ok((index, Self { shape, depth: self.depth + 1, ..self }))
+        Ok(match self.walk.inner(self.shape)? {
+            Some((branch, shape)) => (Some(branch), Self { shape, depth: self.depth + 1, ..self }),
+            None => (None, self),
+        })
+    }
+
+    /// What a union holds that only the writer has, and then a branch of the reader's, if it has
+    /// one.
+    fn branch(mut self) -> Result<(Option<usize>, Self), Fault> {
+        loop {
+            let (inner, value) = self.step()?;
+            self = value;
+            match inner {
+                Some(None) => {}
+                Some(branch) => return Ok((branch, self)),
+                None => return Ok((None, self)),
+            }
+        }
     }
 
     fn items<V: Visitor<'de>>(self, of: usize, visitor: V) -> Result<V::Value, Fault> {
@@ -69,7 +93,7 @@ impl<'s, 'de> Value<'_, 's, 'de> {
         Ok(value)
     }
 
-    fn fields<V: Visitor<'de>>(self, record: &'s Record, visitor: V) -> Result<V::Value, Fault> {
+    fn fields<V: Visitor<'de>>(self, record: Parts<'de>, visitor: V) -> Result<V::Value, Fault> {
         let Self { walk, depth, .. } = self;
         walk.enter(depth)?;
         let mut fields = Fields { walk, record, at: 0, depth: depth + 1 };
@@ -91,15 +115,16 @@ impl<'s, 'de> Value<'_, 's, 'de> {
     }
 }
 
-impl<'de> Deserializer<'de> for Value<'_, '_, 'de> {
+impl<'de> Deserializer<'de> for Value<'_, 'de> {
     type Error = Fault;
 
     fn deserialize_any<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
         match self.shape {
-            Shape::Union(_) => return self.inner()?.deserialize_any(visitor),
+            shape if shape.is_union() => return self.inner()?.deserialize_any(visitor),
             Shape::Array(of) => return self.items(*of, visitor),
             Shape::Map(of) => return self.entries(*of, visitor),
-            Shape::Record(record) => return self.fields(record, visitor),
+            Shape::Record(record) => return self.fields(Parts::All(record), visitor),
+            Shape::Resolved(record) => return self.fields(Parts::Some(record), visitor),
             Shape::Bytes | Shape::Fixed(_) | Shape::BigDecimal => {
                 return visitor.visit_borrowed_bytes(self.bytes()?);
             }
@@ -114,7 +139,16 @@ impl<'de> Deserializer<'de> for Value<'_, '_, 'de> {
             Shape::Double => visitor.visit_f64(walk.double()?),
             Shape::String => visitor.visit_borrowed_str(walk.text()?),
             Shape::Uuid => visitor.visit_str(&walk.uuid()?.to_string()),
-            Shape::Enum(symbols) => visitor.visit_str(walk.symbol(symbols)?),
+            Shape::Enum(symbols) => visitor.visit_borrowed_str(walk.symbol(symbols)?),
+            Shape::Symbols(symbols) => visitor.visit_borrowed_str(walk.known(symbols)?),
+            Shape::Cast(cast) => match cast {
+                Cast::IntToFloat => visitor.visit_f32(walk.int()? as f32),
+                Cast::IntToDouble => visitor.visit_f64(walk.int()?.into()),
+                Cast::LongToFloat => visitor.visit_f32(walk.long()? as f32),
+                Cast::LongToDouble => visitor.visit_f64(walk.long()? as f64),
+                Cast::FloatToDouble => visitor.visit_f64(walk.float()?.into()),
+            },
+            Shape::Never(reason) => Err(Fault::Other(reason.clone())),
             _ => visitor.visit_unit(),
         }
     }
@@ -130,7 +164,9 @@ impl<'de> Deserializer<'de> for Value<'_, '_, 'de> {
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let mut value = self.inner()?;
         match value.shape {
-            Shape::String | Shape::Uuid | Shape::Enum(_) => value.deserialize_any(visitor),
+            Shape::String | Shape::Uuid | Shape::Enum(_) | Shape::Symbols(_) => {
+                value.deserialize_any(visitor)
+            }
             _ => {
                 let text = str::from_utf8(value.bytes()?).map_err(Fault::custom)?;
                 visitor.visit_borrowed_str(text)
@@ -160,10 +196,7 @@ impl<'de> Deserializer<'de> for Value<'_, '_, 'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        let value = match self.shape {
-            Shape::Union(branches) => self.branch(branches)?.1,
-            _ => self,
-        };
+        let (_, value) = self.branch()?;
         match value.shape {
             Shape::Null => {
                 value.walk.enter(value.depth)?;
@@ -231,7 +264,8 @@ impl<'de> Deserializer<'de> for Value<'_, '_, 'de> {
         let value = self.inner()?;
         match value.shape {
             Shape::Map(of) => value.entries(*of, visitor),
-            Shape::Record(record) => value.fields(record, visitor),
+            Shape::Record(record) => value.fields(Parts::All(record), visitor),
+            Shape::Resolved(record) => value.fields(Parts::Some(record), visitor),
             Shape::Null => {
                 value.walk.enter(value.depth)?;
                 let nothing: std::collections::BTreeMap<&str, u8> = Default::default();
@@ -256,29 +290,30 @@ impl<'de> Deserializer<'de> for Value<'_, '_, 'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        match self.shape {
-            Shape::Union(branches) => {
-                let (index, content) = self.branch(branches)?;
-                let name = variants.get(index).ok_or_else(|| {
-                    Fault::custom(format!("there are {} variants, and no {index}", variants.len()))
-                })?;
-                visitor.visit_enum(Variant { name, content })
-            }
-            // Its first field is the name, and its second the content.
-            Shape::Record(record) => {
-                self.walk.enter(self.depth)?;
-                let mut fields = Fields { walk: self.walk, record, at: 0, depth: self.depth + 1 };
-                let name = match fields.next() {
-                    Some(("type", value)) => value.name()?,
-                    _ => return Err(Fault::custom("the first field of a variant is its \"type\"")),
-                };
-                visitor.visit_enum(Tagged { name, fields })
-            }
-            _ => {
-                let name = self.name()?;
-                visitor.visit_enum(StrDeserializer::new(&name))
-            }
+        let (branch, value) = self.branch()?;
+        if let Some(index) = branch {
+            let name = variants.get(index).ok_or_else(|| {
+                Fault::custom(format!("there are {} variants, and no {index}", variants.len()))
+            })?;
+            return visitor.visit_enum(Variant { name, content: value });
         }
+        let Self { walk, shape, depth } = value;
+        let record = match shape {
+            Shape::Record(record) => Parts::All(record),
+            Shape::Resolved(record) => Parts::Some(record),
+            _ => {
+                let name = Value { walk, shape, depth }.name()?;
+                return visitor.visit_enum(StrDeserializer::new(name));
+            }
+        };
+        // Its first field is the name, and its second the content.
+        walk.enter(depth)?;
+        let mut fields = Fields { walk, record, at: 0, depth: depth + 1 };
+        let name = match fields.next()? {
+            Some("type") => fields.with(|value| value.name())?,
+            _ => return Err(Fault::custom("the first field of a variant is its \"type\"")),
+        };
+        visitor.visit_enum(Tagged { name, fields })
     }
 
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -295,211 +330,16 @@ impl<'de> Deserializer<'de> for Value<'_, '_, 'de> {
     }
 }
 
-impl Value<'_, '_, '_> {
+impl<'de> Value<'_, 'de> {
     /// The name of a variant.
-    fn name(self) -> Result<String, Fault> {
+    fn name(self) -> Result<&'de str, Fault> {
         self.walk.enter(self.depth)?;
         Ok(match self.shape {
-            Shape::Enum(symbols) => self.walk.symbol(symbols)?.to_owned(),
-            Shape::String => self.walk.text()?.to_owned(),
+            Shape::Enum(symbols) => self.walk.symbol(symbols)?,
+            Shape::Symbols(symbols) => self.walk.known(symbols)?,
+            Shape::String => self.walk.text()?,
+            Shape::Never(reason) => return Err(Fault::Other(reason.clone())),
             shape => return Err(Fault::expected("the name of a variant", shape)),
         })
-    }
-}
-
-/// Elements of an array, or entries of a map.
-struct Items<'w, 's, 'de> {
-    walk: &'w mut Walk<'s, 'de>,
-    shape: &'s Shape,
-    depth: usize,
-    blocks: Blocks,
-}
-
-impl<'de> SeqAccess<'de> for &mut Items<'_, '_, 'de> {
-    type Error = Fault;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Fault> {
-        if !self.blocks.next(self.walk)? {
-            return Ok(None);
-        }
-        let (shape, depth) = (self.shape, self.depth);
-        seed.deserialize(Value { walk: self.walk, shape, depth }).map(Some)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.blocks.left(self.walk))
-    }
-}
-
-impl<'de> MapAccess<'de> for &mut Items<'_, '_, 'de> {
-    type Error = Fault;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
-        if !self.blocks.next(self.walk)? {
-            return Ok(None);
-        }
-        let key: StrDeserializer<'_, Fault> = self.walk.text()?.into_deserializer();
-        seed.deserialize(key).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        let (shape, depth) = (self.shape, self.depth);
-        seed.deserialize(Value { walk: self.walk, shape, depth })
-    }
-}
-
-/// Fields of a record, in the order of the schema.
-struct Fields<'w, 's, 'de> {
-    walk: &'w mut Walk<'s, 'de>,
-    record: &'s Record,
-    at: usize,
-    depth: usize,
-}
-
-impl<'s, 'de> Fields<'_, 's, 'de> {
-    fn next(&mut self) -> Option<(&'s str, Value<'_, 's, 'de>)> {
-        let (name, of) = self.record.fields.get(self.at)?;
-        self.at += 1;
-        let shape = self.walk.shapes.at(*of);
-        Some((name, Value { walk: self.walk, shape, depth: self.depth }))
-    }
-
-    /// Passes over what is left.
-    fn pass(&mut self) -> Result<(), Fault> {
-        while let Some((_, value)) = self.next() {
-            value.walk.skip(value.shape, value.depth)?;
-        }
-        Ok(())
-    }
-}
-
-impl<'de> MapAccess<'de> for &mut Fields<'_, '_, 'de> {
-    type Error = Fault;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
-        let Some((name, _)) = self.record.fields.get(self.at) else { return Ok(None) };
-        let key: StrDeserializer<'_, Fault> = name.as_str().into_deserializer();
-        seed.deserialize(key).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        match self.next() {
-            Some((name, value)) => seed.deserialize(value).map_err(|fault| fault.at(name)),
-            None => Err(Fault::custom("there are no more fields")),
-        }
-    }
-}
-
-/// A variant that is told by a branch of a union.
-struct Variant<'w, 's, 'de> {
-    name: &'static str,
-    content: Value<'w, 's, 'de>,
-}
-
-impl<'w, 's, 'de> EnumAccess<'de> for Variant<'w, 's, 'de> {
-    type Error = Fault;
-    type Variant = Value<'w, 's, 'de>;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(
-        self,
-        seed: V,
-    ) -> Result<(V::Value, Self::Variant), Fault> {
-        let name: StrDeserializer<'_, Fault> = self.name.into_deserializer();
-        Ok((seed.deserialize(name)?, self.content))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Value<'_, '_, 'de> {
-    type Error = Fault;
-
-    fn unit_variant(self) -> Result<(), Fault> {
-        match self.shape {
-            Shape::Null => Ok(self.walk.enter(self.depth)?),
-            shape => Err(Fault::expected("nothing", shape)),
-        }
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
-        seed.deserialize(self)
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
-        self.deserialize_seq(visitor)
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        self.deserialize_map(visitor)
-    }
-}
-
-/// A variant that is told by the first field of a record.
-struct Tagged<'w, 's, 'de> {
-    name: String,
-    fields: Fields<'w, 's, 'de>,
-}
-
-impl<'w, 's, 'de> EnumAccess<'de> for Tagged<'w, 's, 'de> {
-    type Error = Fault;
-    type Variant = Content<'w, 's, 'de>;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(
-        self,
-        seed: V,
-    ) -> Result<(V::Value, Self::Variant), Fault> {
-        let name: StrDeserializer<'_, Fault> = self.name.as_str().into_deserializer();
-        Ok((seed.deserialize(name)?, Content(self.fields)))
-    }
-}
-
-/// The fields behind a variant's name.
-struct Content<'w, 's, 'de>(Fields<'w, 's, 'de>);
-
-impl<'de> Content<'_, '_, 'de> {
-    fn with<T>(
-        mut self,
-        read: impl FnOnce(Value<'_, '_, 'de>) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        let (_, value) =
-            self.0.next().ok_or_else(|| Fault::custom("the variant has no content"))?;
-        let value = read(value)?;
-        self.0.pass()?;
-        Ok(value)
-    }
-}
-
-impl<'de> VariantAccess<'de> for Content<'_, '_, 'de> {
-    type Error = Fault;
-
-    fn unit_variant(mut self) -> Result<(), Fault> {
-        self.0.pass()
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
-        self.with(|value| seed.deserialize(value))
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
-        self.with(|value| value.deserialize_seq(visitor))
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        self.with(|value| value.deserialize_map(visitor))
     }
 }

@@ -4,16 +4,35 @@ use std::collections::BTreeMap;
 
 use apache_avro::Schema;
 use apache_avro::schema::Namespace;
+use serde_json::Value;
+
+use super::resolve::Cast;
 
 use super::AVRO;
 use crate::event::codec::CodecError;
 
 /// A schema, flat: shapes point at each other by number, so that a record may hold itself.
 pub(in crate::event) struct Shapes {
-    all: Vec<Shape>,
-    root: usize,
+    pub(super) all: Vec<Shape>,
+    pub(super) root: usize,
+    /// What only a resolution asks for, of those that have it.
+    pub(super) notes: BTreeMap<usize, Note>,
 }
 
+/// What a schema says for those who read with another.
+#[derive(Clone, Default)]
+pub(super) struct Note {
+    /// Its name and its aliases, without namespaces.
+    pub(super) names: Vec<String>,
+    /// Of each field, other names.
+    pub(super) aliases: Vec<Vec<String>>,
+    /// Of each field, the default.
+    pub(super) defaults: Vec<Option<Value>>,
+    /// What an enum takes a symbol for that it does not know.
+    pub(super) symbol: Option<String>,
+}
+
+#[derive(Clone)]
 pub(super) enum Shape {
     Null,
     Boolean,
@@ -32,9 +51,34 @@ pub(super) enum Shape {
     Union(Vec<usize>),
     Record(Record),
     Enum(Vec<String>),
+
+    // Only in what was written under one schema and is read as another has it:
+    /// A number, read as another kind.
+    Cast(Cast),
+    /// A union to both: of each branch the reader's, and what is there.
+    Either(Vec<(usize, usize)>),
+    /// A union to the writer alone.
+    Choice(Vec<usize>),
+    /// A branch of the reader's union, which the writer does not have.
+    As(usize, usize),
+    /// Symbols as the reader knows them.
+    Symbols(Vec<Option<String>>),
+    Resolved(Resolved),
+    /// What the reader cannot read.
+    Never(String),
+}
+
+/// A record that is read as another.
+#[derive(Clone)]
+pub(super) struct Resolved {
+    /// In the order of the writer; those without a name are passed over.
+    pub(super) fields: Vec<(Option<String>, usize)>,
+    /// What the writer did not write, with the bytes of its default.
+    pub(super) defaults: Vec<(String, usize, Vec<u8>)>,
 }
 
 /// The fields of a record.
+#[derive(Clone)]
 pub(super) struct Record {
     /// In the order of the schema.
     pub(super) fields: Vec<(String, usize)>,
@@ -57,6 +101,11 @@ impl Record {
 }
 
 impl Shape {
+    /// Whether it is one of several, or stands for one.
+    pub(super) const fn is_union(&self) -> bool {
+        matches!(self, Self::Union(_) | Self::Either(_) | Self::Choice(_) | Self::As(..))
+    }
+
     /// What it is, in words.
     pub(super) const fn name(&self) -> &'static str {
         match self {
@@ -75,7 +124,11 @@ impl Shape {
             Self::Map(_) => "a map",
             Self::Union(_) => "a union",
             Self::Record(_) => "a record",
-            Self::Enum(_) => "an enum",
+            Self::Enum(_) | Self::Symbols(_) => "an enum",
+            Self::Cast(_) => "a number",
+            Self::Either(_) | Self::Choice(_) | Self::As(..) => "a union",
+            Self::Resolved(_) => "a record",
+            Self::Never(_) => "nothing that can be read",
         }
     }
 }
@@ -84,7 +137,7 @@ type Names = BTreeMap<String, usize>;
 
 impl Shapes {
     pub(in crate::event) fn of(schema: &Schema) -> Result<Self, CodecError> {
-        let mut shapes = Self { all: Vec::new(), root: 0 };
+        let mut shapes = Self { all: Vec::new(), root: 0, notes: BTreeMap::new() };
         shapes.root = shapes.add(schema, &None, &mut Names::new())?;
         Ok(shapes)
     }
@@ -115,6 +168,9 @@ impl Shapes {
         // Its place, before what is inside it asks for it.
         self.all.push(Shape::Null);
         names.extend(full.map(|full| (full, index)));
+        if let Some(note) = note(schema) {
+            self.notes.insert(index, note);
+        }
         let space = name.map_or_else(|| space.clone(), |name| name.namespace);
         self.all[index] = match schema {
             Schema::Null | Schema::Ref { .. } => Shape::Null,
@@ -156,5 +212,22 @@ impl Shapes {
             }
         };
         Ok(index)
+    }
+}
+
+fn note(schema: &Schema) -> Option<Note> {
+    let names = schema.name().into_iter().map(|name| name.name.clone());
+    let aliases = schema.aliases().into_iter().flatten().map(|alias| alias.name());
+    let names = names.chain(aliases).collect();
+    match schema {
+        Schema::Record(of) => Some(Note {
+            names,
+            aliases: of.fields.iter().map(|f| f.aliases.clone().unwrap_or_default()).collect(),
+            defaults: of.fields.iter().map(|field| field.default.clone()).collect(),
+            symbol: None,
+        }),
+        Schema::Enum(of) => Some(Note { names, symbol: of.default.clone(), ..Note::default() }),
+        Schema::Fixed(_) => Some(Note { names, ..Note::default() }),
+        _ => None,
     }
 }

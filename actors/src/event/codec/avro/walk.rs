@@ -1,6 +1,7 @@
 //! The bytes of a datum, read as their schema has it and never beyond what they hold.
 
 use super::MAX_DEPTH;
+use super::resolve::Cast;
 use super::shape::{Shape, Shapes};
 
 /// Values of one datum, at most. Each may cost the reader 150 bytes.
@@ -20,15 +21,15 @@ impl Shapes {
 }
 
 /// A place in the bytes of a datum.
-pub(super) struct Walk<'s, 'de> {
-    pub(super) shapes: &'s Shapes,
+pub(super) struct Walk<'de> {
+    pub(super) shapes: &'de Shapes,
     rest: &'de [u8],
     values: usize,
     most: usize,
 }
 
-impl<'s, 'de> Walk<'s, 'de> {
-    pub(super) fn new(shapes: &'s Shapes, data: &'de [u8]) -> Self {
+impl<'de> Walk<'de> {
+    pub(super) fn new(shapes: &'de Shapes, data: &'de [u8]) -> Self {
         let most = data.len().saturating_mul(VALUES.1).saturating_add(VALUES.0).min(MAX_VALUES);
         Self { shapes, rest: data, values: 0, most }
     }
@@ -54,7 +55,7 @@ impl<'s, 'de> Walk<'s, 'de> {
     }
 
     /// Passes over a value, and looks at all of it.
-    pub(super) fn skip(&mut self, shape: &'s Shape, depth: usize) -> Result<(), String> {
+    pub(super) fn skip(&mut self, shape: &'de Shape, depth: usize) -> Result<(), String> {
         self.enter(depth)?;
         let shapes = self.shapes;
         match shape {
@@ -84,14 +85,26 @@ impl<'s, 'de> Walk<'s, 'de> {
                 }
                 Ok(())
             }
-            Shape::Union(branches) => {
-                let (_, branch) = self.branch(branches)?;
-                self.skip(branch, depth + 1)
-            }
             Shape::Record(record) => {
                 record.fields.iter().try_for_each(|(_, of)| self.skip(shapes.at(*of), depth + 1))
             }
             Shape::Enum(symbols) => self.symbol(symbols).map(drop),
+            Shape::Symbols(symbols) => self.known(symbols).map(drop),
+            Shape::Cast(cast) => match cast {
+                Cast::IntToFloat | Cast::IntToDouble => self.int().map(drop),
+                Cast::LongToFloat | Cast::LongToDouble => self.long().map(drop),
+                Cast::FloatToDouble => self.float().map(drop),
+            },
+            Shape::Union(_) | Shape::Either(_) | Shape::Choice(_) | Shape::As(..) => {
+                match self.inner(shape)? {
+                    Some((_, inner)) => self.skip(inner, depth + 1),
+                    None => Ok(()),
+                }
+            }
+            Shape::Resolved(record) => {
+                record.fields.iter().try_for_each(|(_, of)| self.skip(shapes.at(*of), depth + 1))
+            }
+            Shape::Never(reason) => Err(reason.clone()),
         }
     }
 
@@ -160,12 +173,35 @@ impl<'s, 'de> Walk<'s, 'de> {
         Ok(all)
     }
 
-    pub(super) fn branch(&mut self, branches: &'s [usize]) -> Result<(usize, &'s Shape), String> {
-        let index = self.index(branches.len())?;
-        Ok((index, self.shapes.at(branches[index])))
+    /// What a union holds, and which branch of the reader's union that is; `None` for a shape that
+    /// is no union. A union to the writer alone has no branch.
+    pub(super) fn inner(
+        &mut self,
+        shape: &'de Shape,
+    ) -> Result<Option<(Option<usize>, &'de Shape)>, String> {
+        let (branch, of) = match shape {
+            Shape::Union(branches) => {
+                let index = self.index(branches.len())?;
+                (Some(index), branches[index])
+            }
+            Shape::Either(branches) => {
+                let (index, of) = branches[self.index(branches.len())?];
+                (Some(index), of)
+            }
+            Shape::Choice(branches) => (None, branches[self.index(branches.len())?]),
+            Shape::As(index, of) => (Some(*index), *of),
+            _ => return Ok(None),
+        };
+        Ok(Some((branch, self.shapes.at(of))))
     }
 
-    pub(super) fn symbol(&mut self, symbols: &'s [String]) -> Result<&'s str, String> {
+    /// A symbol that the reader knows.
+    pub(super) fn known(&mut self, symbols: &'de [Option<String>]) -> Result<&'de str, String> {
+        let symbol = symbols[self.index(symbols.len())?].as_deref();
+        symbol.ok_or_else(|| "a symbol that the reader does not know, without a default".to_owned())
+    }
+
+    pub(super) fn symbol(&mut self, symbols: &'de [String]) -> Result<&'de str, String> {
         Ok(&symbols[self.index(symbols.len())?])
     }
 
@@ -211,7 +247,7 @@ pub(super) struct Blocks {
 
 impl Blocks {
     /// Whether there is another element, which is then read next.
-    pub(super) fn next(&mut self, walk: &mut Walk<'_, '_>) -> Result<bool, String> {
+    pub(super) fn next(&mut self, walk: &mut Walk<'_>) -> Result<bool, String> {
         if self.ended {
             return Ok(false);
         }
@@ -229,7 +265,7 @@ impl Blocks {
     }
 
     /// How many are left of a block that was begun, and no more than the bytes could hold.
-    pub(super) fn left(&self, walk: &Walk<'_, '_>) -> usize {
+    pub(super) fn left(&self, walk: &Walk<'_>) -> usize {
         usize::try_from(self.left).unwrap_or(usize::MAX).min(walk.rest.len())
     }
 }

@@ -1,8 +1,10 @@
 use super::*;
 
 #[path = "../../../../../fuzz/src/any.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the fuzzers have it in a crate of its own")]
 mod any;
 mod reference;
+mod resolved;
 
 const SAMPLE: &str = include_str!("../golden/sample.avsc");
 const EARLIER: &str = include_str!("../golden/sample.earlier.avsc");

@@ -131,6 +131,10 @@ impl Parser<'_> {
             Some(own) => qualified(name, own),
             None => qualified(name, namespace),
         };
+        if full.len() > MAX_NAME {
+            let reason = format!("the name of a type is longer than {MAX_NAME} bytes");
+            return Err(invalid(path, reason));
+        }
         if !full.split('.').all(is_name) {
             return Err(invalid(path, format!("{full:?} is no name: use letters, digits and _")));
         }
@@ -215,9 +219,13 @@ fn qualified(name: &str, namespace: &str) -> String {
     }
 }
 
+/// How long a name is, at most, in bytes: each type in a namespace has it in its own name.
+const MAX_NAME: usize = 1_024;
+
 fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
-    characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+    name.len() <= MAX_NAME
+        && characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && characters.all(|character| character.is_ascii_alphanumeric() || character == '_')
 }
 

@@ -1,17 +1,25 @@
-//! Avro payloads: found to be whole and of bounded size by the codec's walk over the bytes. What
-//! another schema reads is then resolved by the reference implementation, which by itself believes
-//! any length and any depth.
+//! Avro payloads: the codec's walk over the bytes, which makes nothing of them. What another schema
+//! wrote is walked through as the reader has it.
 
-use crate::event::schema::PayloadError;
+use crate::event::schema::{Fingerprint, PayloadError};
 #[cfg(feature = "codec-avro")]
-use crate::event::{codec::avro::names, codec::avro::shape::Shapes, schema::SchemaKind};
+use {
+    crate::event::codec::avro::names,
+    crate::event::codec::avro::shape::Shapes,
+    crate::event::schema::SchemaKind,
+    std::sync::{Arc, Mutex, PoisonError},
+};
 
 /// A schema as payloads are checked with it.
 #[cfg(feature = "codec-avro")]
 pub(in crate::event::schema) struct Payloads {
-    schema: apache_avro::Schema,
     shapes: Shapes,
+    resolved: Mutex<Vec<(Fingerprint, Arc<Shapes>)>>,
 }
+
+/// Of how many writers' schemas it is kept how they are read.
+#[cfg(feature = "codec-avro")]
+const KEPT: usize = 16;
 
 #[cfg(feature = "codec-avro")]
 impl Payloads {
@@ -20,25 +28,38 @@ impl Payloads {
         names::check(text)?;
         let schema = apache_avro::Schema::parse_str(text).map_err(|error| error.to_string())?;
         let shapes = Shapes::of(&schema).map_err(|error| error.to_string())?;
-        Ok(Self { schema, shapes })
+        Ok(Self { shapes, resolved: Mutex::default() })
+    }
+
+    /// How a writer's payloads are read.
+    fn resolved(&self, writer: &Self, is: Fingerprint) -> Result<Arc<Shapes>, String> {
+        let kept = || self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = kept().iter().find(|(known, _)| *known == is) {
+            return Ok(Arc::clone(known));
+        }
+        let made = Arc::new(Shapes::resolved(&writer.shapes, &self.shapes)?);
+        let mut kept = kept();
+        if kept.len() >= KEPT {
+            kept.remove(0);
+        }
+        kept.push((is, Arc::clone(&made)));
+        Ok(made)
     }
 }
 
-/// Reads a datum without a header.
+/// Reads a datum without a header. `is` is the writer's schema.
 #[cfg(feature = "codec-avro")]
 pub(in crate::event::schema) fn read(
-    writer: &Payloads,
+    (writer, is): (&Payloads, Fingerprint),
     reader: &Payloads,
     payload: &[u8],
 ) -> Result<(), PayloadError> {
     let invalid = |reason| PayloadError::Invalid { kind: SchemaKind::Avro, reasons: vec![reason] };
-    writer.shapes.check(payload).map_err(invalid)?;
     if std::ptr::eq(writer, reader) {
-        return Ok(());
+        return writer.shapes.check(payload).map_err(invalid);
     }
-    apache_avro::from_avro_datum(&writer.schema, &mut &*payload, Some(&reader.schema))
-        .map(drop)
-        .map_err(|error| invalid(error.to_string()))
+    let unusable = |reason| PayloadError::Unusable { kind: SchemaKind::Avro, reason };
+    reader.resolved(writer, is).map_err(unusable)?.check(payload).map_err(invalid)
 }
 
 /// Nothing to check payloads with.
@@ -55,7 +76,7 @@ impl Payloads {
 /// Cannot be called, because there is nothing to read with.
 #[cfg(not(feature = "codec-avro"))]
 pub(in crate::event::schema) fn read(
-    writer: &Payloads,
+    (writer, _): (&Payloads, Fingerprint),
     _: &Payloads,
     _: &[u8],
 ) -> Result<(), PayloadError> {

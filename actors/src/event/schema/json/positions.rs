@@ -134,11 +134,18 @@ pub(super) fn subschemas(schema: &Value) -> impl Iterator<Item = &Value> {
     ONE.iter().filter_map(get).chain(lists).chain(maps).filter(is_schema)
 }
 
-/// How many values a value is of.
+/// How much a value is: how many values, and a bit for the length of its texts.
 pub(super) fn weight(value: &Value) -> usize {
     match value {
-        Value::Object(map) => map.values().map(weight).sum::<usize>() + 1,
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| of_text(key) + weight(value)).sum::<usize>() + 1
+        }
         Value::Array(list) => list.iter().map(weight).sum::<usize>() + 1,
+        Value::String(text) => of_text(text) + 1,
         _ => 1,
     }
+}
+
+const fn of_text(text: &str) -> usize {
+    text.len() / 32
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::positions::weight;
 use super::side::Side;
 
 /// How deep parts are looked into; what is deeper is taken to be different.
@@ -59,7 +60,7 @@ fn same_after(one: (Side<'_>, &Value), other: (Side<'_>, &Value), seen: &mut See
             a.len() == b.len()
                 && a.iter().zip(b).all(|(a, b)| same_after((left, a), (right, b), seen))
         }
-        (a, b) => a == b,
+        (a, b) => left.work.go_on(weight(a)) && a == b,
     };
     seen.depth -= 1;
     same

@@ -9,6 +9,10 @@ use crate::event::schema::SchemaError;
 /// How deep messages are declared in messages, at most.
 const MAX_DEPTH: usize = 64;
 
+/// How long the full name of a type is, at most, in bytes: each type declared inside another has
+/// the names around it in its own.
+const MAX_NAME: usize = 1_024;
+
 type Known = (BTreeMap<String, Message>, BTreeMap<String, Enum>);
 
 /// The messages and enums of a descriptor set, by full name.
@@ -92,7 +96,7 @@ fn read_message(
     known: &mut Known,
     depth: usize,
 ) -> Result<(), SchemaError> {
-    let name = within(scope, &text(bytes, 1)?.unwrap_or_default());
+    let name = declared(scope, bytes)?;
     if depth > MAX_DEPTH {
         return Err(invalid(&name, "messages are declared too deep in each other"));
     }
@@ -180,7 +184,7 @@ fn read_enum(
     features: Features,
     known: &mut Known,
 ) -> Result<(), SchemaError> {
-    let name = within(scope, &text(bytes, 1)?.unwrap_or_default());
+    let name = declared(scope, bytes)?;
     let features = features.of(bytes, 3, 7)?;
     let mut read = Enum { is_closed: features.closed, ..Enum::default() };
     // Negative numbers are written as the 64 bits of their value.
@@ -201,6 +205,18 @@ fn read_enum(
     read.reserved.names.extend(texts(bytes, 5)?);
     known.1.insert(name, read);
     Ok(())
+}
+
+/// The full name of a type.
+fn declared(scope: &str, bytes: &[u8]) -> Result<String, SchemaError> {
+    let name = within(scope, &text(bytes, 1)?.unwrap_or_default());
+    match name.len() > MAX_NAME {
+        true => {
+            let begin: String = name.chars().take(64).collect();
+            Err(invalid(&begin, format!("the name of a type is longer than {MAX_NAME} bytes")))
+        }
+        false => Ok(name),
+    }
 }
 
 fn within(scope: &str, name: &str) -> String {
