@@ -456,9 +456,10 @@ impl<P: Process> Deadlines<P> {
             let page = page.map_err(|error| error.to_string())?;
             let Some(last) = page.last() else { return Ok(false) };
             after = last.version;
-            // One that this program cannot read says nothing to it.
+            // One that this program cannot read, or panics at, says nothing to it.
             let cancels = |event: &RecordedEvent| {
-                let effects = effects_of::<P>(event).unwrap_or_default();
+                let effects = guarded(|| effects_of::<P>(event)).ok().and_then(Result::ok);
+                let effects = effects.unwrap_or_default();
                 let cancel = |one: &super::Effect<P>| matches!(one.kind, Kind::Cancel);
                 effects.iter().any(|effect| cancel(effect) && *effect.name == *name)
             };
