@@ -6,16 +6,19 @@
 //! may have run, and it runs again under the same key, by which whoever does it can tell a repeat.
 //!
 //! ```text
-//! Sagas::start ─▶ saga.started ─▶ [`manager`] hears of it ─▶ one actor ([`actor`]) for the saga
-//!                                                              step_started ▶ action ▶ step_completed …
-//!                                                              … or back: compensation_started ▶ undo ▶ …
+//! Sagas::start ─▶ saga.started ─▶ [`manager`] hears of it ─▶ [`board`] ─▶ one actor ([`actor`]) for the saga
+//!     step_started ▶ action ▶ step_completed, step_started ▶ action ▶ … ▶ step_completed, completed
+//!     … or back: step_failed, compensating, compensation_started ▶ undo ▶ compensation_completed, …
 //! ```
+//!
+//! What stands between two arrows is one append.
 //!
 //! | you want | look at |
 //! |---|---|
 //! | to write one | [`Saga`], [`Step`] |
 //! | to start, see, retry or abort one | [`Sagas`] |
-//! | what comes next, as a pure function | [`SagaState::next`] |
+//! | what comes next, as a pure function | [`SagaState::next`], [`SagaState::plan`] |
+//! | who runs, waits for a turn, sleeps until when | [`board`] |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -15,6 +15,17 @@ use tokio::time::Instant;
 /// How often a wait for a time of day looks whether the clock was set.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a look at the machine's clock is good for, in nanoseconds.
+const FRESH_NS: u64 = 1_000_000;
+
+/// A look at the machine's clock that is good for the messages of a millisecond. Begin with the
+/// default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClockAnchor {
+    at_ns: u64,
+    wall_us: i64,
+}
+
 /// The time of a system: how long it has been running, and the time of day. Cheap to copy.
 ///
 /// [`elapsed`](Self::elapsed) never goes back; [`wall_us`](Self::wall_us) is the machine's clock.
@@ -73,6 +84,22 @@ impl Clock {
         match self.wall {
             Some(wall) => wall().saturating_sub(micros(self.elapsed().saturating_sub(elapsed))),
             None => self.epoch_us.saturating_add(micros(elapsed)),
+        }
+    }
+
+    /// The time of day at a moment that [`ticks_ns`](Self::ticks_ns) answered, as the clock was set
+    /// at most [`FRESH_NS`] before or after.
+    pub(crate) fn wall_near(&self, anchor: &mut ClockAnchor, at_ns: u64) -> i64 {
+        if self.wall.is_none() {
+            return self.wall_at(Duration::from_nanos(at_ns));
+        }
+        if anchor.wall_us == 0 || at_ns.abs_diff(anchor.at_ns) > FRESH_NS {
+            *anchor = ClockAnchor { at_ns: self.ticks_ns(), wall_us: self.wall_us() };
+        }
+        let apart = i64::try_from(at_ns.abs_diff(anchor.at_ns) / 1_000).unwrap_or(i64::MAX);
+        match at_ns < anchor.at_ns {
+            true => anchor.wall_us.saturating_sub(apart),
+            false => anchor.wall_us.saturating_add(apart),
         }
     }
 

@@ -74,7 +74,7 @@ pub use actor::{
 };
 pub use actor_system::{Act, Acted, ActorSystem, ActorSystemBuilder, ActorView, Totals, check};
 pub use chaos::{ActorKiller, Kill};
-pub use clock::Clock;
+pub use clock::{Clock, ClockAnchor};
 pub use component::{SupervisedComponent, SupervisionMetadata};
 pub use error::{
     AskError, ExitReason, Failure, LookupError, PanicReport, SpecError, StartError,

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mister_smith_supervisors::{Actor, Context, Failure, StartError, TaskGuard};
+use mister_smith_supervisors::{Actor, ClockAnchor, Context, Failure, StartError, TaskGuard};
 use tokio::time::{Instant, sleep_until};
 
 use super::held::{Held, Item};
@@ -92,6 +92,7 @@ pub(super) struct SubscriberActor<H> {
     holding: bool,
     finishing: bool,
     timer: Option<(Instant, TaskGuard)>,
+    anchor: ClockAnchor,
 }
 
 impl<H: Handler> Actor for SubscriberActor<H> {
@@ -108,8 +109,14 @@ impl<H: Handler> Actor for SubscriberActor<H> {
             }
         });
         let handler = (args.make)();
-        let mut actor =
-            Self { args: args.clone(), handler, holding: true, finishing: false, timer: None };
+        let mut actor = Self {
+            args: args.clone(),
+            handler,
+            holding: true,
+            finishing: false,
+            timer: None,
+            anchor: ClockAnchor::default(),
+        };
         // The life before ended with it in hand.
         let orphan = args.shared.held().put_down();
         if let Some(item) = orphan {
@@ -131,7 +138,8 @@ impl<H: Handler> Actor for SubscriberActor<H> {
     ) -> Result<(), Failure> {
         match message {
             SubscriberMessage::Deliver(message) if !self.holding => {
-                self.run(Item::new(message), cx.taken_at_us()).await?;
+                let taken_us = cx.taken_at_us(&mut self.anchor);
+                self.run(Item::new(message), taken_us).await?;
             }
             SubscriberMessage::Deliver(message) => {
                 self.args.shared.held().arrive(message);

@@ -22,6 +22,9 @@ const KEEP_WITHIN: Duration = Duration::from_secs(5);
 /// A message's id on the wire, where that is not what its other headers make of it.
 const WIRE_ID: &str = "Smith-Wire-Id";
 
+/// Its subject, where that cannot be one.
+const WIRE_SUBJECT: &str = "Smith-Wire-Subject";
+
 /// Where what a relay cannot send goes, and how it comes back.
 #[derive(Debug, Clone)]
 pub struct Letters {
@@ -107,6 +110,7 @@ pub(super) fn letter_of(wire: &WireMessage) -> NewMessage {
     let mut held = wire.clone();
     held.headers.insert(WIRE_ID.to_owned(), wire.id.clone());
     held.to_message_as_it_is().unwrap_or_else(|_| {
+        held.headers.insert(WIRE_SUBJECT.to_owned(), wire.subject.clone());
         held.subject = Subject::of([&wire.subject]).to_string();
         // What `of` makes is a subject, whatever it is made of.
         held.to_message_as_it_is().expect("an escaped subject is a subject")
@@ -118,6 +122,9 @@ pub(super) fn wire_of(letter: &Message) -> Result<WireMessage, String> {
     let mut wire = WireMessage::of(letter).map_err(|error| error.to_string())?;
     if let Some(id) = wire.headers.remove(WIRE_ID) {
         wire.id = id;
+    }
+    if let Some(subject) = wire.headers.remove(WIRE_SUBJECT) {
+        wire.subject = subject;
     }
     Ok(wire)
 }

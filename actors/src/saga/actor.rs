@@ -117,7 +117,12 @@ impl Actor for SagaActor {
         // The first one is never refused; one of a life before does as well.
         let _ = cx.address().try_tell(SagaMessage::Go);
         Ok(Self {
-            journal: Journal::new(args.stream.clone(), pool, CommitterHandle::new(committer)),
+            journal: Journal::new(
+                args.stream.clone(),
+                args.board.clone(),
+                pool,
+                CommitterHandle::new(committer),
+            ),
             args: args.clone(),
             definition: None,
             shape: Vec::new(),
@@ -158,9 +163,6 @@ impl Actor for SagaActor {
 
 impl SagaActor {
     async fn take(&mut self, message: SagaMessage, cx: &mut Context<Self>) -> Result<(), Failure> {
-        if let Some(claim) = &self.args.claim {
-            claim.assure().await.map_err(follow::failure)?;
-        }
         // The first message may be any: one to a life before waits for this one.
         let fresh = self.journal.version == Version::ZERO;
         if fresh {
@@ -234,6 +236,9 @@ impl SagaActor {
         cx: &mut Context<Self>,
     ) -> Result<(), Failure> {
         loop {
+            if let Some(claim) = &self.args.claim {
+                claim.assure().await.map_err(follow::failure)?;
+            }
             if let Some(one) = ended.take() {
                 ended = self.ended(one, cx).await?;
                 continue;

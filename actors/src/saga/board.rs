@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::event::{RecordedEvent, StreamId, Timestamp, Version};
 
@@ -23,10 +23,22 @@ pub(super) type Begun = Option<Box<RecordedEvent>>;
 #[derive(Debug, Clone, Default)]
 pub struct Board(Arc<Inner>);
 
-#[derive(Debug, Default)]
+/// Sagas that read their streams at the same time. All that are open do so when a node takes over:
+/// they leave connections of the pool to others, not least to the renewal of the claim.
+const READS: usize = 8;
+
+#[derive(Debug)]
 struct Inner {
     state: Mutex<State>,
     changed: Notify,
+    reads: Semaphore,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        let (state, changed) = (Mutex::default(), Notify::default());
+        Self { state, changed, reads: Semaphore::new(READS) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -212,6 +224,12 @@ impl Board {
     /// When the next one is to be woken.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.state().due.first().map(|(until, _)| *until)
+    }
+
+    /// Waits until it is its turn to read. The place is kept as long as what this answers.
+    pub(super) async fn reading(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.0.reads.acquire().await.ok()
     }
 
     // --- the actors ----------------------------------------------------------------------------

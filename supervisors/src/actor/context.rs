@@ -17,6 +17,7 @@ use crate::actor::slot::{AnySlot, Entry, Slot};
 use crate::actor::timers::{self, TaskGuard};
 use crate::actor::watch::{Ended, ended};
 use crate::actor::{Actor, Address};
+use crate::clock::ClockAnchor;
 use crate::environment::Clock;
 use crate::error::{ExitReason, LookupError};
 use crate::path::Path;
@@ -189,15 +190,13 @@ impl<A: Actor> Context<A> {
     }
 
     /// When the message in flight was taken out of the mailbox: wall clock, microseconds since the
-    /// Unix epoch. The actor's statistics need it anyway, so it costs a look at
-    /// the machine's clock at most.
+    /// Unix epoch. The actor's statistics need the moment anyway; the machine's clock is asked every
+    /// millisecond, so after it was set this is wrong for as long.
     #[must_use]
-    pub fn taken_at_us(&self) -> i64 {
+    pub fn taken_at_us(&self, anchor: &mut ClockAnchor) -> i64 {
         let cell = &self.slot.cell;
-        match cell.stats.began_ns() {
-            Some(ns) => cell.env.clock.wall_at(Duration::from_nanos(ns)),
-            None => cell.env.clock.wall_us(),
-        }
+        let clock = cell.env.clock;
+        clock.wall_near(anchor, cell.stats.began_ns().unwrap_or_else(|| clock.ticks_ns()))
     }
 
     /// A random number from the system's seeded generator.

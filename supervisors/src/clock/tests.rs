@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use super::Clock;
+use super::{Clock, ClockAnchor};
 
 const SECOND: i64 = 1_000_000;
 
@@ -55,4 +55,20 @@ async fn paused_time_is_alike_in_every_run() {
     clock.until(1_000_000_000 * SECOND).await;
     assert_eq!(clock.wall_us(), 1_000_000_000 * SECOND);
     assert_eq!((clock.stepped_us(), clock.wall_at(Duration::ZERO)), (0, 7 * SECOND));
+}
+
+/// A look at the machine's clock is good for a millisecond, and no longer.
+#[tokio::test(start_paused = true)]
+async fn an_anchor_follows_a_step_within_a_millisecond() {
+    static WALL: AtomicI64 = AtomicI64::new(100 * SECOND);
+    let clock = Clock::bound_to(|| WALL.load(Ordering::Relaxed));
+    let mut anchor = ClockAnchor::default();
+    assert_eq!(clock.wall_near(&mut anchor, 0), 100 * SECOND);
+    // The machine's clock is set, and half a millisecond passes.
+    WALL.store(200 * SECOND, Ordering::Relaxed);
+    assert_eq!(clock.wall_near(&mut anchor, 500_000), 100 * SECOND + 500);
+    tokio::time::advance(Duration::from_millis(2)).await;
+    assert_eq!(clock.wall_near(&mut anchor, 2_000_000), 200 * SECOND);
+    // A moment before the look.
+    assert_eq!(clock.wall_near(&mut anchor, 1_500_000), 200 * SECOND - 500);
 }

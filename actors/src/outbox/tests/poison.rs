@@ -131,6 +131,9 @@ async fn a_row_that_is_refused_is_a_dead_letter_and_the_rest_goes_on() {
 fn a_row_comes_back_out_of_its_letter() {
     let bus = crate::bus::EventBus::new(mister_smith_supervisors::Clock::starting_at(1_000), 1);
     let sent = letter(7).header("Tenant", "acme").header("Content-Type", "text/plain");
+    let nowhere = WireMessage { subject: "a b".to_owned(), ..sent.clone() };
+    let held = bus.stamp(super::super::refused::letter_of(&nowhere));
+    assert_eq!(super::super::refused::wire_of(&held).unwrap().subject, "a b");
     let held = bus.stamp(super::super::refused::letter_of(&sent));
     let back = super::super::refused::wire_of(&held).unwrap();
     assert_eq!((&back.id, &back.subject, &back.payload), (&sent.id, &sent.subject, &sent.payload));

@@ -9,6 +9,7 @@ use crate::event::{
     Decoder, Event, EventId, Metadata, NewEvent, RecordedEvent, StreamId, Timestamp, Version,
 };
 use crate::pool::{Lease, PoolMessage, store_failure};
+use crate::saga::board::Board;
 use crate::saga::{SagaEvent, SagaState};
 use crate::store::committer::{CommitError, CommitterHandle};
 use crate::store::{Append, AppendError, ExpectedVersion, StoreError};
@@ -43,6 +44,7 @@ pub(super) enum NotWritten {
 /// See the [module](self).
 pub(super) struct Journal {
     stream: StreamId,
+    board: Board,
     committer: CommitterHandle,
     pool: Address<PoolMessage>,
     lease: Option<Lease>,
@@ -60,11 +62,13 @@ pub(super) struct Journal {
 impl Journal {
     pub(super) fn new(
         stream: StreamId,
+        board: Board,
         pool: Address<PoolMessage>,
         committer: CommitterHandle,
     ) -> Self {
         Self {
             stream,
+            board,
             committer,
             pool,
             lease: None,
@@ -99,6 +103,8 @@ impl Journal {
 
     /// Reads what is new.
     pub(super) async fn reload(&mut self) -> Result<(), Failure> {
+        let board = self.board.clone();
+        let _turn = board.reading().await;
         loop {
             let lease = match &self.lease {
                 Some(lease) => lease,
@@ -148,6 +154,10 @@ impl Journal {
                     }
                     Err(failure) => return Err(NotWritten::Failed(failure)),
                 }
+            }
+            // What had no answer is there after all: it was ours, and is what was to be said.
+            if self.begun.is_some_and(|begun| tried.contains(&begun.id)) {
+                return Ok(tried);
             }
             let events = what(self, super::now(cx));
             if events.is_empty() {

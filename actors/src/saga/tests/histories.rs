@@ -182,7 +182,7 @@ fn a_saga_that_is_retried_on_its_way_back_is_listed_as_compensating() {
 
 #[test]
 fn the_list_is_written_only_when_a_status_or_a_time_changes() {
-    let written = old_history().iter().filter(|event| {
+    let written = old_history().into_iter().filter(|event| {
         let encoded = event.encode().unwrap();
         let id = fresh_id();
         let new = NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at(1));

@@ -76,6 +76,29 @@ async fn a_step_is_run_by_whoever_wrote_that_it_begins() {
     assert_eq!(agency.calls(), STEPS);
 }
 
+/// The answer to the first `step_started` is lost: it was ours, so the step is run, and that was the
+/// only try that it has.
+#[tokio::test]
+async fn a_beginning_whose_answer_is_lost_is_known_as_ours() {
+    for fault in [Fault::AnswerLost, Fault::Late] {
+        for at in 1..4 {
+            let agency = Arc::new(Agency::default());
+            let once = |name| step(&agency, name).retry(RetryPolicy::attempts(1));
+            let saga = STEPS.iter().fold(Saga::new("trip"), |saga, name| saga.step(once(name)));
+            let world = World::with(one(saga)).await;
+            for _ in 0..at {
+                world.faults.then(Fault::None);
+            }
+            world.faults.then(fault.clone());
+            begin(&world, "1").await;
+            let state = end(&world, "1").await;
+            assert_eq!(state.status, SagaStatus::Completed, "{fault:?} at {at}: {state:?}");
+            assert_eq!(agency.calls(), STEPS, "{fault:?} at {at}");
+            world.system.shutdown(Duration::from_secs(5)).await;
+        }
+    }
+}
+
 /// The result of a try that the log has as over is not written as the result of another's.
 #[tokio::test]
 async fn the_completion_of_anothers_try_is_not_taken_for_ours() {

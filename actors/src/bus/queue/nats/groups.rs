@@ -148,7 +148,7 @@ impl Opened {
             _ => {
                 let bucket = self.bucket()?;
                 let noted = async {
-                    bucket.put(CLOCK, Vec::new().into()).await?;
+                    bucket.put(CLOCK, bytes::Bytes::new()).await?;
                     bucket.get(CLOCK).await
                 };
                 let noted = noted.await.map_err(|error| self.fault(error))?;
