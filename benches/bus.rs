@@ -104,8 +104,9 @@ async fn through_the_bus(bus: &EventBus, subscribers: usize, events: usize) -> f
     }
     let (subject, event) = (Subject::new("bench.x").expect("a subject"), happened());
     let began = Instant::now();
+    let mut publisher = bus.publisher(subject);
     for _ in 0..events {
-        bus.publish_event(subject.clone(), event.clone()).await.expect("room");
+        publisher.publish(event.clone()).await.expect("room");
     }
     count.all().await;
     let rate = rate(subscribers * events, began.elapsed());

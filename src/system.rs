@@ -39,6 +39,7 @@ mod archive;
 mod builder;
 mod checks;
 mod error;
+mod events;
 mod lock;
 mod plan;
 

@@ -74,6 +74,9 @@ use subscriber::{Shared, SubscriberActor, SubscriberArgs};
 #[cfg(test)]
 mod tests;
 
+/// Patterns of the ways back for dead letters of timers begin so.
+pub(crate) const TIMERS: &str = "system.timer.";
+
 /// The bus of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct EventBus(Arc<Inner>);

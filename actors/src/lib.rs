@@ -22,6 +22,19 @@
 //! | 3 | [`process`] | processes that react to events, and to time |
 //! | 3 | [`timer`] | what is to happen at a time; [`timer::schedule`], messages that are published later |
 //!
+//! What to use for what:
+//!
+//! | you want | use | survives the node | order | shared by nodes |
+//! |---|---|---|---|---|
+//! | to tell the actors of this node | a [subscription](bus::Subscription) | no | of a subject | a group within the node |
+//! | to react to the log, with side effects | a [`Consumer`](consumer::Consumer) | yes | of a lane | one node, others stand by |
+//! | a table or a document | a [`Projection`](projection::Projection) | yes, exactly once | of a document | partitions |
+//! | to react, with a state and with time | a [`Process`](process::Process) | yes | of a process | one node, others stand by |
+//! | a list of steps with an undo each | a [`Saga`](saga::Saga) | yes | of the steps | one node, others stand by |
+//! | something at a time, or by a calendar | [`timer`] | yes | of the times | shards |
+//! | work from elsewhere, or shared by nodes | a queue and [`EventBus::process`](bus::EventBus::process) | as the broker does | of a lane | a group |
+//! | to send out | an [`outbox`] | yes | of the log | one node, others stand by |
+//!
 //! One event's way: [`ingest`] hands it to the [`store::committer`]; once it is durable, the
 //! [`projection::actor`] is woken.
 

@@ -39,7 +39,9 @@ use mister_smith_supervisors::{
     Address, AskError, Backoff, ChildSpec, Clock, HealthSpec, SupervisorError, SupervisorRef,
 };
 
-use crate::bus::{DEFAULT_HANDLE_DEADLINE, DeadLetterOffice, EventBus, Pattern, RetryPolicy};
+use crate::bus::{
+    DEFAULT_HANDLE_DEADLINE, DeadLetterOffice, EventBus, Pattern, RetryPolicy, TIMERS,
+};
 use crate::error::ErrorClass;
 use crate::event::Timestamp;
 use crate::pool::PoolHandle;
@@ -47,7 +49,7 @@ use crate::store::StoreError;
 pub use crate::store::timers::{NewTimer, TimerFilter, TimerRow, TimerState};
 
 pub mod actor;
-mod letter;
+pub(crate) mod letter;
 mod run;
 pub mod schedule;
 
@@ -476,7 +478,7 @@ impl Timers {
         };
         self.kinds().insert(Arc::clone(&kind), handled);
         // Dead letters are sent again to whoever has their name; nothing is published there.
-        let nothing = Pattern::new(format!("system.timer.{kind}")).map_err(|_| exists())?;
+        let nothing = Pattern::new(format!("{TIMERS}{kind}")).map_err(|_| exists())?;
         let name = letter::origin(&kind);
         if inner.bus.connect(name, nothing, address, TimerMessage::Again).is_err() {
             tracing::debug!(kind = &*kind, "its dead letters find the way back already");

@@ -23,7 +23,7 @@ pub enum Any {
 }
 
 /// Floats are compared by their bits, so that a value equals itself; one of 32 bits may have become
-/// one of 64.
+/// one of 64, and a list of nothing bytes.
 impl PartialEq for Any {
     fn eq(&self, other: &Self) -> bool {
         let double = |bits: u32| f64::from(f32::from_bits(bits)).to_bits();
@@ -38,6 +38,9 @@ impl PartialEq for Any {
             }
             (Self::Text(one), Self::Text(other)) => one == other,
             (Self::Bytes(one), Self::Bytes(other)) => one == other,
+            (Self::List(list), Self::Bytes(bytes)) | (Self::Bytes(bytes), Self::List(list)) => {
+                list.is_empty() && bytes.is_empty()
+            }
             (Self::List(one), Self::List(other)) => one == other,
             (Self::Map(one), Self::Map(other)) => one == other,
             _ => false,

@@ -43,6 +43,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::checks::{TypeCheck, check, claim, prepare_store};
+use super::events::log_event;
 use super::{
     AccessOptions, DEFAULT_STOP_DEADLINE, DEFAULT_STORE, Inner, SystemCore, SystemError,
     archive::Archives, lock, plan,
@@ -571,23 +572,4 @@ pub(crate) fn store_lock(url: &str) -> Result<Option<lock::StoreLock>, lock::Loc
     }
     let _ = url;
     Ok(None)
-}
-
-/// Every failure and restart, in the log once.
-fn log_event(event: &mister_smith_supervisors::LifecycleEvent) {
-    use mister_smith_supervisors::LifecycleKind as Kind;
-    let (path, life) = (&event.path, event.life);
-    match &event.kind {
-        Kind::Failed { reason } | Kind::StartFailed { reason } => {
-            tracing::warn!(actor.path = %path, life, %reason, "{}", event.kind.name());
-        }
-        Kind::Escalated { reason } => {
-            tracing::error!(actor.path = %path, life, %reason, "escalated");
-        }
-        Kind::Stuck => tracing::error!(actor.path = %path, life, "stuck"),
-        Kind::Restarted { restarts } => {
-            tracing::info!(actor.path = %path, life, restarts, "restarted");
-        }
-        kind => tracing::debug!(actor.path = %path, life, "{}", kind.name()),
-    }
 }

@@ -204,6 +204,7 @@ async fn a_dead_letter_is_seen_and_sent_again_from_the_command_line() {
         (false, "error: refused: it was handled already; nothing is left to do\n")
     );
     let bus = node.get("/api/v1/bus").await;
-    let postman = &bus["subscriptions"][0];
-    assert_eq!((&postman["name"], &postman["delivered"]), (&"postman".into(), &2.into()));
+    let all = bus["subscriptions"].as_array().unwrap();
+    let postman = all.iter().find(|one| one["name"] == "postman").unwrap();
+    assert_eq!(postman["delivered"], 2);
 }

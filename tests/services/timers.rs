@@ -81,6 +81,11 @@ async fn timers_are_set_anywhere_and_fired_by_one_node_that_can() {
     }
     assert_eq!(names.len(), 19, "each once: {names:?}");
     assert!(!names.contains_key("7"));
+    eventually(DEADLINE, async || match all(&plain).await {
+        left if left.is_empty() => Ok(()),
+        left => Err(left),
+    })
+    .await;
     // It does not even say goodbye.
     for path in ["/domain", "/resources", "/messaging"] {
         one.actors().kill(path).unwrap();

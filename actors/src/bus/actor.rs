@@ -51,7 +51,9 @@ impl Actor for BusActor {
         args.bus.attach(supervisor, Arc::clone(&args.office));
         let bus = args.bus.clone();
         cx.describe(move || {
-            let all = bus.subscriptions();
+            let mut all = bus.subscriptions();
+            // Only dead letters come that way; nothing is published there.
+            all.retain(|one| !one.pattern.starts_with(super::TIMERS));
             let queued: usize = all.iter().map(|one| one.depth).sum();
             let subscriptions = match all.len() {
                 1 => "1 subscription".to_owned(),

@@ -232,6 +232,45 @@ async fn what_cannot_be_handled_is_a_dead_letter_and_can_come_again() {
     dead(0).await;
 }
 
+/// Dead letters that are sent again together are handled as many at once as there are lanes.
+#[tokio::test]
+async fn many_dead_letters_at_once_are_no_more_than_there_are_lanes() {
+    let world = World::new().await;
+    let (now, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mended = Arc::new(AtomicU64::new(0));
+    let (works, seen) = (Arc::clone(&mended), Arc::clone(&most));
+    let consumer = Consumer::new("fussy", move |_: Delivery| {
+        let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+        let works = works.load(Ordering::Relaxed) == 1;
+        async move {
+            if !works {
+                return Outcome::fail("never");
+            }
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            now.fetch_sub(1, Ordering::SeqCst);
+            Outcome::Ack
+        }
+    })
+    .lanes_by_stream(2);
+    append(&world, "order-1", 40).await;
+    let started = world.consumers.start(consumer).await.unwrap();
+    reached(&started, 80).await;
+    world.settled().await;
+    mended.store(1, Ordering::Relaxed);
+    let done = world.letters.requeue_all(Some("fussy"), "a person").await.unwrap();
+    assert_eq!((done.requeued, done.failed.len()), (40, 0));
+    let settled = async {
+        while started.status().handled < 40 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, settled).await.expect("they are settled");
+    assert!(seen.load(Ordering::SeqCst) <= 2);
+}
+
 /// A dead letter is an event, too, and one with such an event in it, or such a reason, could never
 /// be written.
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::bus::{
     Undelivered, letter_id,
 };
 use crate::command::{CommandBus, CommandError};
-use crate::event::{ContentType, EncodedEvent, EventId, Metadata, Position};
+use crate::event::{ContentType, EncodedEvent, EventId, Metadata, Position, Timestamp};
 use crate::projection::handle::{ProjectionRef, RequestError};
 use crate::projection::{Compare, ListQuery, Projection};
 use crate::store::MAX_EVENT_BYTES;
@@ -182,12 +182,7 @@ impl DeadLetters {
             let Some((last, _)) = page.last() else { return Ok(done) };
             after = Some(Arc::clone(last));
             let now = self.0.bus.now();
-            let waits = |one: &LetterSummary| match one.state {
-                LetterState::Open => true,
-                LetterState::Requeued => one.last_at.as_micros() <= now.as_micros() - UNANSWERED_US,
-                _ => false,
-            };
-            for (id, _) in page.iter().filter(|(_, one)| waits(one)) {
+            for (id, _) in page.iter().filter(|(_, one)| one.waits(now)) {
                 match self.requeue(id, by).await {
                     Ok(()) => done.requeued += 1,
                     Err(error) => done.failed.push((id.to_string(), error.to_string())),
@@ -233,6 +228,20 @@ fn message(letter: &Letter, id: &str) -> Result<NewMessage, DeadLetterError> {
     match id.parse() {
         Ok(id) => Ok(message.for_dead_letter(id)),
         Err(_) => Err(CommandError::rejected(super::LetterRefusal::Unknown).into()),
+    }
+}
+
+impl LetterSummary {
+    /// Whether it waits for somebody to decide: it is open, or was sent again so long ago that
+    /// nobody can be at it any more.
+    pub(super) fn waits(&self, now: Timestamp) -> bool {
+        match self.state {
+            LetterState::Open => true,
+            LetterState::Requeued => {
+                self.last_at.as_micros().saturating_add(UNANSWERED_US) <= now.as_micros()
+            }
+            LetterState::None | LetterState::Settled | LetterState::Purged => false,
+        }
     }
 }
 

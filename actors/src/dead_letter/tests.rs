@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::{DeadLetterError, LetterState};
 use crate::bus::{Delivery, NewMessage, Outcome, RetryPolicy, Subscription};
+use crate::command::{
+    CommandBus, CommandError, CommandInfo, CommandOptions, Executed, Middleware, Next,
+};
 use crate::event::{Event, Metadata};
-use crate::tests::world::World;
+use crate::tests::world::{COMMITTER, POOL, World};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Invoice {
@@ -164,4 +169,88 @@ async fn a_letter_is_kept_through_the_death_of_the_store() {
     }
     let all = listed(&world, 20).await;
     assert!(all.iter().all(|(_, one)| one.state == LetterState::Open));
+}
+
+/// A letter whose handler ended with its node is nobody's, and goes with the others after a while.
+#[tokio::test]
+async fn one_that_was_sent_again_and_never_answered_waits_again_after_a_while() {
+    let world = World::new().await;
+    let works = Arc::new(AtomicBool::new(false));
+    let _handled = subscribe(&world, &works).await;
+    publish(&world, 7).await;
+    let (_, open) = listed(&world, 1).await.remove(0);
+    let at = |minutes: i64| {
+        let micros = open.last_at.as_micros() + minutes * 60_000_000;
+        crate::event::Timestamp::from_micros(micros)
+    };
+    let sent = super::LetterSummary { state: LetterState::Requeued, ..open.clone() };
+    assert!(open.waits(at(0)));
+    assert_eq!((sent.waits(at(14)), sent.waits(at(15))), (false, true));
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_or_is_too_large_is_a_letter_all_the_same() {
+    /// It says that it can be written, and cannot.
+    #[derive(Debug, Clone, Deserialize)]
+    enum Odd {
+        #[serde(rename = "odd.thing")]
+        Thing {},
+    }
+
+    impl Serialize for Odd {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("not today"))
+        }
+    }
+
+    impl Event for Odd {}
+
+    let world = World::new().await;
+    let refuse = || |_: Delivery| async { Outcome::fail("no") };
+    let subscription = Subscription::new("all", ">").unwrap();
+    world.bus.subscribe(subscription, refuse).await.unwrap();
+    world.bus.publish(NewMessage::event("odd.thing", Odd::Thing {}).unwrap()).await.unwrap();
+    let bytes = vec![7; super::LETTER_BYTES + 1];
+    let raw = crate::event::ContentType::Raw;
+    let large = NewMessage::bytes("large.thing", "large", raw, bytes).unwrap();
+    world.bus.publish(large).await.unwrap();
+    let mut reasons: Vec<_> =
+        listed(&world, 2).await.into_iter().map(|(_, one)| (one.bytes, one.reason)).collect();
+    reasons.sort();
+    let size = super::LETTER_BYTES + 1;
+    assert!(reasons.iter().all(|(bytes, _)| *bytes == 0));
+    let large = format!("no (its {size} bytes are more than a letter holds)");
+    assert!(reasons.iter().any(|(_, reason)| *reason == large), "{reasons:?}");
+    let odd = |reason: &String| reason.contains("its payload is not here") && reason.contains("not today");
+    assert!(reasons.iter().any(|(_, reason)| odd(reason)), "{reasons:?}");
+}
+
+/// Asks nobody, and lets nothing through.
+#[derive(Debug)]
+struct DenyAll;
+
+impl Middleware for DenyAll {
+    fn handle<'a>(
+        &'a self,
+        _: CommandInfo,
+        _: Next<'a>,
+    ) -> BoxFuture<'a, Result<Executed, CommandError>> {
+        async { Err(CommandError::Denied { reason: "nobody is signed in".to_owned() }) }.boxed()
+    }
+}
+
+/// What the system does on its own account asks nobody.
+#[tokio::test]
+async fn a_middleware_that_denies_everything_holds_up_no_letter() {
+    let world = World::new().await;
+    let aggregates = world.system.supervisor("/aggregates").unwrap();
+    let options = CommandOptions::default();
+    let commands = CommandBus::new(aggregates, POOL, COMMITTER, options, vec![Arc::new(DenyAll)]);
+    let works = Arc::new(AtomicBool::new(false));
+    let _handled = subscribe(&world, &works).await;
+    publish(&world, 7).await;
+    let (id, _) = listed(&world, 1).await.remove(0);
+    let settle = super::LetterCommand::Settle;
+    commands.send::<super::DeadLetter>(&id, settle).await.unwrap();
+    listed(&world, 0).await;
 }

@@ -446,6 +446,32 @@ impl<P: Process> Deadlines<P> {
         event_at(&*lease.store, position).await.map_err(|error| error.to_string())
     }
 
+    /// Whether a later event of the process has cancelled it. What sets and cancels may not be as
+    /// far yet, after another node has taken over.
+    async fn is_cancelled(&self, event: &RecordedEvent, name: &str) -> Result<bool, String> {
+        let lease = self.pool.lease().await.map_err(|error| error.to_string())?;
+        let mut after = event.version;
+        loop {
+            let page = lease.store.read_stream(&event.stream, after, PAGE).await;
+            let page = page.map_err(|error| error.to_string())?;
+            let Some(last) = page.last() else { return Ok(false) };
+            after = last.version;
+            // One that this program cannot read, or panics at, says nothing to it.
+            let cancels = |event: &RecordedEvent| {
+                let effects = guarded(|| effects_of::<P>(event)).ok().and_then(Result::ok);
+                let effects = effects.unwrap_or_default();
+                let cancel = |one: &super::Effect<P>| matches!(one.kind, Kind::Cancel);
+                effects.iter().any(|effect| cancel(effect) && *effect.name == *name)
+            };
+            if page.iter().any(cancels) {
+                return Ok(true);
+            }
+            if page.len() < PAGE {
+                return Ok(false);
+            }
+        }
+    }
+
     async fn tell(&self, event: &RecordedEvent, name: &str) -> Fired {
         let effects = match effects_of::<P>(event) {
             Ok(effects) => effects,
@@ -455,6 +481,11 @@ impl<P: Process> Deadlines<P> {
             Kind::Later { command, .. } if *effect.name == *name => Some(command),
             _ => None,
         });
+        match self.is_cancelled(event, name).await {
+            Ok(false) => {}
+            Ok(true) => return Fired::Done,
+            Err(reason) => return Fired::retry(reason),
+        }
         let Some(command) = command else {
             return Fired::unknown(format!(
                 "this program has no deadline {name:?} for {}; cancel it if it was taken out",

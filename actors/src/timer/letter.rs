@@ -91,7 +91,7 @@ pub(super) fn timer_of(message: &Message) -> Result<NewTimer, String> {
 }
 
 /// A row as its handler sees it.
-pub(super) fn timer(row: &TimerRow) -> Timer {
+pub(crate) fn timer(row: &TimerRow) -> Timer {
     Timer {
         kind: Arc::clone(&row.kind),
         name: Arc::clone(&row.name),

@@ -5,7 +5,9 @@ use mister_smith_supervisors::Backoff;
 use super::super::queue::in_process::Broker;
 use super::super::queue::processor::ProcessorOptions;
 use super::super::queue::replay::ReplayGuard;
-use super::super::queue::{Queue, QueueError, QueueOptions, Receiver, SendError, Sender, SentAll};
+use super::super::queue::{
+    Queue, QueueError, QueueOptions, Receipt, Received, Receiver, Reject, SendError, Sender, SentAll,
+};
 use super::super::wire::WireMessage;
 use super::*;
 
@@ -418,12 +420,60 @@ async fn a_foreign_message_has_one_id_and_all_its_headers_at_every_try() {
     assert_eq!(kept[0].message.metadata().headers.get("tenant").map(String::as_str), Some("acme"));
 }
 
+/// A queue to which somebody else sends: one of its messages has a subject that is none.
+#[derive(Debug)]
+struct Foreign(Arc<dyn Receiver>);
+
+impl Receiver for Foreign {
+    fn receive(
+        &self,
+        max: usize,
+        wait: Duration,
+    ) -> BoxFuture<'_, Result<Vec<Received>, QueueError>> {
+        async move {
+            let mut all = self.0.receive(max, wait).await?;
+            for one in all.iter_mut().filter(|one| one.message.id == "job-1") {
+                one.message.subject = "a..b".to_owned();
+            }
+            Ok(all)
+        }
+        .boxed()
+    }
+
+    fn ack<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), QueueError>> {
+        self.0.ack(receipt)
+    }
+
+    fn reject<'a>(
+        &'a self,
+        receipt: &'a Receipt,
+        reject: Reject,
+    ) -> BoxFuture<'a, Result<(), QueueError>> {
+        self.0.reject(receipt, reject)
+    }
+
+    fn extend<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), QueueError>> {
+        self.0.extend(receipt)
+    }
+
+    fn waiting(&self) -> BoxFuture<'_, Result<u64, QueueError>> {
+        self.0.waiting()
+    }
+
+    fn ack_within(&self) -> Duration {
+        self.0.ack_within()
+    }
+
+    fn read_limit(&self) -> usize {
+        self.0.read_limit()
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_message_without_a_subject_is_a_dead_letter() {
     let (town, broker) = (Town::start().await, Broker::default());
-    let queue = jobs(&broker, 0).await;
-    let wire = WireMessage { subject: "a..b".to_owned(), ..job(1) };
-    broker.queue(QueueOptions::new("jobs")).sender().send(&[wire, job(2)]).await.unwrap();
+    let queue: Arc<dyn Receiver> = Arc::new(Foreign(jobs(&broker, 0).await));
+    broker.queue(QueueOptions::new("jobs")).sender().send(&[job(1), job(2)]).await.unwrap();
     let done = Seen::default();
     let given = done.clone();
     town.bus

@@ -305,6 +305,31 @@ async fn a_deadline_that_is_cancelled_does_not_come() {
     eventually("it is set", async || (timers(&world).await.len() == 7).then_some(())).await;
 }
 
+/// After another node has taken over, what cancels may be behind what fires.
+#[tokio::test]
+async fn a_deadline_whose_cancelling_was_not_heard_yet_does_not_come() {
+    use crate::process::timers::{Deadlines, kind_of};
+    use crate::timer::{Fired, TimerHandler, letter};
+    let world = World::new().await;
+    world.processes.timers_of::<Ring<1>>().await.unwrap();
+    send::<1>(&world, "a", Command::Do("far")).await;
+    eventually("they are set", async || (timers(&world).await.len() == 2).then_some(())).await;
+    let filter = TimerFilter::default().kind(kind_of::<Ring<1>>());
+    let rows = world.timers.list(&filter, None, 9).await.unwrap();
+    send::<1>(&world, "a", Command::Do("nothing")).await;
+    send::<1>(&world, "a", Command::Do("cancel")).await;
+    let deadlines = Deadlines::<Ring<1>> {
+        pool: crate::pool::PoolHandle::new(world.system.find(crate::tests::world::POOL).unwrap()),
+        commands: world.commands.clone(),
+        timers: world.timers.clone(),
+        process: std::marker::PhantomData,
+    };
+    for row in rows {
+        assert_eq!(deadlines.fire(letter::timer(&row)).await, Fired::Done);
+    }
+    hears!(world, 1, "a", ["u"]);
+}
+
 /// H5c: one panic stopped all deadlines of the kind. H11: a refused one was removed without a
 /// trace.
 #[tokio::test]

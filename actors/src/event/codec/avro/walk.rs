@@ -11,6 +11,7 @@ const MAX_VALUES: usize = 1 << 20;
 /// array may take no bytes at all, while a record around one may hold many fields of nothing.
 const VALUES: (usize, usize) = (4_096, 64);
 
+#[cfg(feature = "schema")]
 impl Shapes {
     /// Whether the bytes are one datum and nothing else.
     pub(in crate::event) fn check(&self, data: &[u8]) -> Result<(), String> {
