@@ -56,6 +56,13 @@ async fn an_event_that_is_refused_is_a_dead_letter_and_the_rest_goes_on() {
         }
     };
     tokio::time::timeout(DEADLINE, again).await.expect("it is refused again");
+    // Those that wait are looked for in the list.
+    let listed = async {
+        while letters(&running.world, 2).await.iter().any(|(_, one)| one.state != LetterState::Open) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, listed).await.expect("both are open");
     post.refuses.lock().unwrap().clear();
     running.world.letters.requeue_all(None, "somebody").await.unwrap();
     post.until_it_has(1..=6).await;

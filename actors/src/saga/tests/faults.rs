@@ -119,6 +119,8 @@ async fn the_death_of_the_committer_at_any_point_changes_nothing() {
 async fn a_commit_that_fails_at_any_point_changes_nothing() {
     for fault in [Fault::AnswerLost, Fault::NotWritten, Fault::Late] {
         for at in 0..12 {
+            // Shown if it does not come to an end.
+            println!("{fault:?} at {at}");
             let agency = Arc::new(Agency::default());
             agency.plan("car", &[Answer::Refuse]);
             let world = started(&agency).await;
