@@ -221,7 +221,9 @@ async fn what_cannot_be_written_or_is_too_large_is_a_letter_all_the_same() {
     assert!(reasons.iter().all(|(bytes, _)| *bytes == 0));
     let large = format!("no (its {size} bytes are more than a letter holds)");
     assert!(reasons.iter().any(|(_, reason)| *reason == large), "{reasons:?}");
-    let odd = |reason: &String| reason.contains("its payload is not here") && reason.contains("not today");
+    let odd = |reason: &String| {
+        reason.contains("its payload is not here") && reason.contains("not today")
+    };
     assert!(reasons.iter().any(|(_, reason)| odd(reason)), "{reasons:?}");
 }
 

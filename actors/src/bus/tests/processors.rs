@@ -6,7 +6,8 @@ use super::super::queue::in_process::Broker;
 use super::super::queue::processor::ProcessorOptions;
 use super::super::queue::replay::ReplayGuard;
 use super::super::queue::{
-    Queue, QueueError, QueueOptions, Receipt, Received, Receiver, Reject, SendError, Sender, SentAll,
+    Queue, QueueError, QueueOptions, Receipt, Received, Receiver, Reject, SendError, Sender,
+    SentAll,
 };
 use super::super::wire::WireMessage;
 use super::*;

@@ -85,6 +85,7 @@ impl Running {
             let result = match guarded_within(timeout, make, || ()).await {
                 Ok(result) => result.map_err(Trouble::from),
                 Err(Broken::Panicked(text)) => {
+                    let text = text.strip_prefix("panic: ").unwrap_or(&text);
                     Err(Trouble::unknown(format!("it panicked: {text}")))
                 }
                 Err(late @ Broken::Late(_)) => Err(Trouble::unknown(late.to_string())),
