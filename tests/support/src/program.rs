@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -92,13 +92,13 @@ impl Program {
         self.child.lock().await.kill().await.expect("a child can be killed");
     }
 
-    /// Waits until it has ended, by whatever.
+    /// Waits until it has ended, by whatever; answers how.
     ///
     /// # Panics
     /// It cannot be waited for.
-    pub async fn gone(&self) {
+    pub async fn gone(&self) -> ExitStatus {
         let _ = self.gone.clone().wait_for(|gone| *gone).await;
-        self.child.lock().await.wait().await.expect("a child can be waited for");
+        self.child.lock().await.wait().await.expect("a child can be waited for")
     }
 }
 
