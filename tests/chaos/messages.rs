@@ -6,6 +6,7 @@
 //! | this one | the storm, by seed |
 //! | `messages/items.rs` | what is sent, good and bad |
 //! | `messages/program.rs` | the node, as a process of its own |
+//! | `messages/handlers.rs` | what handles them, and has effects |
 //! | `messages/books.rs` | what was acknowledged, and what is to come of it |
 //!
 //! The law: what was acknowledged to its sender has its effect once with each who handles it, or is
@@ -16,6 +17,7 @@
 //! `SMITH_SOAK=600` is the long form: rounds for as many seconds, by a seed of the clock.
 
 mod books;
+mod handlers;
 mod items;
 mod program;
 

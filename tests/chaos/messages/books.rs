@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mister_smith::actors::dead_letter::LetterEvent;
 use mister_smith::actors::event::{Decoder, Metadata, RecordedEvent};
 
+use super::handlers::{Noted, is_watched};
 use super::items::{Item, Kind, NAME, Way};
-use super::program::{Noted, is_watched};
 
 /// What is to come of a message, with one who handles it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
