@@ -23,7 +23,7 @@ const SENDERS: usize = 4;
 /// An actor is killed each time this many more events are acknowledged.
 const KILL_EVERY: usize = 160;
 
-fn from_env(name: &str, default: u64) -> u64 {
+pub(crate) fn from_env(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }
 

@@ -87,6 +87,33 @@ async fn a_message_for_another_stream_is_told_apart_from_a_server_that_is_away()
     );
 }
 
+/// A server that comes back without its data knows no groups. Who has his hands full does not ask
+/// for more, so his group was not made again, and what came meanwhile was removed as soon as the
+/// others had handled it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_with_its_hands_full_makes_its_group_again_where_the_server_forgot_it() {
+    let server = Broker::nats().await;
+    let connection = nats(&server).await;
+    let queue = connection.queue(QueueOptions::new("load"));
+    let (sender, a) = (queue.sender(), queue.receiver("a").unwrap());
+    send_all(&*sender, &load(0..10)).await;
+    let in_hand = a.receive(1, DEADLINE).await.unwrap().remove(0);
+    server.kill9();
+    server.forget();
+    server.restart().await;
+    send_all(&*sender, &load(0..10)).await;
+    assert!(queue.groups().await.unwrap().is_empty(), "it knows nothing");
+    eventually(DEADLINE, async || {
+        // As a processor does for what is in hand, whether there is room for more or not.
+        let told = a.extend(&in_hand.receipt).await;
+        match queue.groups().await.map_err(|error| error.to_string())? {
+            groups if groups.len() == 1 && groups[0].waiting == 10 => Ok(()),
+            groups => Err(format!("{told:?}, {groups:?}")),
+        }
+    })
+    .await;
+}
+
 /// One event that is larger than the server takes stopped the outbox for good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_the_broker_does_not_take_is_a_dead_letter() {

@@ -55,6 +55,15 @@ impl Broker {
         Self::new(Kind::Nats)
     }
 
+    /// A Redis server that is not there yet; [`restart`](Self::restart) starts it.
+    ///
+    /// # Panics
+    /// There is no free port.
+    #[must_use]
+    pub fn redis_that_is_down() -> Self {
+        Self::new(Kind::Redis)
+    }
+
     fn new(kind: Kind) -> Self {
         let port = free_port();
         let dir = TempDir::with_prefix("broker-").expect("a temporary directory");

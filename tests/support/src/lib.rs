@@ -5,6 +5,7 @@
 //! | a node of your own, to talk to and to kill | [`Smith`] |
 //! | a PostgreSQL server of your own, to kill and start again | [`Postgres`] |
 //! | a NATS or Redis server of your own, to kill and start again | [`Broker`] |
+//! | a program of your own, to ask and to kill | [`Program`] |
 //! | requests to any address, with the failures as values | [`Client`] |
 //! | something to become true | [`eventually`] |
 //!
@@ -15,6 +16,7 @@ mod broker;
 mod client;
 mod output;
 mod postgres;
+mod program;
 mod smith;
 mod wait;
 
@@ -22,5 +24,6 @@ pub use broker::Broker;
 pub use client::{Client, ClientError, Reply};
 pub use output::{Line, Stream};
 pub use postgres::{Postgres, ServerTls};
+pub use program::Program;
 pub use smith::{Ended, Smith, SmithBuilder};
 pub use wait::eventually;

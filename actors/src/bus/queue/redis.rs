@@ -138,10 +138,12 @@ fn millis(time: Duration) -> i64 {
 }
 
 async fn client(
-    config: Config,
+    mut config: Config,
     timeout: Duration,
     options: &QueueOptions,
 ) -> Result<Client, QueueError> {
+    // Else a client whose first try fails never tries again.
+    config.fail_fast = false;
     let mut builder = Builder::from_config(config);
     builder
         .with_performance_config(|performance| performance.default_command_timeout = timeout)

@@ -30,6 +30,10 @@ const CLOCK: &str = "the.time";
 /// How often the server's time is asked for, as long as something expires.
 const ASK_TIME_EVERY: Duration = Duration::from_secs(60);
 
+/// How long a new stream keeps what was handled, or for as long as a receiver may take, if that is
+/// longer: members with something in hand have told about it by then.
+const YOUNG: Duration = Duration::from_secs(60);
+
 /// Others may write at the same time.
 const TRIES: usize = 10;
 
@@ -162,13 +166,17 @@ impl Opened {
 
     /// Removes what all groups have handled, and writes down how far they are. Failing is no
     /// matter: it is done again.
-    pub(super) async fn tidy(&self) {
-        if let Err(error) = self.try_tidy().await {
+    ///
+    /// A stream that is [`YOUNG`] may be one that the server had lost with all that it knew, and a
+    /// group whose members have their hands full is not there again yet: from such a one nothing
+    /// is removed unless it is full.
+    pub(super) async fn tidy(&self, full: bool) {
+        if let Err(error) = self.try_tidy(full).await {
             tracing::debug!(queue = self.options.name, %error, "not tidied");
         }
     }
 
-    async fn try_tidy(&self) -> Result<(), QueueError> {
+    async fn try_tidy(&self, full: bool) -> Result<(), QueueError> {
         let stream = self.stream().await?;
         let (known, _) = self.known().await?;
         let consumers = self.consumers(&stream).await?;
@@ -182,7 +190,8 @@ impl Opened {
             }
             return Ok(());
         }
-        let state = stream.get_info().await.map_err(|error| self.judge(error))?.state;
+        let info = stream.get_info().await.map_err(|error| self.judge(error))?;
+        let (created, state) = (info.created, info.state);
         let mut places = Vec::new();
         for info in consumers.iter().filter(|info| known.contains_key(&info.name)) {
             let place = Self::place(&stream, &state, info).await;
@@ -202,7 +211,10 @@ impl Opened {
             self.note(change).await?;
         }
         let least = consumers.iter().map(|info| info.ack_floor.stream_sequence).min();
+        let age = state.last_timestamp.unix_timestamp_nanos() - created.unix_timestamp_nanos();
+        let young = age < YOUNG.max(self.options.ack_within).as_nanos().cast_signed();
         if let Some(least) = least.filter(|least| *least > 0)
+            && (full || !young)
             && self.options.retention == Retention::Work
         {
             let purged = stream.purge().sequence(least + 1).await;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::Subject;
+use async_nats::client::RequestErrorKind;
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::PullConsumer;
 use bytes::Bytes;
@@ -126,7 +127,15 @@ impl NatsReceiver {
         // cost as much again.
         let client = &self.queue.connection.client;
         let settled = client.request(ticket.reply.clone(), Bytes::from(kind)).await;
-        settled.map_err(|error| self.queue.unreachable(error))?;
+        if let Err(error) = settled {
+            if error.kind() == RequestErrorKind::NoResponders {
+                // The server has lost the group. Who has his hands full does not ask for more, and
+                // what comes meanwhile would be removed when the other groups have handled it.
+                self.stale.store(true, Ordering::Relaxed);
+                let _ = self.consumer().await;
+            }
+            return Err(self.queue.unreachable(error));
+        }
         if done {
             self.upkeep.settled();
         }
@@ -148,7 +157,7 @@ impl Receiver for NatsReceiver {
     ) -> BoxFuture<'_, Result<Vec<Received>, QueueError>> {
         async move {
             if self.upkeep.is_due() {
-                self.queue.tidy().await;
+                self.queue.tidy(false).await;
             }
             let began = Instant::now();
             let found = self.fetch(max, wait).await?;

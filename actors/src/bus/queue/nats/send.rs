@@ -160,7 +160,7 @@ impl Sender for NatsSender {
                     if matches!(error.source, QueueError::Full { .. })
                         && self.queue.options.retention == Retention::Work =>
                 {
-                    self.queue.tidy().await;
+                    self.queue.tidy(true).await;
                     error.go_on(self.publish(&outgoing.messages[error.sent..]).await)
                 }
                 done => done,
