@@ -19,7 +19,7 @@ async fn an_empty_database_gets_everything_and_the_way_down_leads_back() {
     let server = Postgres::start().await;
     let url = server.create_database().await;
     let before = status(&url).await.unwrap();
-    assert_eq!((before.version, before.pending().len()), (0, 8));
+    assert_eq!((before.version, before.pending().len()), (0, 9));
     let report = up(&url).await.unwrap();
     assert_eq!(report.to, before.newest);
     assert_eq!(
@@ -29,7 +29,7 @@ async fn an_empty_database_gets_everything_and_the_way_down_leads_back() {
     assert_eq!(up(&url).await.unwrap().steps.len(), 0);
     assert!(status(&url).await.unwrap().pending().is_empty());
 
-    assert_eq!(down(&url, 1).await.unwrap().steps.len(), 7);
+    assert_eq!(down(&url, 1).await.unwrap().steps.len(), 8);
     assert_eq!(schemas(&server, &url).await, "ms_framework ms_migrations");
     down(&url, 0).await.unwrap();
     assert_eq!(schemas(&server, &url).await, "ms_migrations");
@@ -42,7 +42,7 @@ async fn two_at_once_apply_each_migration_once() {
     let url = server.create_database().await;
     let (a, b, c) = tokio::join!(up(&url), up(&url), up(&url));
     let steps: usize = [a, b, c].into_iter().map(|report| report.unwrap().steps.len()).sum();
-    assert_eq!(steps, 8);
+    assert_eq!(steps, 9);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,8 @@ use tokio::sync::Mutex;
 use self::recent::{Found, Recent};
 use super::forward::forward;
 use super::{
-    Append, AppendOutcome, Appended, EventFilter, EventStore, MAX_PAGE, MatchingPage, StoreError,
+    Append, AppendError, AppendOutcome, Appended, EventFilter, EventStore, MAX_PAGE, MatchingPage,
+    StoreError,
 };
 use crate::event::{Position, RecordedEvent};
 
@@ -94,6 +95,10 @@ impl Tail {
             runs.into_iter().for_each(|run| recent.insert(run));
         }
         unknown.ended = true;
+        // What was in the way may be an append of which nobody heard, and that came late.
+        if outcomes.iter().any(|one| matches!(one, Err(AppendError::Conflict { .. }))) {
+            self.doubtful.store(true, Ordering::Release);
+        }
         Ok(outcomes)
     }
 

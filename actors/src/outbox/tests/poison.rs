@@ -58,7 +58,8 @@ async fn an_event_that_is_refused_is_a_dead_letter_and_the_rest_goes_on() {
     tokio::time::timeout(DEADLINE, again).await.expect("it is refused again");
     // Those that wait are looked for in the list.
     let listed = async {
-        while letters(&running.world, 2).await.iter().any(|(_, one)| one.state != LetterState::Open) {
+        while letters(&running.world, 2).await.iter().any(|(_, one)| one.state != LetterState::Open)
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
