@@ -118,19 +118,20 @@ async fn soak(rng: &mut StdRng, end: Option<Instant>) {
             break;
         }
     }
+    let (acknowledged, refused, published) = storm.books.lock().unwrap().counts();
+    eprintln!(
+        "{rounds} rounds: {acknowledged} acknowledged, {refused} refused, {published} published; \
+         {} lives of the node, {} repeats by senders, {blows:?}",
+        storm.lives.load(Ordering::SeqCst),
+        storm.repeats.load(Ordering::Relaxed),
+    );
     // Nothing is killed any more, and no poison is left that ends the process.
     storm.comes_to_rest(&fresh).await;
     for n in next..next + 10 {
         storm.publish(Item { way: Way::Bus, kind: Kind::Plain, n }).await;
     }
-    let (acknowledged, refused, published) = storm.books.lock().unwrap().counts();
     storm.comes_to_rest(&fresh).await;
     let lives = storm.lives.load(Ordering::SeqCst);
-    eprintln!(
-        "{rounds} rounds: {acknowledged} acknowledged, {refused} refused, {published} published; \
-         {lives} lives of the node, {} repeats by senders, {blows:?}",
-        storm.repeats.load(Ordering::Relaxed),
-    );
     storm.over.store(true, Ordering::SeqCst);
     assert_eq!(storm.ask(Request::Stop).await, Answer::Stopped(true), "all stop in order");
     host.await.expect("the node has ended");
@@ -548,12 +549,19 @@ impl Storm {
     }
 
     async fn comes_to_rest(&self, fresh: &BTreeSet<String>) {
-        eventually(DEADLINE, async || {
-            let (life, found) = (self.lives.load(Ordering::SeqCst), self.found().await);
-            let missing = self.books.lock().unwrap().missing(&found, life);
-            if missing.is_empty() { Ok(()) } else { Err(self.state_of(&missing).await) }
-        })
-        .await;
+        // As long as there is less and less that is missing, it goes on.
+        let mut before = usize::MAX;
+        while before > 0 {
+            before = eventually(DEADLINE, async || {
+                let (life, found) = (self.lives.load(Ordering::SeqCst), self.found().await);
+                let missing = self.books.lock().unwrap().missing(&found, life);
+                match missing.len() {
+                    fewer if fewer < before => Ok(fewer),
+                    _ => Err(self.state_of(&missing).await),
+                }
+            })
+            .await;
+        }
         for (name, groups) in GROUPS.iter().chain(&REDIS_GROUPS) {
             self.drained(name, groups).await;
         }
