@@ -60,6 +60,9 @@ pub struct Letter {
     pub reason: String,
     /// How often it was tried.
     pub attempts: u32,
+    /// The payload is not here: it is more than a letter holds, or cannot be written.
+    #[serde(default)]
+    pub left_out: bool,
 }
 
 /// What happened to a dead letter.

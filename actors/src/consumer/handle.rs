@@ -179,6 +179,7 @@ impl Consumers {
     /// # Errors
     /// There is none of that name.
     pub async fn stop(&self, name: &str) -> Result<(), ConsumerError> {
+        let _turn = self.0.starting.lock().await;
         let found = self.all().shift_remove(name);
         if found.is_none() {
             return Err(self.unknown(name));

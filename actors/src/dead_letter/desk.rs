@@ -65,6 +65,11 @@ pub enum DeadLetterError {
         /// Why.
         source: RedeliverError,
     },
+    /// Its payload is not in it.
+    #[error(
+        "its payload is not in it, and it came from no log: whoever sent it has to send it again"
+    )]
+    LeftOut,
     /// Its subject is none any more.
     #[error(transparent)]
     Subject(#[from] InvalidSubject),
@@ -152,6 +157,11 @@ impl DeadLetters {
     /// There is none of that id, it was handled or purged, or its subscriber is not there.
     pub async fn requeue(&self, id: &str, by: &str) -> Result<(), DeadLetterError> {
         let open = self.up()?;
+        let whole = |letter: &Letter| !letter.left_out || letter.position.is_some();
+        let look = move |letter: &DeadLetter, _| letter.letter.as_deref().is_none_or(whole);
+        if !open.commands.look::<DeadLetter, _>(id, look).await? {
+            return Err(DeadLetterError::LeftOut);
+        }
         let command = LetterCommand::Requeue { by: by.to_owned() };
         open.commands.send::<DeadLetter>(id, command).await?;
         let letter = self.show(id).await?.letter.ok_or(DeadLetterError::NotUp)?;
@@ -267,10 +277,12 @@ impl Letter {
             cause: undelivered.cause,
             reason: undelivered.reason.clone(),
             attempts: undelivered.attempts,
+            left_out: false,
         };
         let encoded = match message.encoded() {
             Ok(encoded) => encoded,
             Err(error) => {
+                letter.left_out = true;
                 letter.reason += &format!(" (its payload is not here: {error})");
                 return letter;
             }
@@ -282,7 +294,7 @@ impl Letter {
         match (bytes > LETTER_BYTES, letter.position) {
             (false, _) => letter.data = encoded.data.clone(),
             (true, position) => {
-                letter.meta = Bytes::new();
+                (letter.meta, letter.left_out) = (Bytes::new(), true);
                 letter.reason += &match position {
                     Some(at) => {
                         format!(" (its {bytes} bytes are not here, but in the log at {at})")
@@ -318,7 +330,9 @@ fn refused(error: &DeadLetterError) -> OfficeError {
     let class = match error {
         DeadLetterError::Command(error) => error.class(),
         DeadLetterError::NotUp | DeadLetterError::Read(_) => ErrorClass::Transient,
-        DeadLetterError::Redeliver { .. } | DeadLetterError::Subject(_) => ErrorClass::Permanent,
+        DeadLetterError::Redeliver { .. }
+        | DeadLetterError::LeftOut
+        | DeadLetterError::Subject(_) => ErrorClass::Permanent,
     };
     OfficeError::new(class, error)
 }

@@ -214,6 +214,11 @@ async fn what_cannot_be_written_or_is_too_large_is_a_letter_all_the_same() {
     let raw = crate::event::ContentType::Raw;
     let large = NewMessage::bytes("large.thing", "large", raw, bytes).unwrap();
     world.bus.publish(large).await.unwrap();
+    for (id, _) in listed(&world, 2).await {
+        // What is not there cannot be sent again as if it were nothing.
+        let refused = world.letters.requeue(&id, "ann").await;
+        assert!(matches!(refused, Err(DeadLetterError::LeftOut)), "{refused:?}");
+    }
     let mut reasons: Vec<_> =
         listed(&world, 2).await.into_iter().map(|(_, one)| (one.bytes, one.reason)).collect();
     reasons.sort();

@@ -25,7 +25,7 @@ pub struct Board(Arc<Inner>);
 
 /// Sagas that read their streams at the same time. All that are open do so when a node takes over:
 /// they leave connections of the pool to others, not least to the renewal of the claim.
-const READS: usize = 8;
+const READS: usize = 4;
 
 #[derive(Debug)]
 struct Inner {

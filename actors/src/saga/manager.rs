@@ -67,8 +67,8 @@ pub enum ManagerMessage {
     Next(Box<Result<Step, ClaimError>>),
     /// Sagas that are open.
     Open(Box<Listed>),
-    /// Sagas have been begun, or could not be.
-    Begun(Room),
+    /// Sagas have been begun, or could not be, by the life of this number.
+    Begun(u64, Room),
     /// There may be room for more.
     Again,
     /// Some may have to be woken.
@@ -198,8 +198,10 @@ impl Actor for SagaManager {
                 self.go_on(cx);
             }
             ManagerMessage::Open(listed) => self.found(*listed, cx)?,
-            ManagerMessage::Begun(room) => {
-                self.beginning -= 1;
+            // A life before this one began them; its count is gone with it.
+            ManagerMessage::Begun(life, _) if life != cx.life() => {}
+            ManagerMessage::Begun(_, room) => {
+                self.beginning = self.beginning.saturating_sub(1);
                 if room == Room::No {
                     self.no_room = Some(cx.tell_after(NO_ROOM, ManagerMessage::Again));
                 }
@@ -226,7 +228,7 @@ impl Actor for SagaManager {
         match message {
             ManagerMessage::Next(_) => "Next",
             ManagerMessage::Open(_) => "Open",
-            ManagerMessage::Begun(_) => "Begun",
+            ManagerMessage::Begun(..) => "Begun",
             ManagerMessage::Again => "Again",
             ManagerMessage::Due => "Due",
             ManagerMessage::Sooner => "Sooner",
@@ -344,9 +346,10 @@ impl SagaManager {
             }
             let args = taken.into_iter().map(|(stream, begun)| self.args_of(stream, begun));
             let (all, board, clock) = (args.collect(), self.board.clone(), cx.clock());
+            let life = cx.life();
             let task = cx.spawn_tell(async move {
                 let now = move || Timestamp::from_micros(clock.wall_us());
-                ManagerMessage::Begun(begin_all(&supervisor, &board, all, &now).await)
+                ManagerMessage::Begun(life, begin_all(&supervisor, &board, all, &now).await)
             });
             cx.keep(task);
             self.beginning += 1;

@@ -179,11 +179,16 @@ impl<H: BatchHandler> Batch<H> {
 
     /// Hands a batch over, and tells everybody what came of his.
     async fn hand_over(&self, mut batch: Vec<(Delivery, oneshot::Sender<Outcome>)>) {
+        // One whose try has ended meanwhile comes again, here or elsewhere, and is not ours any more.
+        batch.retain(|(_, asker)| !asker.is_closed());
+        if batch.is_empty() {
+            return;
+        }
         batch.sort_by_key(|(delivery, _)| delivery.recorded().map(|event| event.position));
         let (deliveries, askers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let outcomes = self.handler.handle(deliveries).await.split(askers.len());
         for (asker, outcome) in askers.into_iter().zip(outcomes) {
-            // One whose try has ended meanwhile is tried again, and counts this as an effect.
+            // One whose try has ended by now is tried again, after an effect.
             let _ = asker.send(outcome);
         }
     }

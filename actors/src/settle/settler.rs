@@ -13,6 +13,7 @@ use super::{
     RetryPolicy, Trouble, Undelivered,
 };
 use crate::bus::queue::Sender;
+use crate::bus::wire::WireMessage;
 use crate::bus::{Message, splitmix};
 use crate::guarded::{Broken, guarded_within};
 
@@ -21,6 +22,12 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// How long an office may take for one letter; then it counts as out of order.
 const OFFICE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a queue may take for the results of one message; then it is asked again.
+const SEND_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The longest pause before a message is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(365 * 86_400);
 
 /// The most of a reason that is kept, in bytes.
 const REASON_BYTES: usize = 64 << 10;
@@ -112,7 +119,7 @@ impl Settler {
     pub(crate) async fn judge(&self, tried: Tried, message: &Message, attempts: u32) -> Verdict {
         let (outcome, exhausted) = match tried.0 {
             Ok(Handled { outcome: Outcome::Ack, results }) if !results.is_empty() => {
-                (self.send(&results).await, FailureCause::Exhausted)
+                (self.send(&results, message).await, FailureCause::Exhausted)
             }
             Ok(Handled { outcome, .. }) => (outcome, FailureCause::Exhausted),
             Err(broken @ Broken::Panicked(_)) => {
@@ -126,9 +133,7 @@ impl Settler {
         match outcome {
             Outcome::Ack => {
                 Counts::add(&self.counts.acked);
-                if attempts > 1 {
-                    self.counts.clear_trouble(message.id());
-                }
+                self.counts.clear_trouble(message.id());
                 Verdict::Done
             }
             Outcome::Retry { after, reason } if attempts < self.retry.attempts => {
@@ -140,7 +145,8 @@ impl Settler {
                     );
                 }
                 self.trouble_with(message, reason);
-                Verdict::Again { after: after.unwrap_or_else(|| self.pause(message, attempts)) }
+                let pause = || self.pause(message, attempts);
+                Verdict::Again { after: after.unwrap_or_else(pause).min(LONGEST_PAUSE) }
             }
             Outcome::Retry { reason, .. } => Verdict::Bury { cause: exhausted, reason },
             Outcome::Fail { reason } => Verdict::Bury { cause: FailureCause::Failed, reason },
@@ -183,8 +189,9 @@ impl Settler {
         self.retry.pause(attempts, splitmix(self.seed ^ low ^ u64::from(attempts)))
     }
 
-    /// Sends what a message led to.
-    async fn send(&self, results: &[crate::bus::wire::WireMessage]) -> Outcome {
+    /// Sends what a message led to. A queue that cannot be reached is waited for: the handler has
+    /// done its part, and is not asked again.
+    async fn send(&self, results: &[WireMessage], message: &Message) -> Outcome {
         let Some(queue) = &self.results else {
             let count = results.len();
             return Outcome::fail(format!(
@@ -192,12 +199,27 @@ impl Settler {
                  with one for its results"
             ));
         };
-        match queue.send(results).await {
-            Ok(_) => Outcome::Ack,
-            Err(error) if error.source.class() == ErrorClass::Transient => {
-                Outcome::retry_after(AGAIN, error)
+        let mut rest = results;
+        loop {
+            let sent = guarded_within(SEND_DEADLINE, || queue.send(rest), || ()).await;
+            let error = match sent {
+                Ok(Ok(_)) => return Outcome::Ack,
+                Ok(Err(error)) => {
+                    // Those are in it; sent again they would be in it twice, one day.
+                    rest = rest.get(error.sent..).unwrap_or_default();
+                    if error.source.class() != ErrorClass::Transient {
+                        return Outcome::fail(error);
+                    }
+                    error.to_string()
+                }
+                Err(broken @ Broken::Panicked(_)) => return Outcome::fail(broken),
+                Err(broken @ Broken::Late(_)) => broken.to_string(),
+            };
+            if rest.is_empty() {
+                return Outcome::Ack;
             }
-            Err(error) => Outcome::fail(error),
+            self.trouble_with(message, format!("its results wait: {error}"));
+            sleep(AGAIN).await;
         }
     }
 

@@ -1,7 +1,7 @@
 //! The settler, with an office that says what it is told to say.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::*;
+use crate::bus::queue::{QueueError, SendError, Sender, SentAll};
 use crate::bus::wire::WireMessage;
 use crate::bus::{EventBus, NewMessage, Subject};
 use crate::event::ContentType;
-use std::sync::Arc;
 
 /// Answers what it is told to, and remembers what it kept.
 #[derive(Debug, Default)]
@@ -204,7 +204,7 @@ async fn a_batch_is_handed_over_when_it_is_full_or_when_its_first_has_waited() {
 async fn each_of_a_batch_hears_its_own_outcome() {
     let batch = Batch::new(3, Duration::from_secs(1), |all: Vec<Delivery>| async move {
         // One too few.
-        (1..all.len()).map(|n| Outcome::fail(n)).collect::<Vec<_>>()
+        (1..all.len()).map(Outcome::fail).collect::<Vec<_>>()
     });
     let handled = join_all((0..3).map(|n| batch.handle(delivery(n)))).await;
     let outcomes: Vec<_> = handled.into_iter().map(|one| one.outcome).collect();
@@ -279,4 +279,85 @@ fn a_delivery_s_key_is_the_same_at_every_try() {
     let back = WireMessage::of(&one).unwrap();
     assert_eq!(back.headers.get("tenant").map(String::as_str), Some("acme"));
     assert_eq!(back.headers.get("traceparent").map(String::as_str), Some("00-1-2-03"));
+}
+
+/// A queue that is away, and then there.
+#[derive(Debug, Default)]
+struct Away {
+    calls: AtomicU32,
+    sent: AtomicUsize,
+}
+
+impl Sender for Away {
+    fn send<'a>(
+        &'a self,
+        messages: &'a [WireMessage],
+    ) -> BoxFuture<'a, Result<SentAll, SendError>> {
+        async {
+            let call = self.calls.fetch_add(1, Ordering::SeqCst);
+            if call < 20 {
+                // The first of them gets in.
+                let sent = usize::from(call == 0);
+                self.sent.fetch_add(sent, Ordering::SeqCst);
+                let (queue, reason) = ("results".to_owned(), "away".to_owned());
+                let source = QueueError::Unreachable { queue, reason };
+                return Err(SendError { sent, last: 0, duplicates: 0, source });
+            }
+            self.sent.fetch_add(messages.len(), Ordering::SeqCst);
+            Ok(SentAll::default())
+        }
+        .boxed()
+    }
+
+    fn tail(&self) -> BoxFuture<'_, Result<u64, QueueError>> {
+        async { Ok(0) }.boxed()
+    }
+}
+
+/// Results that wait for their queue are no try: the handler has had its effect.
+#[tokio::test(start_paused = true)]
+async fn a_queue_for_results_that_is_away_is_waited_for_and_the_handler_is_not_asked_again() {
+    let (office, away) = (Office::saying([]), Arc::new(Away::default()));
+    let settler =
+        Settler { results: Some(Arc::clone(&away) as _), ..settler(Arc::clone(&office), 2) };
+    let runs = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&runs);
+    let handler = move |_: Delivery| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let result = |id: &str| WireMessage::new(&Subject::of(["results"]), id, "x");
+        std::future::ready(Handled::with(vec![result("1"), result("2")]))
+    };
+    assert!(run(&settler, handler).await);
+    // Each is sent once.
+    assert_eq!((runs.load(Ordering::SeqCst), away.sent.load(Ordering::SeqCst)), (1, 2));
+    assert!(office.kept().is_empty());
+    assert_eq!(settler.counts.trouble(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_no_clock_can_show_is_a_long_one() {
+    let settler = settler(Office::saying([]), 3);
+    let delivery = delivery(1);
+    let for_ever = Outcome::retry_after(Duration::MAX, "never").into();
+    let verdict = settler.judge(for_ever, &delivery.message, 1).await;
+    let Verdict::Again { after } = verdict else { panic!("{verdict:?}") };
+    assert!(Instant::now().checked_add(after).is_some());
+}
+
+/// A message whose try has ended is not handed over to anybody later.
+#[tokio::test(start_paused = true)]
+async fn a_batch_forgets_those_that_were_given_up() {
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&sizes);
+    let batch = Batch::new(2, Duration::from_secs(1), move |all: Vec<Delivery>| {
+        seen.lock().unwrap().push(all.len());
+        async { Outcome::Ack }
+    });
+    {
+        let given_up = batch.handle(delivery(1));
+        tokio::pin!(given_up);
+        assert!(futures_util::poll!(&mut given_up).is_pending());
+    }
+    assert_eq!(batch.handle(delivery(2)).await.outcome, Outcome::Ack);
+    assert_eq!(*sizes.lock().unwrap(), [1]);
 }

@@ -30,7 +30,8 @@ use crate::error::ErrorClass;
 use crate::event::{ContentType, EncodedEvent, EventCodecError, Metadata, Timestamp};
 use crate::guarded::guarded;
 
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
 mod tests;
 
 /// The kind of messages for the bus.

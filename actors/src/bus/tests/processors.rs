@@ -290,14 +290,14 @@ async fn a_handler_that_panics_before_its_future_is_there_stops_nobody() {
     town.bus
         .process("worker", Arc::clone(&queue), options, move |delivery: Delivery| {
             let n = number_of(&delivery);
-            assert!(n % 5 != 0, "poison");
+            assert!(!n.is_multiple_of(5), "poison");
             given.push(n);
             async { Outcome::Ack }
         })
         .await
         .unwrap();
     empty(&*queue).await;
-    assert_eq!(done.now(), (0..20).filter(|n| n % 5 != 0).collect::<Vec<_>>());
+    assert_eq!(done.now(), (0..20_u64).filter(|n| !n.is_multiple_of(5)).collect::<Vec<_>>());
     let kept = town.office.wait_for(4).await;
     assert!(kept.iter().all(|one| one.cause == FailureCause::Crashed && one.attempts == 2));
 }

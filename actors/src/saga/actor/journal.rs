@@ -203,7 +203,8 @@ impl Journal {
             }
             let mut one = NewEvent::new(id, encoded.event_type, encoded.codec, encoded.data, at);
             one.meta = metadata.to_bytes();
-            (new.push(one), ids.push(id));
+            new.push(one);
+            ids.push(id);
         }
         let expected = ExpectedVersion::Exact(self.version);
         let append = Append::new(self.stream.clone(), expected, new);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_nats::Subject;
@@ -32,6 +32,9 @@ pub(super) struct NatsReceiver {
     queue: Arc<Opened>,
     group: String,
     consumer: Mutex<Option<PullConsumer>>,
+    /// When that was made, in microseconds: what tells it from one of the same name that the server
+    /// has lost, whose numbers were those of other messages.
+    made: AtomicI64,
     /// The server did not know the consumer: it is made again.
     stale: AtomicBool,
     upkeep: Upkeep,
@@ -41,6 +44,8 @@ pub(super) struct NatsReceiver {
 struct Ticket {
     queue: String,
     reply: Subject,
+    /// When the consumer was made that delivered it.
+    made: i64,
 }
 
 impl NatsReceiver {
@@ -49,6 +54,7 @@ impl NatsReceiver {
             queue,
             group: group.to_owned(),
             consumer: Mutex::new(None),
+            made: AtomicI64::new(0),
             stale: AtomicBool::new(false),
             upkeep: Upkeep::new(),
         }
@@ -65,6 +71,8 @@ impl NatsReceiver {
         }
         let fresh = self.queue.consumer(&self.group).await?;
         self.stale.store(false, Ordering::Relaxed);
+        let made = fresh.cached_info().created.unix_timestamp_nanos() / 1_000;
+        self.made.store(i64::try_from(made).unwrap_or(i64::MAX), Ordering::Release);
         *consumer = Some(fresh.clone());
         Ok(fresh)
     }
@@ -72,6 +80,7 @@ impl NatsReceiver {
     /// What is there; if nothing is, what comes within a time.
     async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Received>, QueueError> {
         let consumer = self.consumer().await?;
+        let made = self.made.load(Ordering::Acquire);
         let mut found = Vec::new();
         let fetching = async {
             let fetch = consumer.fetch().max_messages(max);
@@ -80,7 +89,7 @@ impl NatsReceiver {
             let mut batch = batch.map_err(|error| self.queue.judge(error))?;
             while let Some(message) = batch.next().await {
                 match message {
-                    Ok(message) => found.extend(self.received(message)),
+                    Ok(message) => found.extend(self.received(message, made)),
                     // What came is good; the rest comes again.
                     Err(error) if found.is_empty() => return Err(self.queue.judge(error)),
                     Err(_) => break,
@@ -98,7 +107,7 @@ impl NatsReceiver {
         }
     }
 
-    fn received(&self, message: async_nats::jetstream::Message) -> Option<Received> {
+    fn received(&self, message: async_nats::jetstream::Message, made: i64) -> Option<Received> {
         let info = message.info().ok()?;
         let delivered = u64::try_from(info.delivered).unwrap_or(1);
         let (number, nanos) = (info.stream_sequence, info.published.unix_timestamp_nanos());
@@ -110,7 +119,7 @@ impl NatsReceiver {
             // With the time: a stream that was lost begins again with its numbers.
             wire.id = format!("{name}:{number}:{micros}");
         }
-        let receipt = Receipt(Arc::new(Ticket { queue: name.clone(), reply }));
+        let receipt = Receipt(Arc::new(Ticket { queue: name.clone(), reply, made }));
         let at = Some(Timestamp::from_micros(micros));
         Some(self.queue.options.unpacked(wire, delivered, at, receipt))
     }
@@ -120,6 +129,10 @@ impl NatsReceiver {
         let ticket = receipt.0.downcast_ref::<Ticket>().ok_or_else(wrong)?;
         if ticket.queue != self.queue.options.name {
             return Err(wrong());
+        }
+        if ticket.made != self.made.load(Ordering::Acquire) {
+            // Its number may be that of another message by now.
+            return Err(self.queue.unreachable("the server had lost the group; it comes again"));
         }
         self.queue.connected()?;
         let done = matches!(kind, AckKind::Ack | AckKind::Term);
