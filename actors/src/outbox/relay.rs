@@ -7,7 +7,7 @@
 //! messages lower than the mark and their count make it: the relay goes back to the last mark that
 //! the outlet still has. It asks when it has begun, after each failure, and now and then.
 //!
-//! An event that the outlet will never take becomes a [dead letter](super::refused), and those
+//! An event that the outlet will never take becomes a dead letter (`outbox/refused.rs`), and those
 //! behind it go on. What dead letters themselves record is sent only to who asks for it by name.
 
 use std::fmt;

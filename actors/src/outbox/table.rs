@@ -1,7 +1,7 @@
 //! The relay of the outbox table: sends what applications put in with their own transactions. Of
 //! several nodes on one store one does, under a claim as those have who follow the log.
 //!
-//! A message that the queue will never take becomes a [dead letter](super::refused), and those
+//! A message that the queue will never take becomes a dead letter (`outbox/refused.rs`), and those
 //! behind it go on. One that cannot even be that stays in the table, and the health says so.
 
 use std::collections::BTreeSet;

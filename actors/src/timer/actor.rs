@@ -1,7 +1,7 @@
 //! The actor of a kind: it has the claim, or stands by, and sends dead letters back into the table.
 //!
 //! What it does is done by two tasks beside its mailbox: one keeps the claim, the other is
-//! [`run`](super::run). Both end with this life; what was being fired fires again in the next.
+//! `timer/run.rs`. Both end with this life; what was being fired fires again in the next.
 
 use std::fmt;
 use std::sync::Arc;
