@@ -68,7 +68,7 @@ pub use crate::settle::{
 
 use queue::processor::ProcessorMessage;
 use routes::Routes;
-use sink::{AddressSink, Offer, Route};
+use sink::{AddressSink, Handling, Offer, Route};
 use subscriber::{Shared, SubscriberActor, SubscriberArgs};
 
 #[cfg(test)]
@@ -272,20 +272,11 @@ impl EventBus {
         let spec = ChildSpec::actor::<SubscriberActor<H>>(Arc::clone(&name), args)
             .restart(RestartPolicy::Transient)
             .mailbox(buffer, overflow);
-        // A subscriber of that name without a route: its subscription was being made or ended
-        // when the caller went away.
-        if supervisor.child::<SubscriberMessage>(&name).is_some() {
-            supervisor.terminate_child(&name).await?;
-        }
-        let address: Address<SubscriberMessage> = match supervisor.spawn_spec(spec).await {
-            Ok(address) => address,
-            Err(SupervisorError::AlreadyStarted { .. }) => return Err(exists()),
-            Err(error) => return Err(error.into()),
-        };
+        let spawned = spawn_anew::<SubscriberMessage>(supervisor, &name, spec).await?;
+        let address = spawned.ok_or_else(exists)?;
         let sink = AddressSink { address: address.clone(), wrap: SubscriberMessage::Deliver };
-        let (own, counts) = (Arc::clone(&shared), Arc::clone(&shared.counts));
-        let sink = Box::new(sink);
-        self.insert(Arc::clone(&name), pattern, group, sink, Some(own), Some(counts))?;
+        let handling = Handling::Subscriber(Arc::clone(&shared));
+        self.insert(Arc::clone(&name), pattern, group, Box::new(sink), handling)?;
         Ok(SubscriptionRef { name, address, shared })
     }
 
@@ -302,7 +293,8 @@ impl EventBus {
         address: Address<M>,
         wrap: impl Fn(Arc<Message>) -> M + Send + Sync + 'static,
     ) -> Result<(), SubscribeError> {
-        self.insert(name.into(), pattern, None, Box::new(AddressSink { address, wrap }), None, None)
+        let sink = Box::new(AddressSink { address, wrap });
+        self.insert(name.into(), pattern, None, sink, Handling::Unknown)
     }
 
     /// The same for an actor that has a handler, with what that counts.
@@ -315,7 +307,7 @@ impl EventBus {
         counts: Arc<Counts>,
     ) -> Result<(), SubscribeError> {
         let sink = Box::new(AddressSink { address, wrap });
-        self.insert(name, pattern, None, sink, None, Some(counts))
+        self.insert(name, pattern, None, sink, Handling::Counted(counts))
     }
 
     /// Whether there is a subscription, or something else that is connected, of that name.
@@ -335,8 +327,7 @@ impl EventBus {
         pattern: Pattern,
         group: Option<Arc<str>>,
         sink: Box<dyn sink::Sink>,
-        shared: Option<Arc<Shared>>,
-        settled: Option<Arc<Counts>>,
+        handling: Handling,
     ) -> Result<(), SubscribeError> {
         let route = Arc::new(Route {
             number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
@@ -345,8 +336,7 @@ impl EventBus {
             group,
             sink,
             counts: sink::Counts::default(),
-            shared,
-            settled,
+            handling,
             cut_off: false.into(),
         });
         match self.0.routes.insert(route) {
@@ -407,14 +397,14 @@ impl EventBus {
                 dropped: dropped.load(Ordering::Relaxed),
                 refused: refused.load(Ordering::Relaxed),
                 cut_off: route.cut_off.load(Ordering::Relaxed),
-                handling: route.settled.as_ref().map(|counts| HandlingStatus {
+                handling: route.handling.counts().map(|counts| HandlingStatus {
                     acknowledged: counts.acked.load(Ordering::Relaxed),
                     retried: counts.retried.load(Ordering::Relaxed),
                     dead: counts.dead.load(Ordering::Relaxed),
                     refused: counts.refused.load(Ordering::Relaxed),
-                    waiting: route.shared.as_ref().map_or(0, |shared| shared.waiting()),
+                    waiting: route.handling.subscriber().map_or(0, Shared::waiting),
                 }),
-                latency: route.shared.as_ref().map(|shared| shared.latency.status()),
+                latency: route.handling.subscriber().map(|shared| shared.latency.status()),
             }
         };
         self.0.routes.all().iter().map(status).collect()
@@ -429,6 +419,23 @@ impl EventBus {
     /// Ends all routes: what is published from now on reaches nobody.
     pub fn close(&self) {
         self.0.routes.clear();
+    }
+}
+
+/// Starts an actor that has its name from who asked for it, in place of one that nobody knows of:
+/// its caller went away while it was being started or ended. `None` if something else has the name.
+pub(crate) async fn spawn_anew<M: Send + 'static>(
+    supervisor: &SupervisorRef,
+    name: &str,
+    spec: ChildSpec,
+) -> Result<Option<Address<M>>, SupervisorError> {
+    if supervisor.child::<M>(name).is_some() {
+        supervisor.terminate_child(name).await?;
+    }
+    match supervisor.spawn_spec(spec).await {
+        Ok(address) => Ok(Some(address)),
+        Err(SupervisorError::AlreadyStarted { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -505,7 +512,6 @@ impl fmt::Debug for EventBus {
 /// A dead letter's name, for those who make one of a message.
 #[must_use]
 pub fn letter_id(subscription: &str, message: EventId) -> Uuid {
-    let key =
-        crate::store::IdempotencyKey::of([subscription.as_bytes(), message.as_uuid().as_bytes()]);
-    uuid::Builder::from_custom_bytes(*key.as_bytes()).into_uuid()
+    let parts = [subscription.as_bytes(), message.as_uuid().as_bytes()];
+    crate::store::IdempotencyKey::of(parts).to_uuid()
 }

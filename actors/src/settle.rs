@@ -32,7 +32,7 @@ pub(crate) use handler::AnyHandler;
 pub use handler::{Batch, BatchHandler, Handler, Outcomes};
 pub use office::{DeadLetterOffice, FailureCause, OfficeError, Undelivered};
 pub use outcome::{Handled, Outcome, RetryPolicy};
-pub(crate) use settler::{Settler, Tried, Verdict};
+pub(crate) use settler::{MOST_AGAIN, Settler, Tried, Verdict};
 
 #[cfg(test)]
 mod tests;

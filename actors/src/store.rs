@@ -387,6 +387,12 @@ impl IdempotencyKey {
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// The key in the form of a UUID (version 8), for what is named by one.
+    #[must_use]
+    pub fn to_uuid(&self) -> Uuid {
+        uuid::Builder::from_custom_bytes(self.0).into_uuid()
+    }
 }
 
 impl fmt::Debug for IdempotencyKey {

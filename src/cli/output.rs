@@ -32,6 +32,15 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<Flow> {
     write(format_args!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
+/// The lines of a page of a list, and how the next one is asked for; or that there is nothing.
+pub(super) fn page(lines: String, answer: &Value, what: &str) -> String {
+    match answer["next"].as_str() {
+        Some(next) => format!("{lines}there are more: --after {next}\n"),
+        None if lines.is_empty() => format!("no {what}\n"),
+        None => lines,
+    }
+}
+
 /// An event with its payload as JSON, whatever it is stored as; what is none is base64.
 pub(super) fn event(event: &RecordedEvent) -> Value {
     let payload = match payload_value(&event.event_type, event.codec, &event.data) {

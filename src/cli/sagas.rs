@@ -102,10 +102,7 @@ fn table(answer: &Value) -> String {
             word("reason"),
         ));
     }
-    if let Some(next) = answer["next"].as_str() {
-        text.push_str(&format!("there are more: --after {next}\n"));
-    }
-    if text.is_empty() { "no sagas\n".to_owned() } else { text }
+    output::page(text, answer, "sagas")
 }
 
 fn story(answer: &Value) -> String {

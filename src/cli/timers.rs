@@ -81,8 +81,5 @@ fn table(answer: &Value) -> String {
             word("reason"),
         ));
     }
-    if let Some(next) = answer["next"].as_str() {
-        text.push_str(&format!("there are more: --after {next}\n"));
-    }
-    if text.is_empty() { "no timers\n".to_owned() } else { text }
+    output::page(text, answer, "timers")
 }

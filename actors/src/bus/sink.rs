@@ -11,6 +11,7 @@ use mister_smith_supervisors::{Address, Offered, TellError};
 use super::message::Message;
 use super::subject::Pattern;
 use super::subscriber::Shared;
+use crate::settle;
 
 /// One subscription, as publishers see it.
 pub(super) struct Route {
@@ -21,13 +22,37 @@ pub(super) struct Route {
     pub(super) group: Option<Arc<str>>,
     pub(super) sink: Box<dyn Sink>,
     pub(super) counts: Counts,
-    /// Of those that have a handler of their own.
-    pub(super) shared: Option<Arc<Shared>>,
-    /// Of those, and of processors and consumers.
-    pub(super) settled: Option<Arc<crate::settle::Counts>>,
+    pub(super) handling: Handling,
     /// Publishers waited for it in vain. Until it has room again it gets no message, so that one
     /// that hangs costs each of them one deadline, and not one for each message.
     pub(super) cut_off: AtomicBool,
+}
+
+/// What is known of the handler behind a route.
+pub(super) enum Handling {
+    /// Nothing: an actor gets the messages as messages of its own.
+    Unknown,
+    /// It is one of a subscription.
+    Subscriber(Arc<Shared>),
+    /// It is one of a processor or a consumer, and counts.
+    Counted(Arc<settle::Counts>),
+}
+
+impl Handling {
+    pub(super) fn subscriber(&self) -> Option<&Shared> {
+        match self {
+            Self::Subscriber(shared) => Some(shared),
+            Self::Unknown | Self::Counted(_) => None,
+        }
+    }
+
+    pub(super) fn counts(&self) -> Option<&settle::Counts> {
+        match self {
+            Self::Subscriber(shared) => Some(&shared.counts),
+            Self::Counted(counts) => Some(counts),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// What happened to a subscription's messages.

@@ -286,10 +286,9 @@ impl WireMessage {
         Ok(message)
     }
 
-    /// A UUID (version 8) made of the subject and the id.
+    /// A UUID made of the subject and the id.
     fn stable_id(&self) -> Uuid {
-        let key = IdempotencyKey::of(["wire", &self.subject, &self.id]);
-        uuid::Builder::from_custom_bytes(*key.as_bytes()).into_uuid()
+        IdempotencyKey::of(["wire", &self.subject, &self.id]).to_uuid()
     }
 
     /// Bytes of all that it is made of.

@@ -16,11 +16,11 @@ use tokio::sync::{Semaphore, watch};
 
 use super::runner::Runner;
 use super::{Begin, Consumer, ConsumerError};
-use crate::bus::{DeadLetterOffice, EventBus, FailureCause, Message};
+use crate::bus::{DeadLetterOffice, EventBus, Message};
 use crate::component;
 use crate::event::{Position, RecordedEvent};
 use crate::pool::{Lease, lease_at_start};
-use crate::settle::{Counts, Settler};
+use crate::settle::{Counts, MOST_AGAIN, Settler};
 use crate::store::StoreError;
 use crate::store::claims::{ClaimError, Note, Request};
 use crate::store::follow::window::{Bounds, Mark, Window};
@@ -31,9 +31,6 @@ const BEGUN: &str = "begun";
 
 /// Events that may wait in memory, behind others of their lanes.
 pub const WINDOW: usize = 1_000;
-
-/// Dead letters that are sent again and wait for their turn, at most.
-const MOST_AGAIN: usize = 1_000;
 
 /// Their size in bytes.
 const WINDOW_BYTES: usize = 16 << 20;
@@ -389,8 +386,7 @@ impl ConsumerActor {
         let (places, crowded) = (Arc::clone(&self.places), self.again.len() >= MOST_AGAIN);
         let handling = cx.spawn_tell(async move {
             if crowded {
-                let reason = format!("{MOST_AGAIN} were sent again already; send it again later");
-                runner.settler.bury(&message, FailureCause::Exhausted, reason, 0).await;
+                runner.settler.give_back(&message).await;
             } else if let Ok(_place) = places.acquire().await {
                 let event = crate::dead_letter::event_of(&*store, &message).await;
                 runner.again(message, event).await;

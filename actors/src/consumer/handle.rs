@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use mister_smith_supervisors::{Address, ChildSpec, HealthSpec, SupervisorError, SupervisorRef};
+use mister_smith_supervisors::{Address, ChildSpec, HealthSpec, SupervisorRef};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::actor::{ConsumerActor, ConsumerArgs, ConsumerMessage, trouble_of};
 use super::{Begin, Consumer, ConsumerError};
-use crate::bus::{DeadLetterOffice, EventBus, Pattern};
+use crate::bus::{DeadLetterOffice, EventBus, Pattern, spawn_anew};
 use crate::event::Position;
 use crate::settle::Counts;
 use crate::store::claims::Request;
@@ -141,17 +141,10 @@ impl Consumers {
             counts: Arc::clone(&counts),
             shown: Arc::clone(&shown),
         };
-        // One of that name that is not listed: its caller went away while it was being started.
-        if inner.supervisor.child::<ConsumerMessage>(&name).is_some() {
-            inner.supervisor.terminate_child(&name).await?;
-        }
         let spec =
             ChildSpec::component::<ConsumerActor>(Arc::clone(&name), args).health(inner.health);
-        let address: Address<ConsumerMessage> = match inner.supervisor.spawn_spec(spec).await {
-            Ok(address) => address,
-            Err(SupervisorError::AlreadyStarted { .. }) => return Err(exists()),
-            Err(error) => return Err(error.into()),
-        };
+        let spawned = spawn_anew::<ConsumerMessage>(&inner.supervisor, &name, spec).await?;
+        let address = spawned.ok_or_else(exists)?;
         let started = ConsumerRef {
             name: Arc::clone(&name),
             address: address.clone(),

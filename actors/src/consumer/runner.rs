@@ -3,20 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use super::LaneOf;
 use crate::bus::queue::Sender;
 use crate::bus::{Delivery, EventBus, FailureCause, Message, NewMessage, RetryPolicy, Source};
 use crate::event::{Position, RecordedEvent};
 use crate::guarded::guarded;
 use crate::outbox::{SubjectOf, subject_under};
-use crate::settle::{AnyHandler, Settler, Tried, Verdict};
-use crate::store::claims::ClaimError;
+use crate::settle::{AnyHandler, Settler};
 use crate::store::follow::Follower;
-
-/// The pause before it is asked again whether this node has the claim.
-const UNCERTAIN: Duration = Duration::from_millis(200);
 
 /// How events are handled.
 #[derive(Clone)]
@@ -56,7 +50,7 @@ impl Runner {
         let message = self.message(&event);
         let delivery = self.delivery(message, event);
         // One whose letter is refused for good is still in the log.
-        self.settler.run(&self.handler, delivery, || certain(follower)).await;
+        self.settler.run(&self.handler, delivery, || follower.certain()).await;
     }
 
     /// Makes an event a dead letter that nobody has tried in this life.
@@ -74,17 +68,8 @@ impl Runner {
                 return;
             }
         };
-        let mut delivery = self.delivery(Arc::clone(&message), event);
-        delivery.redelivered = true;
-        let tried: Tried = self.settler.attempt(&self.handler, delivery, || ()).await;
-        // There is no second try: a person decided about this one.
-        match self.settler.judge(tried, &message, u32::MAX).await {
-            Verdict::Done => self.settler.settle_letter(&message).await,
-            Verdict::Again { .. } => {}
-            Verdict::Bury { cause, reason } => {
-                self.settler.bury(&message, cause, reason, 1).await;
-            }
-        }
+        let delivery = self.delivery(Arc::clone(&message), event);
+        self.settler.run_again(&self.handler, &message, delivery).await;
     }
 
     fn message(&self, event: &RecordedEvent) -> Arc<Message> {
@@ -100,17 +85,6 @@ impl Runner {
             attempt: 1,
             redelivered: event.position <= self.repeats_to,
             source: Source::Log { event: Arc::new(event) },
-        }
-    }
-}
-
-/// Returns when this node has the claim for certain. If another has it, never: this life ends.
-async fn certain(follower: &Follower) {
-    loop {
-        match follower.assure().await {
-            Ok(()) => return,
-            Err(ClaimError::Store(_)) => sleep(UNCERTAIN).await,
-            Err(_) => std::future::pending().await,
         }
     }
 }

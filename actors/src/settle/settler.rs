@@ -17,6 +17,9 @@ use crate::bus::wire::WireMessage;
 use crate::bus::{Message, splitmix};
 use crate::guarded::{Broken, guarded_within};
 
+/// Dead letters of one handler that are sent again and wait for their turn, at most.
+pub(crate) const MOST_AGAIN: usize = 1_000;
+
 /// The pause before a dead letter is handed in, or a result is sent, again.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -181,6 +184,34 @@ impl Settler {
             delivery.attempt += 1;
             delivery.redelivered = true;
         }
+    }
+
+    /// Tries the message of a dead letter once more, and no second time: a person decided about this
+    /// one. The letter is done with then, or open as before.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have had its effect.
+    pub(crate) async fn run_again<H: Handler>(
+        &self,
+        handler: &H,
+        letter: &Arc<Message>,
+        delivery: Delivery,
+    ) {
+        let delivery = Delivery { redelivered: true, ..delivery };
+        let tried = self.attempt(handler, delivery, || ()).await;
+        match self.judge(tried, letter, u32::MAX).await {
+            Verdict::Done => self.settle_letter(letter).await,
+            Verdict::Again { .. } => {}
+            Verdict::Bury { cause, reason } => {
+                self.bury(letter, cause, reason, 1).await;
+            }
+        }
+    }
+
+    /// Gives the message of a dead letter back untried, because [`MOST_AGAIN`] others wait.
+    pub(crate) async fn give_back(&self, letter: &Arc<Message>) {
+        let reason = format!("{MOST_AGAIN} were sent again already; send it again later");
+        self.bury(letter, FailureCause::Exhausted, reason, 0).await;
     }
 
     /// A policy's pause, with jitter that the message and the try decide.

@@ -40,8 +40,7 @@ pub(super) fn origin(kind: &str) -> Arc<str> {
 
 /// The id of a firing: the same for every try.
 pub(super) fn id_of(timer: &Timer) -> EventId {
-    let key = IdempotencyKey::of(["timer", &*timer.key()]);
-    EventId::new(uuid::Builder::from_custom_bytes(*key.as_bytes()).into_uuid())
+    EventId::new(IdempotencyKey::of(["timer", &*timer.key()]).to_uuid())
 }
 
 /// Keeps a letter; it is durable when this returns.

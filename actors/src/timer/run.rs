@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use mister_smith_supervisors::Clock;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::{Fire, Fired, LOOK_EVERY, Timer, TimerOptions, letter};
 use crate::bus::{DeadLetterOffice, EventBus, FailureCause, splitmix};
@@ -28,9 +28,6 @@ const UNKNOWN_LAST: Duration = Duration::from_secs(300);
 
 /// The pause before a dead letter is kept again that was refused.
 const OFFICE_PAUSE: Duration = Duration::from_secs(5);
-
-/// The pause before the claim is asked for again when the store does not answer.
-const AGAIN: Duration = Duration::from_millis(200);
 
 /// The most of a reason that is kept, in bytes.
 const REASON_BYTES: usize = 4 << 10;
@@ -281,7 +278,7 @@ impl Run {
     /// Fires one and says what becomes of it.
     async fn fire(&self, row: TimerRow) -> (i64, Settled) {
         // Another node may have it, if this one slept.
-        certain(&self.follower).await;
+        self.follower.certain().await;
         let timer = letter::timer(&row);
         if row.deaths >= MOST_DEATHS {
             let reason = format!("{} processes died while they fired it", row.deaths);
@@ -397,17 +394,6 @@ impl Run {
                 self.counted.is_trouble(timer, &reason);
                 self.later(timer, OFFICE_PAUSE, TimerState::Waiting, reason)
             }
-        }
-    }
-}
-
-/// Returns when this node has the claim for certain. If another has it, never: this life ends.
-async fn certain(follower: &Follower) {
-    loop {
-        match follower.assure().await {
-            Ok(()) => return,
-            Err(ClaimError::Store(_)) => sleep(AGAIN).await,
-            Err(_) => std::future::pending().await,
         }
     }
 }

@@ -20,16 +20,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mister_smith_supervisors::{
-    Actor, Address, ChildSpec, Context, Failure, RestartPolicy, StartError, SupervisorError,
-    TaskGuard,
+    Actor, ChildSpec, Context, Failure, RestartPolicy, StartError, TaskGuard,
 };
 
 use super::replay::ReplayGuard;
 use super::{QueueError, Received, Receiver};
 use crate::bus::message::Message;
 use crate::bus::subject::{Pattern, Subject};
-use crate::bus::{EventBus, SubscribeError};
-use crate::settle::{AnyHandler, Counts, Handler, Settler};
+use crate::bus::{EventBus, SubscribeError, spawn_anew};
+use crate::settle::{AnyHandler, Counts, Handler, MOST_AGAIN, Settler};
 use hand::{Hand, Receipts};
 pub use options::{DEFAULT_CONCURRENCY, ProcessorOptions};
 use work::{Work, Worker};
@@ -39,9 +38,6 @@ const WAIT: Duration = Duration::from_secs(1);
 
 /// The pause after the queue could not be reached, doubled with each, up to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-
-/// Dead letters that are sent again and wait for their turn, at most.
-const MOST_AGAIN: usize = 1_000;
 
 /// What a processor's actor can be told.
 pub enum ProcessorMessage {
@@ -253,17 +249,10 @@ impl EventBus {
             replay: options.replay.clone(),
         };
         let args = ProcessorArgs { worker, options, shown: Arc::default() };
-        // One of that name without a route: it was being started when its caller went away.
-        if supervisor.child::<ProcessorMessage>(&name).is_some() {
-            supervisor.terminate_child(&name).await?;
-        }
         let spec = ChildSpec::actor::<ProcessorActor>(Arc::clone(&name), args)
             .restart(RestartPolicy::Transient);
-        let address: Address<ProcessorMessage> = match supervisor.spawn_spec(spec).await {
-            Ok(address) => address,
-            Err(SupervisorError::AlreadyStarted { .. }) => return Err(exists()),
-            Err(error) => return Err(error.into()),
-        };
+        let spawned = spawn_anew::<ProcessorMessage>(supervisor, &name, spec).await?;
+        let address = spawned.ok_or_else(exists)?;
         // Dead letters find their way back by its name; nothing is published there.
         let nothing = Pattern::from(&Subject::of(["system", "processor", &name]));
         let connected = self.connect_counted(

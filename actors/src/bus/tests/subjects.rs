@@ -30,8 +30,7 @@ fn route(number: usize, pattern: &Pattern) -> Arc<Route> {
         group: None,
         sink: Box::new(Nowhere),
         counts: Counts::default(),
-        shared: None,
-        settled: None,
+        handling: Handling::Unknown,
         cut_off: false.into(),
     })
 }

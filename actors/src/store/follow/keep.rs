@@ -174,6 +174,21 @@ impl Follower {
         self.write(save).await
     }
 
+    /// Returns when the claim is certain to be this follower's, also when the store does not answer
+    /// for a while. If another has it, never: this life ends.
+    ///
+    /// # Cancel safety
+    /// Dropping the call loses nothing.
+    pub async fn certain(&self) {
+        loop {
+            match self.assure().await {
+                Ok(()) => return,
+                Err(ClaimError::Store(_)) => sleep(AGAIN).await,
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
     /// What to show with writes of one's own; `None` without a claim.
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {

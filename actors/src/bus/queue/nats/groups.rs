@@ -79,7 +79,7 @@ impl Opened {
             if known == before {
                 return Ok(answer);
             }
-            let value = serde_json::to_vec(&known).unwrap_or_default().into();
+            let value = serde_json::to_vec(&known).map_err(|error| self.unreachable(error))?.into();
             let written = match entry {
                 Some(entry) => bucket.update(&self.options.name, value, entry.revision).await,
                 None => bucket.create(&self.options.name, value).await,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ReplayGuard;
 use super::options::LaneOf;
-use super::{MOST_AGAIN, ReplayGuard};
 use crate::bus::EventBus;
 use crate::bus::message::{Message, NewMessage};
 use crate::bus::queue::replay::{Seen, Verdict as Judged};
@@ -199,9 +199,7 @@ impl Worker {
     /// Works on a dead letter once more: that is done with then, or open as before.
     async fn again(&self, message: Arc<Message>, crowded: bool) {
         if crowded {
-            let reason = format!("{MOST_AGAIN} were sent again already; send it again later");
-            self.settler.bury(&message, FailureCause::Exhausted, reason, 0).await;
-            return;
+            return self.settler.give_back(&message).await;
         }
         let readable = match readable(&self.bus, &message, self.queue.read_limit()) {
             Ok(readable) => readable,
@@ -212,16 +210,8 @@ impl Worker {
             }
         };
         let id = message.id().to_string().into();
-        let delivery = Delivery { redelivered: true, ..self.delivery(readable, id, 1) };
-        let tried = self.settler.attempt(&self.handler, delivery, || ()).await;
-        // There is no second try: a person decided about this one.
-        match self.settler.judge(tried, &message, u32::MAX).await {
-            Verdict::Done => self.settler.settle_letter(&message).await,
-            Verdict::Again { .. } => {}
-            Verdict::Bury { cause, reason } => {
-                self.settler.bury(&message, cause, reason, 1).await;
-            }
-        }
+        let delivery = self.delivery(readable, id, 1);
+        self.settler.run_again(&self.handler, &message, delivery).await;
     }
 
     /// Makes it a dead letter, before the queue hears that it is done.
