@@ -20,8 +20,8 @@ use crate::aggregate::Aggregate;
 use crate::bus::{FailureCause, Message};
 use crate::event::{ContentType, Event, Position, RecordedEvent, Timestamp};
 use crate::projection::{EventFilter, Projection, ProjectionFault};
-use crate::store::EventStore;
 use crate::store::notes::Owner;
+use crate::store::{EventStore, event_at};
 
 mod desk;
 
@@ -253,9 +253,7 @@ pub(crate) async fn event_of(
     message: &Message,
 ) -> Result<RecordedEvent, String> {
     let position = message.position().ok_or("the dead letter has no place in the log")?;
-    let before = Position::new(position.get().saturating_sub(1));
-    let found = store.read_all(before, 1).await.map_err(|error| error.to_string())?;
-    let event = found.into_iter().next().filter(|event| event.position == position);
+    let event = event_at(store, position).await.map_err(|error| error.to_string())?;
     event.ok_or_else(|| format!("event {position} is not in the log"))
 }
 

@@ -356,6 +356,19 @@ impl fmt::Display for ExpectedVersion {
     }
 }
 
+/// The event at a position, if there is one.
+///
+/// # Errors
+/// The store could not be read.
+pub(crate) async fn event_at(
+    store: &dyn EventStore,
+    position: Position,
+) -> Result<Option<RecordedEvent>, StoreError> {
+    let before = Position::new(position.get().saturating_sub(1));
+    let found = store.read_all(before, 1).await?.into_iter().next();
+    Ok(found.filter(|event| event.position == position))
+}
+
 /// The name of a request: 16 bytes, equal only for the same request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdempotencyKey([u8; 16]);

@@ -1,8 +1,7 @@
 //! Those who follow the log, on nodes that share a store: standing by, pausing, handing over, a
 //! node that sleeps past its lease, and an event that kills.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 use std::time::Duration;
 
 use mister_smith::SystemCore;
@@ -14,9 +13,9 @@ use mister_smith::actors::store::claims::Request;
 use mister_smith::prelude::*;
 use mister_smith_testkit::{Postgres, eventually};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
+use crate::diarist::{Other, write};
 use crate::node::{Counter, count};
 use crate::server::{DEADLINE, database};
 
@@ -138,50 +137,13 @@ async fn every_bus_hears_what_any_node_commits() {
 // --- nodes as processes of their own -----------------------------------------------------------
 
 const STORE: &str = "FOLLOWERS_STORE";
-const DIARY: &str = "FOLLOWERS_DIARY";
 /// The position of an event that kills.
 const POISON: &str = "FOLLOWERS_POISON";
 
 /// This test, as another process: a node with a consumer that writes what it does into a file.
-struct Other {
-    child: Child,
-    diary: PathBuf,
-}
-
-impl Other {
-    fn start(url: &str, diary: &Path, poison: u64) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "followers::another_process", "--ignored", "--nocapture"])
-            .envs([(STORE, url), (POISON, &poison.to_string())])
-            .env(DIARY, diary)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        Self { child, diary: diary.to_owned() }
-    }
-
-    async fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap().to_string();
-        let done = Command::new("kill").args([name, &pid]).status().await.unwrap();
-        assert!(done.success());
-    }
-
-    async fn writes(&self, line: &str) {
-        eventually(DEADLINE, async || {
-            let diary = std::fs::read_to_string(&self.diary).unwrap_or_default();
-            diary.lines().any(|one| one == line).then_some(()).ok_or(diary)
-        })
-        .await;
-    }
-}
-
-fn write(line: &str) {
-    use std::io::Write;
-    let path = std::env::var_os(DIARY).unwrap();
-    let mut diary = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
-    writeln!(diary, "{line}").unwrap();
+fn other(url: &str, diary: &Path, poison: u64) -> Other {
+    let env = [(STORE, url), (POISON, &poison.to_string())];
+    Other::start("followers::another_process", &env, diary)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +182,7 @@ async fn a_process_that_slept_past_its_lease_does_not_act() {
     let url = database(&server).await;
     let home = TempDir::new().unwrap();
     let diary = home.path().join("diary");
-    let sleeper = Other::start(&url, &diary, 0);
+    let sleeper = other(&url, &diary, 0);
     sleeper.writes("started").await;
     let core = crate::node::node("awake", &url).await;
     count(&core, "a", 1).await;
@@ -267,7 +229,7 @@ async fn an_event_that_kills_the_process_is_put_aside_after_some_starts() {
     let diary = home.path().join("diary");
     let mut deaths = 0;
     let other = loop {
-        let mut other = Other::start(&url, &diary, 5);
+        let mut other = other(&url, &diary, 5);
         tokio::select! {
             biased;
             status = other.child.wait() => {

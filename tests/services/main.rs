@@ -36,6 +36,7 @@ mod codecs;
 mod commands;
 mod crossing;
 mod deploy;
+mod diarist;
 mod faults;
 mod followers;
 mod key_value;

@@ -2,8 +2,7 @@
 //! killed or sleeps.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,9 +14,9 @@ use mister_smith::actors::timer::{
 use mister_smith::prelude::*;
 use mister_smith_testkit::{Postgres, eventually};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
+use crate::diarist::{Other, write};
 use crate::node::{Counter, node, value};
 use crate::server::{DEADLINE, database};
 
@@ -291,53 +290,10 @@ async fn a_scheduled_message_is_published_by_a_node_with_subscribers() {
 // --- nodes as processes of their own -----------------------------------------------------------
 
 const STORE: &str = "TIMERS_STORE";
-const DIARY: &str = "TIMERS_DIARY";
 
 /// This test, as another process: a node that writes what it fires into a file.
-struct Other {
-    child: Child,
-    diary: PathBuf,
-}
-
-impl Other {
-    fn start(url: &str, diary: &Path) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "timers::another_process", "--ignored", "--nocapture"])
-            .env(STORE, url)
-            .env(DIARY, diary)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        Self { child, diary: diary.to_owned() }
-    }
-
-    async fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap().to_string();
-        let done = Command::new("kill").args([name, &pid]).status().await.unwrap();
-        assert!(done.success());
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let diary = std::fs::read_to_string(&self.diary).unwrap_or_default();
-        diary.lines().map(str::to_owned).collect()
-    }
-
-    async fn writes(&self, line: &str) {
-        eventually(DEADLINE, async || {
-            let lines = self.lines();
-            lines.iter().any(|one| one == line).then_some(()).ok_or(lines)
-        })
-        .await;
-    }
-}
-
-fn write(line: &str) {
-    use std::io::Write;
-    let path = std::env::var_os(DIARY).unwrap();
-    let mut diary = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
-    writeln!(diary, "{line}").unwrap();
+fn other(url: &str, diary: &Path) -> Other {
+    Other::start("timers::another_process", &[(STORE, url)], diary)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -365,7 +321,7 @@ async fn a_process_that_slept_past_its_lease_fires_nothing() {
     let server = Postgres::start().await;
     let url = database(&server).await;
     let home = TempDir::new().unwrap();
-    let sleeper = Other::start(&url, &home.path().join("diary"));
+    let sleeper = other(&url, &home.path().join("diary"));
     sleeper.writes("started").await;
     let core = node("awake", &url).await;
     let first = bell("first", 0);
@@ -409,7 +365,7 @@ async fn killed_at_any_moment_every_timer_fires_under_one_key() {
     println!("seed {seed}");
     let mut random = seed;
     for round in 0..6 {
-        let other = Other::start(&url, &diary);
+        let other = other(&url, &diary);
         let timers: Vec<_> = (0..300).map(|n| bell(format!("{round}.{n}"), n % 50)).collect();
         keys.extend(
             timers.iter().map(|one| format!("timer/bell/{}/{}", one.due.as_micros(), one.name)),
@@ -424,7 +380,7 @@ async fn killed_at_any_moment_every_timer_fires_under_one_key() {
         lines.await;
         other.signal("-KILL").await;
     }
-    let last = Other::start(&url, &diary);
+    let last = other(&url, &diary);
     eventually(DEADLINE, async || match all(&core).await {
         left if left.is_empty() => Ok(()),
         left => Err(left.len()),
@@ -458,7 +414,7 @@ async fn a_timer_that_kills_the_process_is_a_dead_letter_after_some_starts() {
         .await;
     };
     let other = loop {
-        let mut other = Other::start(&url, &diary);
+        let mut other = other(&url, &diary);
         tokio::select! {
             biased;
             status = other.child.wait() => {

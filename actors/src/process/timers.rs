@@ -35,7 +35,7 @@ use crate::guarded::guarded;
 use crate::pool::{Lease, PoolHandle, lease_at_start};
 use crate::store::claims::{ClaimError, Note};
 use crate::store::follow::{Cursor, Follow, Follower, Shown, Step, failure};
-use crate::store::{EventFilter, EventStore, IdempotencyKey};
+use crate::store::{EventFilter, IdempotencyKey, event_at};
 use crate::timer::{Fired, NewTimer, Timer, TimerError, TimerHandler, Timers};
 
 /// Events, and notes, of one page.
@@ -394,15 +394,6 @@ pub(super) async fn begun<P: Process>(pool: &PoolHandle, owner: &str) {
         }
     };
     let _ = tokio::time::timeout(BEGINS, begun).await;
-}
-
-async fn event_at(
-    store: &dyn EventStore,
-    position: Position,
-) -> Result<Option<RecordedEvent>, crate::store::StoreError> {
-    let before = Position::new(position.get().saturating_sub(1));
-    let found = store.read_all(before, 1).await?.into_iter().next();
-    Ok(found.filter(|event| event.position == position))
 }
 
 /// Lets processes hear of their deadlines.
